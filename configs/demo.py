@@ -1,0 +1,46 @@
+"""The embedded data: a small factorized encoder learns eight motions from video files.
+
+    python -m vivit_jax.main --config=configs/demo.py
+
+Two CPU cores need about four minutes; see README.md for the accuracy to expect. Chance is 12.5 %.
+`--config=configs/demo.py:blind` trains a model that sees single frames only, for comparison: what
+it reaches is what can be told without motion.
+"""
+
+from vivit_jax.config.schema import default_config
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'blind'."""
+    config = default_config('vivit_fe')
+    config.model.update(
+        hidden_size=96,
+        num_layers=2,
+        num_heads=4,
+        mlp_dim=192,
+        tubelet_size=(2, 8, 8),
+        temporal_num_layers=2,
+        pool='mean',
+    )
+    if arg == 'blind':
+        config.model.update(
+            tokenizer='uniform_frames',
+            tubelet_size=(1, 8, 8),
+            num_sampled_frames=4,
+            temporal_num_layers=0,
+        )
+    config.preprocessing.update(num_frames=8, frame_stride=2, short_side=56, crop_size=48)
+
+    config.data.source = 'synthetic'
+
+    config.train.update(
+        batch_size=32,
+        num_epochs=30.0,
+        warmup_epochs=2.0,
+        optimizer='adamw',
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        checkpoint_every_epochs=5.0,
+    )
+    config.eval.update(every_epochs=5.0, batch_size=32, views='2x3')
+    return config

@@ -1,0 +1,156 @@
+"""What follows from a config: durations in steps, settings of the parts, and differences."""
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Mapping
+
+from absl import app
+from ml_collections import ConfigDict
+
+from vivit_jax.augment.policy import Augmentation
+from vivit_jax.data.pipeline import Workers
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.data.synthetic import SyntheticVideos
+from vivit_jax.data.transforms import RandomCrop
+from vivit_jax.errors import UserError
+
+# A resumed run may change these: they do not alter what is computed.
+MAY_DIFFER = (
+    'data.root',
+    'data.max_bad_fraction',
+    'data.num_workers',
+    'data.worker_threads',
+    'data.worker_buffer',
+    'data.cache_dir',
+    'train.checkpoint_every_epochs',
+    'train.checkpoint_every_steps',
+    'train.keep_last',
+    'train.keep_best',
+    'eval',
+)
+
+
+def steps(section: ConfigDict, name: str, steps_per_epoch: int) -> int:
+    """A duration of a section in steps; 0 where neither of its keys is set.
+
+    Raises:
+        UserError: both `<name>_steps` and `<name>_epochs` are set, or one is negative.
+    """
+    in_steps, in_epochs = section[f'{name}_steps'], section[f'{name}_epochs']
+    if in_steps is not None and in_epochs is not None:
+        raise UserError(
+            f'{name}_steps={in_steps} and {name}_epochs={in_epochs} are both set: set one to None'
+        )
+    count = round(in_epochs * steps_per_epoch) if in_epochs is not None else in_steps or 0
+    if count < 0:
+        raise UserError(f'{name}_steps or {name}_epochs is negative')
+    return count
+
+
+def preprocessing(config: ConfigDict) -> Preprocessing:
+    """The section `preprocessing`."""
+    return _make(Preprocessing, config.preprocessing.to_dict())
+
+
+def synthetic_videos(config: ConfigDict) -> SyntheticVideos:
+    """The section `data.synthetic`."""
+    return _make(SyntheticVideos, config.data.synthetic.to_dict())
+
+
+def augmentation(config: ConfigDict) -> Augmentation:
+    """What of the section `augment` happens on the device."""
+    names = ('flip', 'color_jitter', 'color_drop')
+    values = {name: config.augment[name] for name in names}
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(f'augment.{name}={value} is a probability and must lie in [0, 1]')
+    return Augmentation(**values)
+
+
+def random_crop(config: ConfigDict, spec: Preprocessing) -> RandomCrop:
+    """What of the section `augment` happens while decoding."""
+    jitter, area = config.augment.scale_jitter, config.augment.resized_area
+    if jitter and area:
+        raise UserError('augment.scale_jitter and augment.resized_area exclude each other')
+    for name, value in (('scale_jitter', jitter), ('resized_area', area)):
+        if value and not (len(value) == 2 and 0 < value[0] <= value[1]):
+            raise UserError(f'augment.{name}={value} must be (min, max) with 0 < min <= max')
+    if area and area[1] > 1:
+        raise UserError(f'augment.resized_area={area} is a part of the frame: at most 1')
+    return RandomCrop(spec, jitter, area)
+
+
+def workers(config: ConfigDict) -> Workers:
+    """How many processes and threads decode."""
+    return Workers(config.data.num_workers, config.data.worker_threads, config.data.worker_buffer)
+
+
+def model_keywords(config: ConfigDict) -> dict[str, object]:
+    """What `create_model` gets: the keys of the section `model` that are set."""
+    return {name: value for name, value in config.model.items() if value is not None}
+
+
+def flatten(config: ConfigDict) -> dict[str, object]:
+    """`{'train.batch_size': 64, …}` with values as JSON has them."""
+    flat = {}
+
+    def visit(prefix: str, node: Mapping):
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                visit(f'{prefix}{key}.', value)
+            else:
+                flat[prefix + key] = value
+
+    visit('', json.loads(config.to_json()))
+    return flat
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[list, list]:
+    """Compares flat configs.
+
+    Returns:
+        Lines for the keys that differ and may, and lines for those that may not.
+    """
+    allowed, forbidden = [], []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            may = any(key == name or key.startswith(f'{name}.') for name in MAY_DIFFER)
+            line = f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
+            (allowed if may else forbidden).append(line)
+    return allowed, forbidden
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; a mistake in it becomes one clear line and exit status 2."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f'Error: {_explain(argv, error)}')
+
+
+def _explain(argv: list[str], error: BaseException) -> str:
+    wrong = [arg for arg in argv if arg.startswith('--config.')]
+    key = re.search(r"'([\w.]+)'", str(error).replace('\\', ''))
+    for arg in wrong:
+        path = arg.removeprefix('--config.').split('=')[0]
+        if key and key[1] in path.split('.'):
+            return f'{arg}: {_unknown(path)}'
+    return f'{" ".join(wrong)}: {error}'
+
+
+def _unknown(path: str) -> str:
+    from vivit_jax.config.schema import default_config
+
+    known = flatten(default_config())
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
+    hint = f'; did you mean {", ".join(near)}?' if near else '; see vivit_jax/config/schema.py'
+    return f'there is no config key {path!r}{hint}'
+
+
+def _make(kind: type, values: dict):
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UserError(str(error)) from error

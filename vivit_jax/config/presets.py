@@ -1,0 +1,28 @@
+"""Pieces that configs share."""
+
+from ml_collections import ConfigDict
+
+
+def runlocal(config: ConfigDict) -> ConfigDict:
+    """Shrinks any config to about a minute on a laptop, with the embedded data.
+
+    Model class, heads and augmentations stay; sizes, data and steps become small. Mirroring is
+    off, as the embedded classes have a left and a right.
+    """
+    config.model.update(
+        size=None, num_classes=None, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96
+    )
+    length = 1 if config.model.tokenizer == 'uniform_frames' else 2
+    config.model.tubelet_size = (length, 8, 8)
+    if 'temporal_num_layers' in config.model and config.model.temporal_num_layers != 0:
+        config.model.temporal_num_layers = 1
+    config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
+    config.data.update(source='synthetic', num_workers=1)
+    config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
+    config.augment.flip = 0.0
+    config.train.update(
+        batch_size=8, num_epochs=None, num_steps=40, warmup_epochs=None, warmup_steps=5
+    )
+    config.train.update(checkpoint_every_epochs=None, checkpoint_every_steps=20)
+    config.eval.update(batch_size=8, every_epochs=None, every_steps=20, views='2x3')
+    return config

@@ -1,0 +1,78 @@
+"""Every configuration key, once, with its default and its meaning.
+
+A duration is given either in `..._epochs` (passes over the training split, fractions allowed) or in
+`..._steps` (updates); the other one stays None.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.data.synthetic import SyntheticVideos
+from vivit_jax.models.registry import model_keywords
+
+
+def default_config(model: str = 'vivit_fe') -> ConfigDict:
+    """A locked config for a model; a file in `configs/` changes what is its own."""
+    config = ConfigDict()
+    config.seed = 0  # of parameters, data order, augmentation and dropout
+
+    # Keywords of the model's class, where they are explained; None: as in `size`, or its default;
+    # num_classes follows the data.
+    keywords = model_keywords(model)
+    config.model = ConfigDict({name: placeholder(type(keywords[name])) for name in keywords})
+    config.model.name = model  # one of vivit_jax.list_models()
+    config.model.size = placeholder(str)  # such as 'B/16x2'
+
+    # How a video becomes a clip; the keys are those of vivit_jax.data.preprocessing.
+    config.preprocessing = ConfigDict(dataclasses.asdict(Preprocessing()))
+
+    config.data = data = ConfigDict()
+    data.source = 'csv'  # 'csv', or 'synthetic': the embedded videos
+    data.train_csv = ''  # header "video_path,label", optionally start_sec and end_sec
+    data.val_csv = ''  # watched during training; the best checkpoint is chosen by it
+    data.test_csv = ''  # evaluated at the end and by --mode=evaluate; '': val_csv is
+    data.root = ''  # folder of the video paths; '': the folder of each CSV
+    data.label_map = ''  # class names, one a line; '': the sorted labels of train_csv
+    data.max_bad_fraction = 0.01  # videos of a split that may be missing or broken
+    data.num_workers = 2  # decoding processes per host; 0: threads of the trainer
+    data.worker_threads = 1  # decoding threads of each worker
+    data.worker_buffer = 2  # batches that each worker holds ready
+    data.cache_dir = ''  # of the embedded videos; '': the user's cache folder
+    data.synthetic = ConfigDict(dataclasses.asdict(SyntheticVideos()))
+
+    config.augment = augment = ConfigDict()
+    augment.scale_jitter = placeholder(tuple)  # (min, max) factor on the short side
+    augment.resized_area = placeholder(tuple)  # (min, max) part of the frame: random resized crop
+    augment.flip = 0.0  # probability; keep 0 where left and right are part of a label
+    augment.color_jitter = 0.0  # probability
+    augment.color_drop = 0.0  # probability of greyscale
+
+    config.train = train = ConfigDict()
+    train.batch_size = 64  # clips per step, of all devices together
+    train.num_epochs = placeholder(float)
+    train.num_steps = placeholder(int)
+    train.warmup_epochs = placeholder(float)
+    train.warmup_steps = placeholder(int)
+    train.optimizer = 'sgd'  # 'sgd' or 'adamw'
+    train.learning_rate = 0.1  # at the end of the warm-up; a cosine to 0 follows
+    train.momentum = 0.9  # beta 1 of AdamW
+    train.adam_b2 = 0.999
+    train.weight_decay = 0.0  # on kernels only
+    train.clip_norm = 1.0  # of the whole gradient; 0: no clipping
+    train.label_smoothing = 0.0
+    train.checkpoint_every_epochs = placeholder(float)
+    train.checkpoint_every_steps = placeholder(int)
+    train.keep_last = 1  # checkpoints
+    train.keep_best = 1  # checkpoints, by val/acc1
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.every_epochs = placeholder(float)  # validation during training
+    evaluation.every_steps = placeholder(int)
+    evaluation.batch_size = 64  # temporal views per step, of all devices together
+    evaluation.views = '4x3'  # temporal x spatial views of a video in the test
+    evaluation.merge = 'logits'  # what is averaged over views: 'logits' or 'probabilities'
+    evaluation.test_at_end = True  # the multi-view test after training
+    return config.lock()

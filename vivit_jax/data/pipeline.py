@@ -1,0 +1,217 @@
+"""Batches from videos, decoded in worker processes.
+
+The stream of batches is a pure function of (seed, step): it depends neither on the number of
+workers nor of hosts, so a checkpoint's step says where to go on. Nothing here imports JAX.
+"""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from vivit_jax.data.decode import VideoError
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.data.sampling import sample_train_frames, sample_view_frames
+from vivit_jax.data.sources import VideoFiles
+from vivit_jax.data.transforms import RandomCrop, view_crops
+
+Batch = dict[str, np.ndarray]
+
+_ERROR_BYTES = 256
+_MAX_SUBSTITUTES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """How batches are made ready in advance.
+
+    Attributes:
+        count: worker processes; 0 decodes in `threads` of this process.
+        threads: decoding threads of each process.
+        buffer: batches that each process holds ready.
+    """
+
+    count: int = 0
+    threads: int = 1
+    buffer: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A process among all that train together; host p loads rows p·b … (p+1)·b-1."""
+
+    index: int = 0
+    count: int = 1
+
+
+def train_batches(
+    source: VideoFiles,
+    crop: RandomCrop,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    workers: Workers = Workers(),
+    host: Host = Host(),
+) -> Iterator[Batch]:
+    """Endless shuffled batches, each epoch a new order.
+
+    Args:
+        source: videos with labels.
+        crop: sampling, sizes and random crop of a clip.
+        batch_size: clips per global batch, of which this host loads its part.
+        seed: of order, clips and crops.
+        start_step: batches to skip, without decoding them.
+        workers: see `Workers`.
+        host: see `Host`.
+
+    Returns:
+        An iterator with a `close()`. Its batches hold `rgb` uint8 [b t h w 3], `label` int32 [b],
+        `video_id` int32 [b], and per clip the video that could not be used and was substituted:
+        `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 256], text in UTF-8.
+    """
+    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+    dataset = dataset.random_map(_LoadClip(source, crop))
+    return _iterate(dataset, batch_size, start_step, workers, host)
+
+
+def view_batches(
+    source: VideoFiles,
+    spec: Preprocessing,
+    *,
+    views: tuple[int, int],
+    batch_size: int,
+    workers: Workers = Workers(),
+    host: Host = Host(),
+) -> Iterator[Batch]:
+    """Every video once, as `views` = (temporal, spatial) clips.
+
+    Returns:
+        An iterator with a `close()`. Its batches hold, per temporal view of a video, the spatial
+        views as `rgb` uint8 [b views t h w 3], `label`, `video_id` and `view` int32 [b], `mask`
+        bool [b], false where the row only fills the last batch, and `error` as in
+        `train_batches`; the pixels of a video with an error are zero.
+    """
+    num_items = len(source) * views[0]
+    num_batches = -(-num_items // batch_size)
+    dataset = grain.MapDataset.range(num_batches * batch_size)
+    dataset = dataset.map(_LoadViews(source, spec, views))
+    return _iterate(dataset, batch_size, 0, workers, host)
+
+
+def error_text(error: np.ndarray) -> str:
+    """The message in a row of a batch's `error`, empty where there is none."""
+    return error.tobytes().rstrip(b'\0').decode(errors='ignore')
+
+
+class _LoadClip(grain.transforms.RandomMap):
+    """Index to a random clip; an unusable video is replaced by a random other one."""
+
+    def __init__(self, source: VideoFiles, crop: RandomCrop):
+        self._source = source
+        self._crop = crop
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Batch:
+        bad_id, error = -1, ''
+        for _ in range(_MAX_SUBSTITUTES):
+            try:
+                rgb = self._load(index, rng)
+                break
+            except VideoError as problem:
+                if bad_id < 0:
+                    bad_id, error = index, str(problem)
+                index = int(rng.integers(len(self._source)))
+        else:
+            raise RuntimeError(f'{_MAX_SUBSTITUTES} unusable videos in a row; the first: {error}')
+        return {
+            'rgb': rgb,
+            'label': np.int32(self._source.label(index)),
+            'video_id': np.int32(index),
+            'bad_id': np.int32(bad_id),
+            'error': _error_bytes(error),
+        }
+
+    def _load(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        spec = self._crop.spec
+        with self._source.open(index) as video:
+            frames = sample_train_frames(len(video), spec, rng)
+            return video.read(frames, lambda h, w: self._crop(h, w, rng), spec.interpolation)[0]
+
+
+class _LoadViews(grain.transforms.Map):
+    """Item `video · temporal views + view` to that view's spatial crops."""
+
+    def __init__(self, source: VideoFiles, spec: Preprocessing, views: tuple[int, int]):
+        self._source = source
+        self._spec = spec
+        self._views = views
+
+    def map(self, item: int) -> Batch:
+        spec = self._spec
+        temporal, spatial = self._views
+        index, view = divmod(item, temporal)
+        mask = index < len(self._source)
+        rgb = np.zeros((spatial, spec.num_frames, spec.crop_size, spec.crop_size, 3), np.uint8)
+        error = ''
+        if mask:
+            try:
+                with self._source.open(index) as video:
+                    frames = sample_view_frames(len(video), spec, view, temporal)
+                    crops = lambda h, w: view_crops(h, w, spec, spatial)  # noqa: E731
+                    rgb = video.read(frames, crops, spec.interpolation)
+            except VideoError as problem:
+                error = str(problem)
+        return {
+            'rgb': rgb,
+            'label': np.int32(self._source.label(index) if mask else 0),
+            'video_id': np.int32(index if mask else -1),
+            'view': np.int32(view),
+            'mask': np.bool_(mask),
+            'error': _error_bytes(error),
+        }
+
+
+def _iterate(
+    dataset: grain.MapDataset, batch_size: int, start: int, workers: Workers, host: Host
+) -> Iterator[Batch]:
+    if batch_size % host.count:
+        raise ValueError(f'batch size {batch_size} does not divide among {host.count} hosts')
+    # Batching first gives every host whole runs of rows, so the global batch is always the same.
+    dataset = dataset.batch(batch_size // host.count, drop_remainder=True)
+    dataset = dataset[host.index :: host.count][start:]
+    options = grain.ReadOptions(num_threads=workers.threads, prefetch_buffer_size=workers.buffer)
+    batches = dataset.to_iter_dataset(options)
+    if workers.count:
+        if not flags.FLAGS.is_parsed():  # Grain reads flags, also outside of an absl program
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=workers.count, per_worker_buffer_size=workers.buffer
+            ),
+            worker_init_fn=_start_worker,
+        )
+    return iter(batches)
+
+
+def _start_worker(index: int, count: int):
+    """Leaves Ctrl-C to the trainer, and ends with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _error_bytes(error: str) -> np.ndarray:
+    text = error.encode()[:_ERROR_BYTES]
+    return np.frombuffer(text.ljust(_ERROR_BYTES, b'\0'), np.uint8)

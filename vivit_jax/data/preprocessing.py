@@ -1,0 +1,59 @@
+"""How a video becomes the pixels that a model was trained on."""
+
+import dataclasses
+
+_CHOICES = {
+    'sampling': ('strided', 'segments'),
+    'short_video': ('repeat_last', 'loop'),
+    'interpolation': ('bilinear', 'bicubic', 'area'),
+    'color_order': ('rgb', 'bgr'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Stored in every checkpoint; training, evaluation and prediction all read it from there.
+
+    The defaults are the original ViViT's.
+
+    Attributes:
+        num_frames: frames of a clip.
+        frame_stride: distance of a clip's frames in the video; `segments` ignores it.
+        sampling: `'strided'`, or `'segments'`: one frame from each of `num_frames` equal parts.
+        short_video: frames past the end are the last one (`'repeat_last'`) or start over
+            (`'loop'`).
+        short_side: pixels of the shorter side of the resized frame.
+        crop_size: pixels of the square that is cut from it.
+        interpolation: `'bilinear'`, `'bicubic'` or `'area'`.
+        value_range: what the pixel values 0 and 255 become.
+        color_order: `'rgb'` or `'bgr'`.
+
+    Raises:
+        ValueError: an unknown choice, or sizes that do not fit each other.
+    """
+
+    num_frames: int = 32
+    frame_stride: int = 2
+    sampling: str = 'strided'
+    short_video: str = 'repeat_last'
+    short_side: int = 256
+    crop_size: int = 224
+    interpolation: str = 'bilinear'
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    color_order: str = 'rgb'
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f'preprocessing.{name}={getattr(self, name)!r} must be one of {choices}'
+                )
+        for name in ('num_frames', 'frame_stride', 'crop_size'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'preprocessing.{name}={getattr(self, name)} must be at least 1')
+        if self.short_side < self.crop_size:
+            raise ValueError(
+                f'preprocessing.short_side={self.short_side} must be at least '
+                f'crop_size={self.crop_size}: the crop is cut from the resized frame'
+            )
+        object.__setattr__(self, 'value_range', tuple(self.value_range))  # JSON has only lists

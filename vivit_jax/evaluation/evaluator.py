@@ -1,0 +1,130 @@
+"""A model's logits for every view of every video of a split."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from vivit_jax.data.pipeline import Host, Workers, error_text, view_batches
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.data.sources import VideoFiles
+from vivit_jax.data.to_device import prefetch
+from vivit_jax.evaluation.metrics import classification_metrics
+from vivit_jax.evaluation.views import merge_views
+from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, replicated
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What an evaluation saw.
+
+    Attributes:
+        logits: float32 [videos views classes], temporal views outermost; zero for failed videos.
+        labels: int32 [videos].
+        failures: message per video (its index) that could not be decoded.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    failures: dict[int, str]
+
+    def metrics(self, merge: str) -> dict[str, float]:
+        """Metrics of the merged views; failed videos count as wrong."""
+        failed = np.isin(np.arange(len(self.labels)), list(self.failures))
+        return classification_metrics(merge_views(self.logits, merge), self.labels, failed)
+
+
+class Evaluator:
+    """Runs a split through a model, on all devices and hosts; compiles once.
+
+    Args:
+        forward: see `create_forward`.
+        mesh: the devices.
+        spec: how clips are made.
+        batch_size: temporal views per step, of all devices together.
+        workers: decoding processes.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[dict, jax.Array], ModelOutput],
+        mesh: Mesh,
+        spec: Preprocessing,
+        batch_size: int,
+        workers: Workers,
+    ):
+        check_batch_size(batch_size, mesh, 'eval.batch_size')
+        self._forward = jax.jit(
+            lambda variables, rgb: forward(variables, rgb).logits, out_shardings=replicated(mesh)
+        )
+        self._mesh = mesh
+        self._spec = spec
+        self._batch_size = batch_size
+        self._workers = workers
+
+    def __call__(
+        self,
+        variables: dict,
+        source: VideoFiles,
+        views: tuple[int, int],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Results | None:
+        """Evaluates every video once, on `views` = (temporal, spatial) clips.
+
+        Returns:
+            The same results on every host, or None once `stop` says so.
+        """
+        temporal, spatial = views
+        batches = view_batches(
+            source,
+            self._spec,
+            views=views,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            host=Host(jax.process_index(), jax.process_count()),
+        )
+        labels = np.array([source.label(i) for i in range(len(source))], np.int32)
+        logits = None
+        failures: dict[int, str] = {}
+        counted = np.zeros((len(source), temporal), int)
+        num_batches = -(-len(source) * temporal // self._batch_size)
+        bar = tqdm(total=num_batches, desc='evaluating', leave=False, disable=None)
+        feed = prefetch(batches, batch_sharding(self._mesh), ['rgb'])
+        try:
+            for batch, on_device in feed:
+                if stop():
+                    return None
+                output = self._forward(variables, on_device['rgb'])
+                rows = _gather({key: batch[key] for key in ('video_id', 'view', 'mask', 'error')})
+                output = np.asarray(output)
+                if logits is None:
+                    shape = (len(source), temporal, spatial, output.shape[-1])
+                    logits = np.zeros(shape, np.float32)
+                for row in np.flatnonzero(rows['mask']):
+                    video, view = int(rows['video_id'][row]), int(rows['view'][row])
+                    counted[video, view] += 1
+                    if error := error_text(rows['error'][row]):
+                        failures[video] = error
+                    else:
+                        logits[video, view] = output[row]
+                bar.update()
+        finally:
+            bar.close()
+            feed.close()
+            batches.close()
+        if not (counted == 1).all():
+            raise RuntimeError('an evaluation must see every view of every video exactly once')
+        return Results(logits.reshape(len(source), temporal * spatial, -1), labels, failures)
+
+
+def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of all hosts, in the order of the global batch."""
+    if jax.process_count() == 1:
+        return rows
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(rows, tiled=True)

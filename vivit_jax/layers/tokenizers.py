@@ -1,0 +1,70 @@
+"""Clip to tokens: tubelets, or frames taken at even distances (ViViT, section 3.2)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+
+def uniform_frame_indices(num_frames: int, num_sampled_frames: int) -> np.ndarray:
+    """Frames `round(i * num_frames / (n + 1))` for i = 1 … n, halves rounded to even.
+
+    All frames when as many as there are, or more, are asked for.
+    """
+    if num_sampled_frames >= num_frames:
+        return np.arange(num_frames)
+    steps = np.arange(1, num_sampled_frames + 1)
+    return np.round(steps * num_frames / (num_sampled_frames + 1)).astype(int)
+
+
+class Tokenizer(nn.Module):
+    """Linear projection of non-overlapping patches of a clip.
+
+    With `tokenizer='tubelet'` a patch is (t, h, w) pixels, with `'uniform_frames'` it is (h, w)
+    pixels of one of `num_sampled_frames` frames. The parameters lie directly in `<name>/kernel`,
+    of rank 5 or 4, and `<name>/bias`.
+
+    Source: ViViT (arXiv 2103.15691), section 3.2 and figures 2 and 3.
+    """
+
+    hidden_size: int
+    tubelet_size: tuple[int, int, int]
+    tokenizer: str
+    num_sampled_frames: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, clip: jax.Array) -> jax.Array:
+        """Maps a float clip [b t h w c] to tokens [b t' h' w' d].
+
+        Raises:
+            ValueError: the clip does not divide into whole patches.
+        """
+        batch, frames, height, width, channels = clip.shape
+        time_patch, *patch = self.tubelet_size
+        names = ('frames', 'height', 'width')
+        for name, size, part in zip(names, clip.shape[1:4], self.tubelet_size, strict=True):
+            if size % part:
+                raise ValueError(
+                    f'a clip with {name}={size} does not divide into tubelets of '
+                    f'(t, h, w)={tuple(self.tubelet_size)}: choose {name} as a multiple of {part}'
+                )
+        if self.tokenizer == 'uniform_frames':
+            clip = clip[:, uniform_frame_indices(frames, self.num_sampled_frames)]
+            kernel_shape = (*patch, channels, self.hidden_size)
+        else:
+            kernel_shape = (time_patch, *patch, channels, self.hidden_size)
+        # All but the last axis are inputs: the fans are those of the matrix that this is.
+        init = nn.initializers.xavier_uniform(in_axis=range(len(kernel_shape) - 1))
+        kernel = self.param('kernel', init, kernel_shape)
+        bias = self.param('bias', nn.initializers.zeros, (self.hidden_size,))
+
+        # A convolution whose stride is its kernel is one matrix product over cut-out patches.
+        grid = (clip.shape[1] // time_patch, height // patch[0], width // patch[1])
+        patches = clip.reshape(
+            batch, grid[0], time_patch, grid[1], patch[0], grid[2], patch[1], channels
+        )
+        patches = patches.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, *grid, -1)
+        patches, kernel, bias = (x.astype(self.dtype) for x in (patches, kernel, bias))
+        return patches @ kernel.reshape(-1, self.hidden_size) + bias

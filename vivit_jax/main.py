@@ -1,0 +1,50 @@
+"""Trains or tests a model from a config.
+
+python -m vivit_jax.main --config=configs/demo.py
+python -m vivit_jax.main --config=configs/demo.py --mode=evaluate --config.eval.views=4x3
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from vivit_jax import terminal
+from vivit_jax.errors import UserError
+
+# Decoding workers import this module anew: what needs JAX is imported where it is used.
+
+_CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Run folder; by default runs/<config name>.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
+_CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None, 'What to evaluate: a run folder or a checkpoint; by default the workdir.'
+)
+
+
+def main(args: list[str]):
+    """Runs `--mode`."""
+    from vivit_jax.parallel import distributed
+    from vivit_jax.train import loop
+
+    if args:
+        raise UserError(f'unexpected {args}; overrides have the form --config.train.batch_size=8')
+    distributed.initialize()
+    file = config_flags.get_config_filename(flags.FLAGS['config'])
+    name = Path(file).name.replace('.py', '').replace(':', '-')
+    workdir = Path(_WORKDIR.value or Path('runs') / name)
+    if _MODE.value == 'evaluate':
+        loop.evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
+    else:
+        loop.Trainer(_CONFIG.value, workdir).run()
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    from vivit_jax.config.load import parse_flags
+
+    return parse_flags(argv)
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('config')
+    terminal.run(main, flags_parser=_parse_flags)

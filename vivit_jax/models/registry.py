@@ -1,0 +1,89 @@
+"""Model names and how a model is made from one."""
+
+import dataclasses
+import difflib
+
+import flax.linen as nn
+
+from vivit_jax.models import vivit
+from vivit_jax.models.sizes import parse_size
+
+MODELS = {
+    'vivit_fe': vivit.FactorizedEncoder,
+}
+
+_CHOICES = {
+    'tokenizer': ('tubelet', 'uniform_frames'),
+    'pool': ('cls', 'mean'),
+    'position': ('learned', 'sincos3d', 'none'),
+}
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` takes."""
+    return list(MODELS)
+
+
+def model_keywords(name: str) -> dict[str, object]:
+    """Every keyword of a model with its default.
+
+    Raises:
+        ValueError: unknown model; the message offers the near names.
+    """
+    if name not in MODELS:
+        raise ValueError(f'unknown model {name!r}{_near(name, MODELS)}')
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(MODELS[name])
+        if field.name not in ('parent', 'name')
+    }
+
+
+def create_model(name: str, size: str | None = None, **keywords) -> nn.Module:
+    """Makes a model.
+
+    >>> model = create_model('vivit_fe', size='S/16x2', num_classes=51)
+
+    Args:
+        name: one of `list_models()`.
+        size: `'B/16x2'` style preset; explicit keywords win over it.
+        **keywords: fields of the model's class.
+
+    Raises:
+        ValueError: unknown name, keyword or choice, or sizes that do not fit each other.
+    """
+    known = model_keywords(name)
+    for keyword in keywords:
+        if keyword not in known:
+            raise ValueError(f'{name} has no keyword {keyword!r}{_near(keyword, known)}')
+    preset = parse_size(size) if size else {}
+    if keywords.get('tokenizer') == 'uniform_frames':
+        patch = preset.get('tubelet_size', known['tubelet_size'])[1:]
+        preset['tubelet_size'] = (1, *patch)  # the kernel of a frame has no time axis
+    values = {**known, **preset, **keywords}
+    values['tubelet_size'] = tuple(values['tubelet_size'])
+    _validate(values)
+    return MODELS[name](**values)
+
+
+def _validate(values: dict[str, object]) -> None:
+    for keyword, choices in _CHOICES.items():
+        if values[keyword] not in choices:
+            raise ValueError(f'{keyword}={values[keyword]!r} must be one of {choices}')
+    if values['hidden_size'] % values['num_heads']:
+        raise ValueError(
+            f'num_heads={values["num_heads"]} must divide hidden_size={values["hidden_size"]}'
+        )
+    if values['tokenizer'] == 'uniform_frames' and values['tubelet_size'][0] != 1:
+        raise ValueError(
+            f"tokenizer='uniform_frames' embeds single frames, so tubelet_size="
+            f'{values["tubelet_size"]} must have t=1'
+        )
+    for rate in ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'):
+        if not 0 <= values[rate] < 1:
+            raise ValueError(f'{rate}={values[rate]} must lie in [0, 1)')
+
+
+def _near(word: str, known) -> str:
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f'; did you mean {" or ".join(map(repr, near))}?' if near else f'; known: {list(known)}'

@@ -1,0 +1,47 @@
+"""What the commands share: log lines, and mistakes of the user in one message."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app
+from absl import logging as absl_logging
+from tqdm import tqdm
+
+from vivit_jax.errors import UserError
+
+
+def run(main: Callable[[list[str]], int | None], **kwargs):
+    """Runs a command; where it raises a UserError, prints the message and exits with 2.
+
+    Args:
+        main: gets the arguments that are no flags, and returns an exit status.
+        **kwargs: for `absl.app.run`.
+    """
+
+    def guarded(argv: list[str]):
+        _log_to_stderr()
+        try:
+            sys.exit(main(argv[1:]))
+        except UserError as error:
+            print(f'Error: {error}', file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded, **kwargs)
+
+
+class _AboveBar(logging.Handler):
+    """Prints above a progress bar, where there is one, instead of through it."""
+
+    def emit(self, record: logging.LogRecord):
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _log_to_stderr():
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every detail at INFO
+    handler = _AboveBar()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    logger = logging.getLogger('vivit_jax')
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [handler]

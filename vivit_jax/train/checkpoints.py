@@ -1,0 +1,196 @@
+"""Saving and restoring training; a trained model from a folder."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import UserError
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import TrainState
+
+_log = logging.getLogger(__name__)
+
+_METRIC = 'val/acc1'
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What, beside its parameters, makes a checkpoint usable on its own.
+
+    Attributes:
+        model: name and keywords for `create_model`.
+        preprocessing: how videos became clips.
+        label_names: classes in the order of the logits.
+    """
+
+    model: dict[str, object]
+    preprocessing: Preprocessing
+    label_names: tuple[str, ...]
+
+    def to_json(self) -> dict:
+        """As plain lists, numbers and strings."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, card: dict) -> 'ModelCard':
+        """The inverse of `to_json`."""
+        return cls(
+            card['model'], Preprocessing(**card['preprocessing']), tuple(card['label_names'])
+        )
+
+
+class Checkpoints:
+    """The checkpoints of a run, saved in the background.
+
+    Args:
+        folder: `checkpoints` in the run folder.
+        keep_last: newest checkpoints to keep.
+        keep_best: checkpoints with the highest val/acc1 to keep.
+    """
+
+    def __init__(self, folder: Path, keep_last: int, keep_best: int):
+        # With the plain options the newest checkpoint can lose its place to older, better ones.
+        policy = [policies.LatestN(keep_last)]
+        if keep_best:
+            policy.append(
+                policies.BestN(
+                    get_metric_fn=_metric, n=keep_best, keep_checkpoints_without_metrics=False
+                )
+            )
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(policy),
+                best_fn=_metric,
+                best_mode='max',
+            ),
+        )
+        self._folder = folder
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, card: ModelCard, metrics: dict[str, float]):
+        """Saves a step, unless it is there already.
+
+        Args:
+            state: may be donated as soon as this returns.
+            card: stored beside it.
+            metrics: of the validation of this step, or empty.
+
+        Raises:
+            UserError: this or the previous save failed, as on a full disk.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), card=ocp.args.JsonSave(card.to_json())
+        )
+        kept = {_METRIC: float(metrics[_METRIC])} if _METRIC in metrics else None
+        self._report(lambda: self._manager.save(step, args=items, metrics=kept))
+
+    def restore(self, step: int, state: TrainState) -> TrainState:
+        """Restores into the shapes, types and shardings of an abstract state.
+
+        Raises:
+            UserError: the checkpoint is of another model.
+        """
+        try:
+            return self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state))
+            )['state']
+        except ValueError as error:
+            raise UserError(
+                f'{self._folder}/{step} does not fit the configured model or optimizer: {error}'
+            ) from error
+
+    def wait(self):
+        """Returns when everything is on the disk."""
+        self._report(self._manager.wait_until_finished)
+
+    def close(self):
+        """Waits and ends the background threads."""
+        self._report(self._manager.close)
+
+    def _report(self, action):
+        try:
+            action()
+        except (OSError, ValueError, RuntimeError) as error:
+            complete = [step for step in ocp.utils.checkpoint_steps(self._folder.absolute())]
+            raise UserError(
+                f'a checkpoint could not be saved in {self._folder}: {error}. Complete '
+                f'checkpoints: {sorted(complete) or "none"}; make room and give the same command '
+                'again to go on from the newest'
+            ) from error
+
+
+def load_checkpoint(
+    path: str | Path,
+) -> tuple[nn.Module, dict, Preprocessing, tuple[str, ...]]:
+    """Loads a trained model.
+
+    >>> model, variables, preprocessing, label_names = load_checkpoint('runs/demo')
+
+    Args:
+        path: a run folder, of which the best checkpoint is taken, else the latest; or one
+            checkpoint, as in `runs/demo/checkpoints/480`.
+
+    Returns:
+        The model, its variables on the default device, how to make clips for it, and its classes.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    folder, step = find_checkpoint(path)
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        card = ModelCard.from_json(
+            manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
+        )
+        keywords = dict(card.model)
+        model = create_model(keywords.pop('name'), **keywords)
+        spec = card.preprocessing
+        clip = jax.ShapeDtypeStruct((1, spec.num_frames, spec.crop_size, spec.crop_size, 3), float)
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(model.init, jax.random.key(0), clip)['params'],
+        )
+        item = {'params': params}
+        restore = ocp.args.PyTreeRestore(
+            item,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            partial_restore=True,
+        )
+        restored = manager.restore(step, args=ocp.args.Composite(state=restore))['state']
+    _log.info('Loaded step %d of %s', step, folder)
+    return model, {'params': restored['params']}, spec, card.label_names
+
+
+def find_checkpoint(path: str | Path) -> tuple[Path, int]:
+    """The folder of checkpoints and the step that `path` means; see `load_checkpoint`."""
+    path = Path(path)
+    if path.name.isdigit() and path.parent.is_dir() and (path / 'card').exists():
+        return path.parent, int(path.name)
+    folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
+    if not folder.is_dir():
+        raise UserError(f'no run folder or checkpoint at {path.absolute()}')
+    options = ocp.CheckpointManagerOptions(best_fn=_metric, best_mode='max', read_only=True)
+    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        step = manager.best_step()
+        step = manager.latest_step() if step is None else step
+    if step is None:
+        raise UserError(f'{folder.absolute()} holds no complete checkpoint')
+    return folder, step
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics[_METRIC]

@@ -1,0 +1,358 @@
+"""Training from a config to a tested checkpoint."""
+
+import dataclasses
+import logging
+import math
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vivit_jax.config import load
+from vivit_jax.data.pipeline import Batch, Host, error_text, train_batches
+from vivit_jax.data.sources import load_videos
+from vivit_jax.data.to_device import prefetch
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation import report
+from vivit_jax.evaluation.evaluator import Evaluator
+from vivit_jax.evaluation.views import parse_views
+from vivit_jax.models.registry import create_model
+from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
+from vivit_jax.train.checkpoints import Checkpoints, ModelCard, find_checkpoint, load_checkpoint
+from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.run_folder import BadVideos, start_run
+from vivit_jax.train.state import init_state
+from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One run: everything that a config makes, and the loop over it.
+
+    Making one checks the config, the data and the run folder, and compiles nothing.
+
+    Args:
+        config: see `vivit_jax.config.schema`.
+        workdir: the run folder; a run in it goes on.
+
+    Raises:
+        UserError: something does not fit; the message says what to do.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        self.config, self.workdir = config, workdir
+        self.spec = load.preprocessing(config)
+        self.policy = load.augmentation(config)
+        self.views = parse_views(config.eval.views)
+        self.mesh = create_mesh()
+        check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
+        self.videos = load_videos(config.data, num_classes=config.model.num_classes)
+        if 'train' not in self.videos.splits:
+            raise UserError('no training videos: set data.train_csv')
+        self.train_source = self.videos.splits['train']
+
+        steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
+        self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
+        if not self.num_steps:
+            raise UserError('set train.num_epochs or train.num_steps')
+        warmup_steps = load.steps(config.train, 'warmup', steps_per_epoch)
+        self.save_every = load.steps(config.train, 'checkpoint_every', steps_per_epoch)
+        self.eval_every = load.steps(config.eval, 'every', steps_per_epoch)
+
+        keywords = load.model_keywords(config)
+        keywords['num_classes'] = len(self.videos.label_names)
+        self.card = ModelCard(keywords, self.spec, self.videos.label_names)
+        self.schedule = create_schedule(config.train.learning_rate, warmup_steps, self.num_steps)
+        self.optimizer = create_optimizer(config.train, self.schedule)
+        try:
+            self.model = create_model(**keywords)
+            self.abstract_state = jax.eval_shape(self._init)
+        except ValueError as error:
+            raise UserError(f'model: {error}') from error
+        self.state_sharding = jax.tree.map(lambda _: replicated(self.mesh), self.abstract_state)
+        self.evaluator = Evaluator(
+            create_forward(self.model, self.spec),
+            self.mesh,
+            self.spec,
+            config.eval.batch_size,
+            load.workers(config),
+        )
+        start_run(workdir, config, self.videos.label_names)
+        self._stop_signal = 0
+
+    def run(self):
+        """Trains to the end, or to Ctrl-C, from the newest checkpoint or from the start."""
+        self._log_header()
+        checkpoints = Checkpoints(
+            self.workdir / 'checkpoints', self.config.train.keep_last, self.config.train.keep_best
+        )
+        handlers = {
+            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            state = self._start(checkpoints)
+            state = self._loop(state, checkpoints)
+            checkpoints.wait()
+            if int(state.step) < self.num_steps:
+                _log.info('Saved step %d; the same command goes on from there', state.step)
+            elif self.config.eval.test_at_end:
+                evaluate(self.config, self.workdir, self.workdir / 'checkpoints' / str(state.step))
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            checkpoints.close()
+
+    def _init(self):
+        return init_state(jax.random.key(self.config.seed), self.model, self.optimizer, self.spec)
+
+    def _start(self, checkpoints: Checkpoints):
+        step = checkpoints.latest_step()
+        if step is None:
+            return jax.jit(self._init, out_shardings=self.state_sharding)()
+        _log.info('Going on from step %d of %s', step, self.workdir)
+        target = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            self.abstract_state,
+            self.state_sharding,
+        )
+        return checkpoints.restore(step, target)
+
+    def _loop(self, state, checkpoints: Checkpoints):
+        """Trains from `state`; returns the last one, which is saved."""
+        first, mesh, batch_size = int(state.step), self.mesh, self.config.train.batch_size
+        train_step = jax.jit(
+            create_train_step(
+                self.model,
+                self.optimizer,
+                self.schedule,
+                self.spec,
+                self.policy,
+                label_smoothing=self.config.train.label_smoothing,
+                seed=self.config.seed,
+            ),
+            donate_argnums=0,
+            out_shardings=(self.state_sharding, replicated(mesh)),
+        )
+        batches = train_batches(
+            self.train_source,
+            load.random_crop(self.config, self.spec),
+            batch_size=batch_size,
+            seed=self.config.seed,
+            start_step=first,
+            workers=load.workers(self.config),
+            host=Host(jax.process_index(), jax.process_count()),
+        )
+        recorder = _Recorder(self, first)
+        feed = prefetch(batches, batch_sharding(mesh), ('rgb', 'label'))
+        try:
+            for step in range(first + 1, self.num_steps + 1):
+                asked = time.monotonic()
+                batch, on_device = next(feed)
+                data_wait = time.monotonic() - asked
+                state, metrics = train_step(state, on_device)
+                recorder.add(step, metrics, batch, data_wait)
+                stop, is_last = self._should_stop(step), step == self.num_steps
+                validates = _is_due(step, self.eval_every) or is_last
+                if stop or validates or _is_due(step, self.save_every):
+                    recorder.flush()
+                    found = {}
+                    if validates and not stop:
+                        found = self._validate(state)
+                        recorder.write(step, found)
+                    recorder.pause()
+                    checkpoints.save(state, self.card, found)
+                if stop:
+                    break
+        finally:
+            recorder.close()
+            feed.close()
+            batches.close()
+        return state
+
+    def _validate(self, state) -> dict[str, float]:
+        source = self.videos.splits.get('val')
+        if source is None:
+            return {}
+        variables = {'params': state.params}
+        results = self.evaluator(variables, source, (1, 1), stop=lambda: bool(self._stop_signal))
+        if results is None:
+            return {}
+        metrics = results.metrics(self.config.eval.merge)
+        _log.info('step %d: %s', state.step, report.describe(results, 'val', '1x1', metrics))
+        return {f'val/{name}': value for name, value in metrics.items()}
+
+    def _stop(self, number: int, _):
+        if self._stop_signal:
+            raise KeyboardInterrupt
+        self._stop_signal = number
+        _log.info('Stopping after this step, with a checkpoint; once more to stop at once')
+
+    def _should_stop(self, step: int) -> bool:
+        """Whether to stop now, the same on every host."""
+        if jax.process_count() == 1:
+            return bool(self._stop_signal)
+        if step % _AGREE_EVERY_STEPS:
+            return False
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.process_allgather(np.bool_(self._stop_signal)).any())
+
+    def _log_header(self):
+        params = self.abstract_state.params
+        config = self.config
+        _log.info(
+            'Model %s, %.2f M parameters, %s; %s',
+            config.model.name,
+            sum(math.prod(x.shape) for x in jax.tree.leaves(params)) / 1e6,
+            self.model.dtype,
+            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.spec).items()),
+        )
+        _log.info(
+            'Data: %s; %d classes; flip %s, color jitter %s, color drop %s',
+            ', '.join(f'{len(rows)} {name}' for name, rows in self.videos.splits.items()),
+            len(self.videos.label_names),
+            *dataclasses.astuple(self.policy),
+        )
+        _log.info(
+            '%d steps of %d clips on %d %s device(s), %d process(es); run folder %s',
+            self.num_steps,
+            config.train.batch_size,
+            jax.device_count(),
+            jax.default_backend(),
+            jax.process_count(),
+            self.workdir,
+        )
+
+
+_AGREE_EVERY_STEPS = 10
+
+
+class _Recorder:
+    """Takes a step's metrics from the device while the next step runs, and writes them."""
+
+    def __init__(self, trainer: Trainer, step: int):
+        config, workdir = trainer.config, trainer.workdir
+        first_host = jax.process_index() == 0
+        self._batch_size = config.train.batch_size
+        self._source = trainer.train_source
+        self._writer = MetricWriter(workdir, step, active=first_host)
+        self._progress = Progress(step, trainer.num_steps, self._batch_size, active=first_host)
+        self._bad_videos = BadVideos(
+            workdir, len(self._source), config.data.max_bad_fraction, jax.process_index()
+        )
+        self._waiting = None
+        self._last = time.monotonic()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], batch: Batch, data_wait_sec: float):
+        """Hands over a step that the device may still be computing."""
+        self.flush()
+        self._waiting = step, metrics, batch, data_wait_sec
+
+    def flush(self):
+        """Waits for the step handed over last, checks it and writes it.
+
+        Raises:
+            UserError: its loss or gradient is not finite, or too many videos are unusable.
+        """
+        if self._waiting is None:
+            return
+        step, metrics, batch, data_wait_sec = self._waiting
+        self._waiting = None
+        found = {f'train/{name}': float(x) for name, x in jax.device_get(metrics).items()}
+        now = time.monotonic()
+        step_time, self._last = now - self._last, now
+        self._check_finite(step, found, batch)
+        for index, error in zip(batch['bad_id'], batch['error'], strict=True):
+            if index >= 0:
+                self._bad_videos.add(self._source.name(int(index)), error_text(error))
+        found |= {
+            'perf/step_time_ms': 1e3 * step_time,
+            'perf/data_wait_ms': 1e3 * data_wait_sec,
+            'perf/clips_per_sec': self._batch_size / step_time,
+            'perf/host_rss_gb': host_rss_gb(),
+            'data/bad_videos': len(self._bad_videos),
+        }
+        self.write(step, found)
+        self._progress.update(step, found)
+
+    def write(self, step: int, metrics: dict[str, float]):
+        """Adds metrics to a step."""
+        self._writer.write(step, metrics)
+
+    def pause(self):
+        """Before a checkpoint and after an evaluation: writes all, and starts the clock anew."""
+        self._writer.flush()
+        self._progress.pause()
+        self._last = time.monotonic()
+
+    def close(self):
+        """Closes files and the bar."""
+        self._progress.close()
+        self._writer.close()
+
+    def _check_finite(self, step: int, metrics: dict[str, float], batch: Batch):
+        if math.isfinite(metrics['train/loss']) and math.isfinite(metrics['train/grad_norm']):
+            return
+        names = [self._source.name(int(i)) for i in batch['video_id']]
+        raise UserError(
+            f'step {step}: loss {metrics["train/loss"]}, gradient norm '
+            f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}. The '
+            'checkpoints from before are intact. Lower train.learning_rate, or set '
+            'train.clip_norm. Videos of the batch:\n  ' + '\n  '.join(names)
+        )
+
+
+def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
+    """Tests a checkpoint on `eval.views` views of the test split, or else of val.
+
+    The clips are made as the checkpoint says, whatever the config does. Prints the result with
+    its protocol and saves it with all logits in `evaluation/` of the run folder.
+
+    Args:
+        config: its sections `data` and `eval` are used.
+        workdir: the run folder.
+        checkpoint: see `load_checkpoint`.
+
+    Returns:
+        The metrics, accuracies as fractions.
+    """
+    views = parse_views(config.eval.views)
+    mesh = create_mesh()
+    step = find_checkpoint(checkpoint)[1]
+    model, variables, spec, label_names = load_checkpoint(checkpoint)
+    videos = load_videos(config.data, label_names=label_names, splits=('val', 'test'))
+    split = 'test' if 'test' in videos.splits else 'val'
+    source = videos.splits[split]
+    variables = jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)),
+        variables,
+    )
+    evaluator = Evaluator(
+        create_forward(model, spec), mesh, spec, config.eval.batch_size, load.workers(config)
+    )
+    results = evaluator(variables, source, views)
+    metrics = results.metrics(config.eval.merge)
+    protocol = f'{config.eval.views} views (temporal x spatial), mean of {config.eval.merge}'
+    _log.info('step %d: %s', step, report.describe(results, split, protocol, metrics))
+    if jax.process_index() == 0:
+        summary = {
+            'split': split,
+            'views': config.eval.views,
+            'step': step,
+            'protocol': protocol,
+            'checkpoint': str(checkpoint),
+            'videos': len(source),
+            **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
+        }
+        path = report.save(workdir / 'evaluation', results, source, label_names, summary)
+        _log.info('Logits of every view: %s', path)
+    return metrics
+
+
+def _is_due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0

@@ -1,0 +1,113 @@
+"""The folder of a run: what it was started with, beside what it produces."""
+
+import csv
+import importlib.metadata
+import json
+import logging
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+import vivit_jax
+from vivit_jax.config.load import differences, flatten
+from vivit_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'av', 'numpy')
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and the libraries that results depend on."""
+    found = {'vivit_jax': vivit_jax.__version__, 'python': platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def start_run(folder: Path, config: ConfigDict, label_names: tuple[str, ...]):
+    """Writes config.json, command.txt, versions.json and label_map.txt, or checks them.
+
+    A run that goes on may differ in the keys of `config.load.MAY_DIFFER`, which is logged.
+
+    Raises:
+        UserError: the folder is of another config or has other classes.
+    """
+    config_file, label_file = folder / 'config.json', folder / 'label_map.txt'
+    new = flatten(config)
+    if config_file.exists():
+        allowed, forbidden = differences(json.loads(config_file.read_text('utf-8')), new)
+        for line in allowed:
+            _log.info('Differs from the run so far, and may: %s', line)
+        if forbidden:
+            raise UserError(
+                f'{folder} is the run of another config. These keys differ and may not:\n  '
+                + '\n  '.join(forbidden)
+                + '\nGive a new --workdir for a new run, or the old values to go on with this one.'
+            )
+        if tuple(label_file.read_text('utf-8').splitlines()) != label_names:
+            raise UserError(
+                f'the classes of the data are not those of {label_file}: labels would change '
+                'their meaning; restore the annotations or start a new --workdir'
+            )
+    if jax.process_index():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(label_file, '\n'.join(label_names) + '\n')
+    _write(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
+    _write(config_file, json.dumps(new, indent=2) + '\n')
+    with (folder / 'command.txt').open('a', encoding='utf-8') as file:
+        file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + '\n')
+
+
+class BadVideos:
+    """Counts and lists unusable videos in `bad_videos.csv`, each once in any number of restarts.
+
+    Args:
+        folder: the run folder.
+        num_videos: of the training split.
+        max_fraction: of them that may be unusable.
+        host: index of this process; the others than 0 keep lists of their own.
+    """
+
+    def __init__(self, folder: Path, num_videos: int, max_fraction: float, host: int = 0):
+        self._path = folder / (f'bad_videos_{host}.csv' if host else 'bad_videos.csv')
+        self._num_videos = num_videos
+        self._max_fraction = max_fraction
+        self._names = set()
+        if self._path.exists():
+            with self._path.open(newline='', encoding='utf-8') as file:
+                self._names = {row['video'] for row in csv.DictReader(file)}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: str, reason: str):
+        """Lists a video.
+
+        Raises:
+            UserError: too many of the videos are unusable.
+        """
+        if name in self._names:
+            return
+        is_new = not self._path.exists()
+        with self._path.open('a', newline='', encoding='utf-8') as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(['video', 'reason'])
+            writer.writerow([name, reason])
+        self._names.add(name)
+        _log.warning('Replaced by another video in training: %s', reason)
+        if len(self) > self._max_fraction * self._num_videos:
+            raise UserError(
+                f'{len(self)} of {self._num_videos} training videos are unusable, more than '
+                f'data.max_bad_fraction={self._max_fraction}; they are listed in {self._path}'
+            )
+
+
+def _write(path: Path, text: str):
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    temporary.replace(path)

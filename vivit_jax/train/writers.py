@@ -1,0 +1,131 @@
+"""Where numbers go while a model trains: metrics.jsonl, TensorBoard and the terminal."""
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+_log = logging.getLogger(__name__)
+
+
+class MetricWriter:
+    """Writes one line per step to metrics.jsonl, and the same numbers to TensorBoard.
+
+    What is written for the newest step is held back until a later step or `flush`, so that all
+    metrics of a step share a line.
+
+    Args:
+        folder: the run folder.
+        step: lines of later steps, left by an interrupted run, are removed.
+        active: False on all hosts but the first, where nothing is written.
+    """
+
+    def __init__(self, folder: Path, step: int, active: bool = True):
+        self._active = active
+        self._step, self._metrics = step, {}
+        if not active:
+            return
+        path = folder / 'metrics.jsonl'
+        _keep_lines(path, step)
+        self._file = path.open('a', encoding='utf-8')
+        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, metrics: Mapping[str, float]):
+        """Adds metrics of a step; steps never go back."""
+        if step != self._step:
+            self.flush()
+        self._step = step
+        self._metrics.update(metrics)
+
+    def flush(self):
+        """Writes what is held back to the disk."""
+        if self._active and self._metrics:
+            self._file.write(json.dumps({'step': self._step, **self._metrics}) + '\n')
+            self._file.flush()
+            for name, value in self._metrics.items():
+                self._board.add_scalar(name, value, self._step)
+        self._metrics = {}
+
+    def close(self):
+        """Flushes and closes the files."""
+        self.flush()
+        if self._active:
+            self._file.close()
+            self._board.close()
+
+
+class Progress:
+    """A bar with loss, accuracy, speed and time left; off a terminal, a line now and then.
+
+    Args:
+        step: where the run starts.
+        num_steps: where it ends.
+        batch_size: clips per step.
+        active: False on all hosts but the first.
+    """
+
+    _LOG_EVERY_SEC = 20.0
+
+    def __init__(self, step: int, num_steps: int, batch_size: int, active: bool = True):
+        self._bar = tqdm(
+            total=num_steps, initial=step, unit='step', disable=not active or None, smoothing=0.1
+        )
+        self._logs = active and self._bar.disable
+        self._batch_size = batch_size
+        self._last = time.monotonic(), step
+
+    def update(self, step: int, metrics: Mapping[str, float]):
+        """Shows the metrics of a step."""
+        text = f'loss {metrics["train/loss"]:.3f}, acc {100 * metrics["train/acc1"]:.0f} %'
+        if not self._bar.disable:
+            rate = self._bar.format_dict['rate'] or 0
+            self._bar.set_postfix_str(f'{text}, {rate * self._batch_size:.0f} clips/s', False)
+            self._bar.update(step - self._bar.n)
+            return
+        before, step_before = self._last
+        elapsed = time.monotonic() - before
+        if self._logs and (elapsed > self._LOG_EVERY_SEC or step == self._bar.total):
+            rate = (step - step_before) / elapsed
+            left = (self._bar.total - step) / rate if rate else 0
+            _log.info(
+                'step %d/%d: %s, %.0f clips/s, %s left',
+                *(step, self._bar.total, text, rate * self._batch_size),
+                tqdm.format_interval(left),
+            )
+            self._last = time.monotonic(), step
+
+    def pause(self):
+        """Leaves out of the speed what comes before the next step, such as an evaluation."""
+        self._last = time.monotonic(), self._last[1]
+
+    def close(self):
+        """Ends the bar."""
+        self._bar.close()
+
+
+def host_rss_gb() -> float:
+    """Largest resident memory of this process so far, in GiB."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 2**30 if sys.platform == 'darwin' else size / 2**20
+
+
+def _keep_lines(path: Path, step: int):
+    """Drops lines after `step`, and one that a kill cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            if json.loads(line)['step'] <= step:
+                kept.append(line + '\n')
+        except (json.JSONDecodeError, KeyError):
+            continue
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(''.join(kept), encoding='utf-8')
+    temporary.replace(path)
