@@ -1,7 +1,9 @@
 """What the commands share: log lines, and mistakes of the user in one message."""
 
+import gc
 import logging
 import sys
+import time
 from collections.abc import Callable
 
 from absl import app
@@ -22,10 +24,14 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
     def guarded(argv: list[str]):
         _log_to_stderr()
         try:
-            sys.exit(main(argv[1:]))
+            status = main(argv[1:])
         except UserError as error:
             print(f'Error: {error}', file=sys.stderr)
-            sys.exit(2)
+            status = 2
+        # Grain frees shared memory in a thread of its own; cut off, Python would report a leak.
+        gc.collect()
+        time.sleep(0.2)
+        sys.exit(status)
 
     app.run(guarded, **kwargs)
 

@@ -196,7 +196,26 @@ def _iterate(
             ),
             worker_init_fn=_start_worker,
         )
-    return iter(batches)
+    return _Batches(iter(batches))
+
+
+class _Batches:
+    """Batches as plain arrays; `close()` ends the workers.
+
+    Grain's own arrays give their shared memory back when any slice of them is deleted.
+    """
+
+    def __init__(self, batches: grain.DatasetIterator):
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return {key: np.asarray(value) for key, value in next(self._batches).items()}
+
+    def close(self):
+        self._batches.close()
 
 
 def _start_worker(index: int, count: int):
