@@ -44,7 +44,7 @@ class _AboveBar(logging.Handler):
 
 
 def _log_to_stderr():
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every detail at INFO
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every detail
     handler = _AboveBar()
     handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
     logger = logging.getLogger('vivit_jax')

@@ -1,0 +1,46 @@
+"""Metadata and dependencies of vivit_jax."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_ROOT = Path(__file__).parent
+_VERSION = re.search(r"__version__ = '(.+)'", (_ROOT / 'vivit_jax/__init__.py').read_text())[1]
+
+_TEST = ['pytest>=8', 'tensorboard>=2.18']
+
+setup(
+    name='vivit_jax',
+    version=_VERSION,
+    description='Video classification with Vision Transformers in JAX',
+    long_description=(_ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['vivit_jax', 'vivit_jax.*']),
+    python_requires='>=3.11',
+    install_requires=[
+        'absl-py>=2.1',
+        'av>=14',
+        'chex>=0.1.88',
+        'einops>=0.8',
+        'flax>=0.12',
+        'grain>=0.2.14',
+        'jax>=0.10,<0.13',
+        'ml-collections>=1.0',
+        'numpy>=2.0',
+        'optax>=0.2.5',
+        'orbax-checkpoint>=0.12',
+        'tensorboardX>=2.6',
+        'tensorflow-datasets>=4.9.9',
+        'tqdm>=4.66',
+    ],
+    extras_require={
+        'cuda12': ['jax[cuda12]>=0.10,<0.13'],
+        'cuda13': ['jax[cuda13]>=0.10,<0.13'],
+        'tpu': ['jax[tpu]>=0.10,<0.13'],
+        'torch': ['torch>=2.4', 'safetensors>=0.5'],
+        'test': _TEST,
+        'dev': [*_TEST, 'ruff>=0.14'],
+    },
+)

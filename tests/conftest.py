@@ -1,0 +1,31 @@
+"""Paths and data that several tests use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vivit_jax.data.synthetic import SyntheticVideos, create_synthetic_videos
+
+TINY_VIDEOS = SyntheticVideos(num_train=24, num_val=8, num_test=8, num_frames=10, height=32, width=40)
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder of reference tensors and real videos; skips where there is none."""
+    folder = Path(os.environ.get('VIVIT_JAX_SHARED', '../shared'))
+    if not folder.is_dir():
+        pytest.skip(f'no reference data at {folder.absolute()} (VIVIT_JAX_SHARED)')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def cache_dir(tmp_path_factory) -> Path:
+    """A cache folder for embedded videos."""
+    return tmp_path_factory.mktemp('cache')
+
+
+@pytest.fixture(scope='session')
+def synthetic_folder(cache_dir) -> Path:
+    """A few tiny embedded videos with their CSV files."""
+    return create_synthetic_videos(TINY_VIDEOS, str(cache_dir))

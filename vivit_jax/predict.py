@@ -1,0 +1,187 @@
+"""Names the action in videos.
+
+    python -m vivit_jax.predict --checkpoint=runs/demo VIDEO [VIDEO ...]
+
+From Python:
+
+    from vivit_jax.predict import Predictor
+    predict = Predictor('runs/demo')
+    print(predict('video.mp4').top(5))
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from vivit_jax import terminal
+from vivit_jax.data.decode import VideoError, VideoReader
+from vivit_jax.data.sampling import clip_span, sample_view_frames
+from vivit_jax.data.transforms import view_crops
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.views import softmax
+
+_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run folder, or one of its checkpoints.')
+_TOP_K = flags.DEFINE_integer('top_k', 5, 'Labels per video.', lower_bound=1)
+_JSON = flags.DEFINE_bool('json', False, 'Print one JSON object per video.')
+_FEATURES = flags.DEFINE_string('features', None, 'An .npz file for the features of the videos.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """One clip of a video.
+
+    Attributes:
+        start_sec, end_sec: time of the first frame, and of the frame after the last.
+        probabilities: float32 [classes].
+    """
+
+    start_sec: float
+    end_sec: float
+    probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of a video.
+
+    Attributes:
+        probabilities: float32 [classes], the mean over the windows.
+        features: float32 [d], likewise.
+        windows: clips that cover the video, in order.
+        label_names: the classes.
+    """
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    windows: tuple[Window, ...]
+    label_names: tuple[str, ...]
+
+    def top(self, k: int, window: int | None = None) -> list[tuple[str, float]]:
+        """The k likeliest classes with their probabilities, of the video or of one window."""
+        scores = self.probabilities if window is None else self.windows[window].probabilities
+        best = np.argsort(-scores, kind='stable')[:k]
+        return [(self.label_names[i], float(scores[i])) for i in best]
+
+
+class Predictor:
+    """A trained model with its preprocessing and its classes.
+
+    Args:
+        checkpoint: see `vivit_jax.load_checkpoint`.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+
+    def __init__(self, checkpoint: str | Path):
+        import jax
+
+        from vivit_jax.train.checkpoints import load_checkpoint
+        from vivit_jax.train.step import create_forward
+
+        model, self._variables, self.preprocessing, self.label_names = load_checkpoint(checkpoint)
+        self._forward = jax.jit(create_forward(model, self.preprocessing))
+
+    def __call__(self, video: str | Path) -> Prediction:
+        """Predicts a video file.
+
+        Where clips are strided, windows of a clip's length follow each other until the end, the
+        last one ending with the video. Where clips are drawn from segments, one covers it all.
+
+        Raises:
+            VideoError: the file cannot be used.
+        """
+        spec = self.preprocessing
+        windows, features = [], []
+        with VideoReader(video) as reader:
+            times = reader.timestamps_sec
+            frame_sec = (times[-1] - times[0]) / max(len(times) - 1, 1)
+            for start, size in self._windows(len(reader)):
+                frames = start + sample_view_frames(size, spec, 0, 1)
+                clip = reader.read(frames, lambda h, w: view_crops(h, w, spec, 1))[0]
+                output = self._forward(self._variables, clip)
+                last = start + size - 1
+                window = Window(
+                    float(times[start]),
+                    float(times[last] + frame_sec),
+                    softmax(np.asarray(output.logits)),
+                )
+                windows.append(window)
+                features.append(np.asarray(output.features))
+        return Prediction(
+            np.mean([window.probabilities for window in windows], axis=0),
+            np.mean(features, axis=0),
+            tuple(windows),
+            self.label_names,
+        )
+
+    def _windows(self, length: int) -> list[tuple[int, int]]:
+        """(first frame, frames) of every window."""
+        span = clip_span(self.preprocessing)
+        if self.preprocessing.sampling == 'segments' or length <= span:
+            return [(0, length)]
+        starts = [*range(0, length - span, span), length - span]
+        return [(start, span) for start in starts]
+
+
+def main(videos: list[str]) -> int:
+    """Predicts every video; returns 1 if one of them could not be used."""
+    if not videos:
+        raise UserError('name at least one video file')
+    predictor = Predictor(_CHECKPOINT.value)
+    failed, features = 0, {}
+    for video in videos:
+        try:
+            prediction = predictor(video)
+        except VideoError as error:
+            failed += 1
+            if _JSON.value:
+                print(json.dumps({'video': video, 'error': str(error)}), flush=True)
+            else:
+                print(f'Error: {error}', file=sys.stderr, flush=True)
+            continue
+        features[video] = prediction.features
+        show = _as_json if _JSON.value else _as_text
+        print(show(video, prediction, _TOP_K.value), flush=True)
+    if _FEATURES.value and features:
+        _save_features(Path(_FEATURES.value), features)
+    return 1 if failed else 0
+
+
+def _save_features(path: Path, features: dict[str, np.ndarray]):
+    try:
+        with path.open('wb') as file:  # np.savez would add .npz to another name
+            np.savez(file, videos=list(features), features=np.stack(list(features.values())))
+    except OSError as error:
+        raise UserError(f'--features={path}: {error.strerror}') from error
+
+
+def _as_text(video: str, prediction: Prediction, top_k: int) -> str:
+    lines = [video]
+    lines += [f'  {100 * score:5.1f} %  {label}' for label, score in prediction.top(top_k)]
+    if len(prediction.windows) > 1:
+        for index, window in enumerate(prediction.windows):
+            label, score = prediction.top(1, index)[0]
+            span = f'{window.start_sec:7.2f} - {window.end_sec:7.2f} s'
+            lines.append(f'  {span}  {100 * score:5.1f} %  {label}')
+    return '\n'.join(lines)
+
+
+def _as_json(video: str, prediction: Prediction, top_k: int) -> str:
+    def entries(window: int | None = None) -> list[dict]:
+        return [{'label': label, 'score': s} for label, s in prediction.top(top_k, window)]
+
+    windows = [
+        {'start_sec': window.start_sec, 'end_sec': window.end_sec, 'top': entries(index)}
+        for index, window in enumerate(prediction.windows)
+    ]
+    return json.dumps({'video': video, 'top': entries(), 'windows': windows})
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('checkpoint')
+    terminal.run(main)
