@@ -160,22 +160,22 @@ class VideoReader:
                     continue
                 if packet.dts is not None and packet.dts >= end:
                     break  # what is shown before `end` is stored before it
-                packets.append((packet.pts, packet.dts, packet.is_keyframe))
+                packets.append((packet.pts, packet.is_keyframe))
         except _DECODE_ERRORS as error:
             if not packets:
                 raise VideoError(f'{self.name}: damaged ({_reason(error)})') from error
         if not packets:
             raise VideoError(f'{self.name}: has no frames')
 
-        times = {pts for pts, _, _ in packets}
+        times = {pts for pts, _ in packets}
         if None in times or len(times) < len(packets):
             if math.isfinite(start) or math.isfinite(end):
                 raise VideoError(f'{self.name}: has no usable timestamps to find a segment by')
             self._has_times = False
             rate = stream.average_rate or 25
-            packets = [(round(i / rate / base), None, True) for i in range(len(packets))]
+            packets = [(round(i / rate / base), True) for i in range(len(packets))]
         packets.sort()
-        pts = np.array([pts for pts, _, _ in packets], np.int64)
+        pts = np.array([pts for pts, _ in packets], np.int64)
         part = np.flatnonzero((pts >= start) & (pts < end))
         if not part.size:
             raise VideoError(
@@ -185,9 +185,8 @@ class VideoReader:
         self._pts = pts[part]
         self._frames_before = None if seeks else int(part[0])
         # A part's first frames are reached from the key frame before it.
-        keys = [(pts, dts) for pts, dts, is_key in packets if is_key] or [packets[0][:2]]
-        self._key_pts = np.array([pts for pts, _ in keys], np.int64)
-        self._key_dts = [pts if dts is None else dts for pts, dts in keys]
+        keys = [pts for pts, is_key in packets if is_key] or [packets[0][0]]
+        self._key_pts = np.array(keys, np.int64)
 
     def _read_by_time(self, places: list[int], cut: '_Cutter') -> dict[int, np.ndarray]:
         """Decodes from the key frame before each place, and knows frames by their times."""
@@ -198,7 +197,7 @@ class VideoReader:
             key = max(int(np.searchsorted(self._key_pts, self._pts[place], 'right')) - 1, 0)
             key_place = int(np.searchsorted(self._pts, self._key_pts[key]))
             if not frames or key_place > self._position + 1:
-                self._container.seek(self._key_dts[key], stream=self._stream, backward=True)
+                self._container.seek(self._key_pts[key].item(), stream=self._stream, backward=True)
                 decoder = self._container.decode(self._stream)
             for frame in decoder:
                 self._position = self._place_of(frame)

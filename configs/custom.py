@@ -1,0 +1,55 @@
+"""Your own videos: a CSV file and a folder.
+
+    python -m vivit_jax.main --config=configs/custom.py --workdir=runs/mine \
+        --config.data.train_csv=my_videos/train.csv \
+        --config.data.val_csv=my_videos/val.csv \
+        --config.data.test_csv=my_videos/test.csv
+
+A CSV has the header `video_path,label` and a line per video; paths start at the CSV's folder, or
+at `--config.data.root`. val_csv chooses the best checkpoint, test_csv is evaluated at the end; both
+may be left out. Labels are names, or numbers from 0.
+
+The model is small and starts from scratch: it suits some hundred videos and trains on a CPU. A
+clip is spread over the whole video, a tubelet over half of the clip. Where a mirrored action stays
+the same action, set `--config.augment.flip=0.5`. For larger data see kinetics400_fe.py.
+
+Measured on MSR-Action3D (20 actions, 283 training and 273 test videos of other people, chance 5 %):
+see README.md.
+"""
+
+from vivit_jax.config.presets import runlocal
+from vivit_jax.config.schema import default_config
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'runlocal'."""
+    config = default_config('vivit_fe')
+    config.model.update(
+        hidden_size=128,
+        num_layers=4,
+        num_heads=4,
+        mlp_dim=512,
+        tubelet_size=(8, 8, 8),
+        temporal_num_layers=2,
+        pool='mean',
+        position='sincos3d',
+        drop_path_rate=0.1,
+    )
+    config.preprocessing.update(
+        num_frames=16, sampling='segments', short_side=72, crop_size=64, interpolation='area'
+    )
+
+    config.augment.resized_area = (0.6, 1.0)
+
+    config.train.update(
+        batch_size=16,
+        num_epochs=600.0,
+        warmup_epochs=10.0,
+        optimizer='adamw',
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        checkpoint_every_epochs=25.0,
+    )
+    config.eval.update(every_epochs=25.0, batch_size=16, views='4x3')
+    return runlocal(config) if arg == 'runlocal' else config
