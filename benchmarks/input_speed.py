@@ -50,7 +50,7 @@ def main():
 def _render(path: Path) -> Path:
     what = SyntheticVideos(num_frames=300, height=256, width=340, difficulty=3)
     rng = np.random.default_rng(0)
-    write_video(path, render('move_left', 'disc', what, rng), rate=30)
+    write_video(path, render('move_left', 'bar', what, rng), rate=30)
     return path
 
 

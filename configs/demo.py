@@ -18,8 +18,9 @@ def get_config(arg=''):
         num_layers=2,
         num_heads=4,
         mlp_dim=192,
-        tubelet_size=(2, 8, 8),
+        tubelet_size=(4, 8, 8),
         temporal_num_layers=2,
+        position='sincos3d',
         pool='mean',
     )
     if arg == 'blind':
@@ -35,7 +36,7 @@ def get_config(arg=''):
 
     config.train.update(
         batch_size=32,
-        num_epochs=30.0,
+        num_epochs=40.0,
         warmup_epochs=2.0,
         optimizer='adamw',
         learning_rate=1e-3,

@@ -10,14 +10,13 @@ from vivit_jax.data.synthetic import SyntheticVideos, create_synthetic_videos
 TINY_VIDEOS = SyntheticVideos(
     num_train=24, num_val=8, num_test=8, num_frames=10, height=32, width=40
 )
-    num_train=24, num_val=8, num_test=8, num_frames=10, height=32, width=40
-)
 
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
     """The folder of reference tensors and real videos; skips where there is none."""
-    folder = Path(os.environ.get('VIVIT_JAX_SHARED', '../shared'))
+    default = Path(__file__).parents[2] / 'shared'
+    folder = Path(os.environ.get('VIVIT_JAX_SHARED', default))
     if not folder.is_dir():
         pytest.skip(f'no reference data at {folder.absolute()} (VIVIT_JAX_SHARED)')
     return folder

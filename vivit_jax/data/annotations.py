@@ -111,8 +111,8 @@ def _read_csv(path: Path, root: str) -> list[dict[str, str]]:
     if not path.is_file():
         raise AnnotationError(
             f'no annotation file at {path.absolute()}. It should be a CSV with the header '
-            '"video_path,label" and one line per video, paths relative to its own folder or to '
-            'data.root.'
+            '"video_path,label" and a line per video, paths relative to its own folder or to '
+            'data.root. To see a config run without its data, add ":runlocal" to --config.'
         )
     with path.open(newline='', encoding='utf-8-sig') as file:
         reader = csv.DictReader(file)

@@ -29,7 +29,7 @@ MOTIONS = (
     'rotate_clockwise',
     'rotate_counterclockwise',
 )
-SHAPES = ('square', 'disc', 'triangle', 'cross')
+SHAPES = ('square', 'bar', 'triangle', 'cross')
 
 _VERSION = 1  # raise when the rendering changes: the cache folder carries it
 
@@ -113,7 +113,7 @@ def _create_split(folder: Path, split: str, size: int, what: SyntheticVideos, se
 def render(motion: str, shape: str, what: SyntheticVideos, rng: np.random.Generator) -> np.ndarray:
     """Draws one video, uint8 [num_frames height width 3]."""
     time = np.linspace(-0.5, 0.5, what.num_frames)
-    background = _texture(rng, size=8)
+    background = _texture(rng, size=8, brightness=(40, 110), contrast=25)
     scene = _Path(zoom=max(what.height, what.width) / 2 * rng.uniform(1.5, 2.5))
     if what.difficulty >= 1:
         scene.x, scene.y = rng.uniform(-0.4, 0.4, 2)[:, None] * scene.zoom * time
@@ -135,8 +135,9 @@ def render(motion: str, shape: str, what: SyntheticVideos, rng: np.random.Genera
     for kind, path in sprites:
         u, v = path.place(x, y)
         inside = np.broadcast_to(_inside(kind, u, v), video.shape[:3])
+        texture = _texture(rng, size=4, brightness=(140, 230), contrast=50)
         u, v = (np.broadcast_to(a, inside.shape)[inside] for a in (u, v))
-        video[inside] = _sample(_texture(rng, size=4), u, v)
+        video[inside] = _sample(texture, u, v)
     return video.round().clip(0, 255).astype(np.uint8)
 
 
@@ -195,10 +196,12 @@ def _sprite_path(motion: str, time: np.ndarray, what: SyntheticVideos, rng) -> _
     return path
 
 
-def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
+def _texture(
+    rng: np.random.Generator, size: int, brightness: tuple[float, float], contrast: float
+) -> np.ndarray:
     """Random colours around a random mean: float32 [size size 3] in 0 … 255."""
-    mean = rng.uniform(60, 195, 3)
-    return np.clip(mean + rng.normal(0, 60, (size, size, 3)), 0, 255).astype(np.float32)
+    mean = rng.uniform(*brightness, 3)
+    return np.clip(rng.normal(mean, contrast, (size, size, 3)), 0, 255).astype(np.float32)
 
 
 def _sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -219,8 +222,8 @@ def _sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if shape == 'square':
         return (np.abs(u) < 0.9) & (np.abs(v) < 0.9)
-    if shape == 'disc':
-        return u**2 + v**2 < 1
+    if shape == 'bar':
+        return (np.abs(u) < 1.2) & (np.abs(v) < 0.45)
     if shape == 'triangle':
         return (v < 0.8) & (np.abs(u) < (v + 1) * 0.55)
     return (np.minimum(np.abs(u), np.abs(v)) < 0.4) & (np.maximum(np.abs(u), np.abs(v)) < 1)

@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(*args, folder):
+    """Runs the trainer where nothing must happen; returns its exit status and its stderr."""
+    command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={folder / "run"}', *args]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not (folder / 'run').exists()
+    assert result.stdout == ''
+    return result.returncode, result.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ('override', 'near'),
+    [
+        ('--config.train.batch_sizes=3', 'train.batch_size'),
+        ('--config.trian.num_epochs=3', 'train.num_epochs'),
+        ('--config.model.nme=3', 'model.name'),
+    ],
+)
+def test_unknown_key_is_one_line_with_near_keys(override, near, tmp_path):
+    status, message = _run('--config=configs/demo.py', override, folder=tmp_path)
+    assert status in (1, 2)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f'Error: {override}: there is no config key')
+    assert f'did you mean {near}' in message
+
+
+def test_value_of_another_type_names_the_flag(tmp_path):
+    override = '--config.train.batch_size=abc'
+    status, message = _run('--config=configs/demo.py', override, folder=tmp_path)
+    assert status in (1, 2)
+    assert 'Traceback' not in message
+    assert f"{override}: invalid literal for int() with base 10: 'abc'" in message.splitlines()[0]
+
+
+@pytest.mark.xfail(strict=True, reason='ml_collections raises only when the config is read')
+def test_missing_config_file_is_one_line_that_names_it(tmp_path):
+    status, message = _run('--config=configs/no_such.py', folder=tmp_path)
+    assert status in (1, 2)
+    assert len(message.splitlines()) == 1
+    assert 'configs/no_such.py' in message
+
+
+@pytest.mark.xfail(strict=True, reason='the mistake is ascribed to the first override like it')
+def test_mistake_in_a_config_file_is_not_blamed_on_an_override(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'from vivit_jax.config.schema import default_config\n'
+        'def get_config(arg=""):\n'
+        '    config = default_config()\n'
+        '    config.train.batchsize = 3\n'
+        '    return config\n'
+    )
+    args = (f'--config={path}', '--config.train.batch_size=3')
+    _, message = _run(*args, folder=tmp_path)
+    assert 'batchsize' in message
+    assert "there is no config key 'train.batch_size'" not in message

@@ -1,0 +1,128 @@
+"""Every file in configs/, with every argument that its docstring names."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vivit_jax.config import load
+from vivit_jax.config.presets import runlocal
+from vivit_jax.config.schema import default_config
+from vivit_jax.evaluation.views import parse_views
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.state import init_state
+from vivit_jax.train.step import create_train_step
+
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
+
+
+def _module(path):
+    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _arguments(path):
+    return re.findall(r"'(\w*)'", _module(path).get_config.__doc__)
+
+
+CASES = [(path, argument) for path in CONFIGS for argument in _arguments(path)]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f'{case[0].stem}:{case[1]}')
+def config(request):
+    path, argument = request.param
+    return _module(path).get_config(argument)
+
+
+def test_all_configs_are_found():
+    assert {'demo', 'kinetics400_fe'} <= {path.stem for path in CONFIGS}
+    for path in CONFIGS:
+        assert '' in _arguments(path), path
+        assert f'--config=configs/{path.name}' in _module(path).__doc__
+        # The default argument is the one that its documentation calls empty.
+        default, empty = _module(path).get_config(), _module(path).get_config('')
+        assert load.flatten(default) == load.flatten(empty)
+    arguments = {(path.stem, argument) for path, argument in CASES}
+    assert {('demo', 'blind'), ('kinetics400_fe', 'runlocal')} <= arguments
+
+
+def test_config_describes_a_run(config):
+    assert config.is_locked
+    spec = load.preprocessing(config)
+    load.random_crop(config, spec)
+    load.synthetic_videos(config)
+    parse_views(config.eval.views)
+    num_steps = load.steps(config.train, 'num', 1000)
+    warmup_steps = load.steps(config.train, 'warmup', 1000)
+    assert 0 < load.steps(config.train, 'checkpoint_every', 1000) <= num_steps
+    assert 0 < load.steps(config.eval, 'every', 1000) <= num_steps
+    schedule = create_schedule(config.train.learning_rate, warmup_steps, num_steps)
+    optimizer = create_optimizer(config.train, schedule)
+    model = create_model(**load.model_keywords(config))
+
+    # A whole update at the config's own sizes, without computing anything.
+    state = jax.eval_shape(lambda: init_state(jax.random.key(0), model, optimizer, spec))
+    clip_shape = (spec.num_frames, spec.crop_size, spec.crop_size, 3)
+    batch = {
+        'rgb': jax.ShapeDtypeStruct((config.train.batch_size, *clip_shape), jnp.uint8),
+        'label': jax.ShapeDtypeStruct((config.train.batch_size,), jnp.int32),
+    }
+    train_step = create_train_step(
+        model,
+        optimizer,
+        schedule,
+        spec,
+        load.augmentation(config),
+        label_smoothing=config.train.label_smoothing,
+        seed=config.seed,
+    )
+    new_state, metrics = jax.eval_shape(train_step, state, batch)
+    shapes, new_shapes = (jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, new_state))
+    assert new_shapes == shapes
+    assert metrics['loss'].shape == ()
+
+
+def test_runlocal_keeps_structure_and_is_small():
+    path = next(path for path in CONFIGS if path.stem == 'kinetics400_fe')
+    full, small = (load.flatten(_module(path).get_config(arg)) for arg in ('', 'runlocal'))
+    for key in ('model.name', 'model.pool', 'model.tokenizer', 'train.optimizer'):
+        assert small[key] == full[key]
+    for key in ('augment.color_jitter', 'augment.color_drop', 'augment.scale_jitter'):
+        assert small[key] == full[key]
+    assert small['data.source'] == 'synthetic'
+    assert small['augment.flip'] == 0  # the embedded classes have a left and a right
+    assert small['train.num_steps'] <= 100
+
+    config = _module(path).get_config('runlocal')
+    spec, model = load.preprocessing(config), create_model(**load.model_keywords(config))
+    clip = jax.ShapeDtypeStruct((1, spec.num_frames, spec.crop_size, spec.crop_size, 3), float)
+    params = jax.eval_shape(model.init, jax.random.key(0), clip)['params']
+    assert sum(x.size for x in jax.tree.leaves(params)) < 1e6
+
+
+@pytest.mark.parametrize(
+    ('keywords', 'tubelet_size', 'temporal_num_layers'),
+    [
+        ({'size': 'L/16x4'}, (2, 8, 8), 1),
+        ({'tokenizer': 'uniform_frames', 'num_classes': 400}, (1, 8, 8), 1),
+        ({'temporal_num_layers': 0, 'pool': 'mean'}, (2, 8, 8), 0),
+    ],
+    ids=str,
+)
+def test_runlocal_keeps_the_kind_of_model(keywords, tubelet_size, temporal_num_layers):
+    config = default_config()
+    config.model.update(keywords)
+    model = create_model(**load.model_keywords(runlocal(config)))
+    assert (model.tubelet_size, model.temporal_num_layers) == (tubelet_size, temporal_num_layers)
+    for keyword in ('tokenizer', 'pool'):
+        assert getattr(model, keyword) == keywords.get(
+            keyword, getattr(create_model('vivit_fe'), keyword)
+        )
+    # It follows the embedded data.
+    assert config.model.num_classes is None

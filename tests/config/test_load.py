@@ -1,0 +1,192 @@
+import json
+
+import pytest
+
+from vivit_jax.augment.policy import Augmentation
+from vivit_jax.config import load
+from vivit_jax.config.schema import default_config
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ('in_steps', 'in_epochs', 'expected'),
+    [
+        (None, None, 0),
+        (7, None, 7),
+        (0, None, 0),
+        (None, 3.0, 30),
+        (None, 0.25, 2),  # 2.5 to even
+        (None, 0.16, 2),  # 1.6
+        (None, 0.0, 0),
+    ],
+)
+@pytest.mark.parametrize('name', ['num', 'warmup', 'checkpoint_every'])
+def test_steps_follow_the_key_that_is_set(name, in_steps, in_epochs, expected):
+    section = default_config().train
+    section[f'{name}_steps'], section[f'{name}_epochs'] = in_steps, in_epochs
+    steps = load.steps(section, name, steps_per_epoch=10)
+    assert (type(steps), steps) == (int, expected)
+
+
+def test_steps_and_epochs_together_are_an_error():
+    section = default_config().train
+    section.update(warmup_steps=0, warmup_epochs=2.0)
+    with pytest.raises(UserError, match=r'warmup_steps=0 and warmup_epochs=2\.0 are both set'):
+        load.steps(section, 'warmup', 10)
+
+
+@pytest.mark.parametrize('values', [{'num_steps': -1}, {'num_epochs': -0.5}])
+def test_negative_durations_are_an_error(values):
+    section = default_config().train
+    section.update(values)
+    with pytest.raises(UserError, match='num_steps or num_epochs is negative'):
+        load.steps(section, 'num', 10)
+
+
+@pytest.mark.parametrize('section', ['', 'model', 'data', 'data.synthetic', 'train', 'eval'])
+def test_unknown_key_is_an_error(section):
+    config = default_config()
+    for name in filter(None, section.split('.')):
+        config = config[name]
+    with pytest.raises((AttributeError, KeyError), match='nothing_such'):
+        config.nothing_such = 1
+    with pytest.raises(KeyError, match='nothing_such'):
+        config.update(nothing_such=1)
+
+
+@pytest.mark.parametrize(
+    ('section', 'key', 'value'),
+    [
+        ('train', 'batch_size', '64'),
+        ('train', 'num_epochs', 'many'),
+        ('model', 'num_layers', 1.5),
+        ('model', 'tubelet_size', 2),
+        ('preprocessing', 'sampling', 3),
+    ],
+)
+def test_value_of_another_type_is_an_error(section, key, value):
+    with pytest.raises(TypeError):
+        default_config()[section][key] = value
+
+
+def test_default_preprocessing_is_that_of_its_class():
+    assert load.preprocessing(default_config()) == Preprocessing()
+
+
+def test_preprocessing_mistake_is_a_user_error():
+    config = default_config()
+    config.preprocessing.short_side = 100
+    with pytest.raises(UserError, match=r'preprocessing\.short_side=100 .*crop_size=224'):
+        load.preprocessing(config)
+
+
+def test_augmentation_takes_what_happens_on_the_device():
+    config = default_config()
+    config.augment.update(flip=0.5, color_jitter=0.8, color_drop=1.0)
+    assert load.augmentation(config) == Augmentation(0.5, 0.8, 1.0)
+
+
+@pytest.mark.parametrize('name', ['flip', 'color_jitter', 'color_drop'])
+@pytest.mark.parametrize('value', [-0.1, 1.1])
+def test_augmentation_that_is_no_probability_is_an_error(name, value):
+    config = default_config()
+    config.augment[name] = value
+    with pytest.raises(UserError, match=rf'augment\.{name}={value} is a probability'):
+        load.augmentation(config)
+
+
+@pytest.mark.parametrize(
+    ('scale_jitter', 'resized_area'), [(None, None), ((0.9, 1.33), None), (None, (0.3, 1.0))]
+)
+def test_random_crop_takes_its_ranges(scale_jitter, resized_area):
+    config = default_config()
+    config.augment.update(scale_jitter=scale_jitter, resized_area=resized_area)
+    crop = load.random_crop(config, Preprocessing())
+    assert (crop.scale_jitter, crop.resized_area) == (scale_jitter, resized_area)
+    assert crop.spec == Preprocessing()
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (
+            {'scale_jitter': (1.0, 1.0), 'resized_area': (0.5, 1.0)},
+            'augment.scale_jitter and augment.resized_area exclude each other',
+        ),
+        ({'scale_jitter': (1.3, 0.9)}, 'augment.scale_jitter=(1.3, 0.9) must be (min, max)'),
+        ({'scale_jitter': (0.0, 1.0)}, 'augment.scale_jitter=(0.0, 1.0) must be (min, max)'),
+        ({'resized_area': (0.5,)}, 'augment.resized_area=(0.5,) must be (min, max)'),
+        ({'resized_area': (0.5, 1.2)}, 'augment.resized_area=(0.5, 1.2) is a part of the frame'),
+    ],
+)
+def test_bad_random_crop_is_an_error_that_names_the_key(values, message):
+    config = default_config()
+    config.augment.update(values)
+    with pytest.raises(UserError) as error:
+        load.random_crop(config, Preprocessing())
+    assert message in str(error.value)
+
+
+def test_model_keywords_are_the_keys_that_are_set():
+    config = default_config()
+    config.model.update(size='B/16x2', num_layers=3, temporal_num_layers=0)
+    expected = {'name': 'vivit_fe', 'size': 'B/16x2', 'num_layers': 3, 'temporal_num_layers': 0}
+    assert load.model_keywords(config) == expected
+
+
+def test_flat_config_has_every_key_once_and_survives_json():
+    config = default_config()
+    config.augment.scale_jitter = (0.9, 1.3)
+    flat = load.flatten(config)
+    assert flat['train.batch_size'] == 64
+    assert flat['data.synthetic.num_train'] == config.data.synthetic.num_train
+    assert flat['augment.scale_jitter'] == [0.9, 1.3]
+    assert flat['model.size'] is None
+    assert json.loads(json.dumps(flat)) == flat
+
+
+def test_equal_configs_have_no_differences():
+    flat = load.flatten(default_config())
+    assert load.differences(flat, dict(flat)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'may_differ'),
+    [
+        ('data.num_workers', 7, True),
+        ('data.root', '/videos', True),
+        ('eval.views', '1x1', True),
+        ('eval.batch_size', 3, True),
+        ('train.keep_last', 5, True),
+        ('train.checkpoint_every_steps', 10, True),
+        ('train.batch_size', 3, False),
+        ('train.num_steps', 10, False),
+        ('data.train_csv', 'a.csv', False),
+        ('model.num_layers', 3, False),
+        ('preprocessing.num_frames', 8, False),
+        ('augment.flip', 0.5, False),
+        ('seed', 1, False),
+    ],
+)
+def test_difference_is_allowed_only_where_it_changes_no_result(key, value, may_differ):
+    old = load.flatten(default_config())
+    line = f'{key}: {old[key]!r} -> {value!r}'
+    expected = ([line], []) if may_differ else ([], [line])
+    assert load.differences(old, {**old, key: value}) == expected
+
+
+def test_allowed_key_does_not_allow_keys_that_begin_like_it():
+    _, forbidden = load.differences({'evaluation.x': 1, 'data.rooted': 2}, {})
+    assert forbidden == ['data.rooted: 2 -> None', 'evaluation.x: 1 -> None']
+
+
+def test_every_key_that_may_differ_exists():
+    known = load.flatten(default_config())
+    for name in load.MAY_DIFFER:
+        assert any(key == name or key.startswith(f'{name}.') for key in known), name
+
+
+def test_key_that_an_old_config_lacks_is_compared_with_none():
+    assert load.differences({}, {'train.new': None}) == ([], [])
+    assert load.differences({}, {'train.new': 1}) == ([], ['train.new: None -> 1'])

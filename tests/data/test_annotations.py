@@ -1,0 +1,245 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vivit_jax.data.annotations import AnnotationError, Row, load_annotations, read_label_map
+
+TRAIN = 'a.mp4,walk\nb.mp4,jump\nc.mp4,run\n'
+VAL = 'd.mp4,run\ne.mp4,walk\n'
+
+
+def _write(folder, header='video_path,label', videos='abcdefghij', **tables):
+    """Writes <split>.csv of each split, and the videos as empty files."""
+    for name in videos:
+        (folder / f'{name}.mp4').touch()
+    files = {}
+    for split, lines in tables.items():
+        files[split] = str(folder / f'{split}.csv')
+        Path(files[split]).write_text(f'{header}\n{lines}', encoding='utf-8')
+    return files
+
+
+def _error(files, **options):
+    with pytest.raises(AnnotationError) as caught:
+        load_annotations(files, **options)
+    return str(caught.value)
+
+
+def test_names_become_sorted_indices(tmp_path):
+    data = load_annotations(_write(tmp_path, train=TRAIN, val=VAL))
+    assert data.label_names == ('jump', 'run', 'walk')
+    assert [row.label for row in data.splits['train']] == [2, 0, 1]
+    assert [row.label for row in data.splits['val']] == [1, 2]
+    assert data.splits['train'][0] == Row(os.path.join(tmp_path, 'a.mp4'), 2)
+
+
+def test_label_order_does_not_depend_on_process(tmp_path):
+    names = [f'class {i * 37 % 101}' for i in range(101)]
+    files = _write(tmp_path, train=''.join(f'a.mp4,{name}\n' for name in names))
+    code = (
+        'import sys; from vivit_jax.data.annotations import load_annotations; '
+        'print(*load_annotations({"train": sys.argv[1]}).label_names, sep="\\n")'
+    )
+    orders = [
+        subprocess.run(
+            [sys.executable, '-c', code, files['train']],
+            env={**os.environ, 'PYTHONHASHSEED': seed, 'PYTHONPATH': os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for seed in ('1', '2')
+    ]
+    assert orders[0] == orders[1] == sorted(names)
+
+
+def test_label_map_gives_order(tmp_path):
+    files = _write(tmp_path, train=TRAIN, val=VAL)
+    data = load_annotations(files, label_names=['walk', 'run', 'jump'])
+    assert [row.label for row in data.splits['train']] == [0, 2, 1]
+    assert data.label_names == ('walk', 'run', 'jump')
+
+
+def test_integer_labels_are_indices(tmp_path):
+    files = _write(tmp_path, train='a.mp4,0\nb.mp4,10\nc.mp4,2\n', val='d.mp4,7\n')
+    data = load_annotations(files)
+    assert [row.label for row in data.splits['train']] == [0, 10, 2]  # and '10' not before '2'
+    assert data.splits['val'][0].label == 7
+    assert data.label_names == tuple(str(i) for i in range(11))
+    assert len(load_annotations(files, num_classes=20).label_names) == 20
+    named = load_annotations(files, label_names=[f'class {i}' for i in range(11)])
+    assert [row.label for row in named.splits['train']] == [0, 10, 2]
+
+
+def test_integers_of_label_map_are_names(tmp_path):
+    files = _write(tmp_path, train='a.mp4,7\nb.mp4,3\n')
+    data = load_annotations(files, label_names=['7', '3'])
+    assert [row.label for row in data.splits['train']] == [0, 1]
+
+
+def test_byte_order_mark_and_spaces_are_ignored(tmp_path):
+    lines = ' a.mp4 , long jump\n\nb.mp4,run ,\n'
+    files = _write(tmp_path, header='\ufeffvideo_path,label', train=lines)
+    data = load_annotations(files)
+    assert data.label_names == ('long jump', 'run')
+    assert [Path(row.video_path).name for row in data.splits['train']] == ['a.mp4', 'b.mp4']
+
+
+@pytest.mark.xfail(strict=True, reason='only values are stripped')
+def test_spaces_of_header_are_ignored(tmp_path):
+    files = _write(tmp_path, header='video_path, label', train='a.mp4, run\n')
+    assert load_annotations(files).label_names == ('run',)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=UnicodeDecodeError, reason='not turned into an error of ours'
+)
+def test_other_encoding_raises_the_file(tmp_path):
+    files = _write(tmp_path, train=TRAIN)
+    Path(files['train']).write_bytes('video_path,label\na.mp4,säge\n'.encode('latin-1'))
+    assert 'train.csv' in _error(files)
+
+
+def test_seconds_are_read(tmp_path):
+    header = 'label,end_sec,video_path,start_sec,subject'
+    files = _write(tmp_path, header=header, train='run,2.5,a.mp4,.5,7\nrun,,b.mp4,,\nrun,3,c.mp4\n')
+    rows = load_annotations(files).splits['train']
+    assert [(row.start_sec, row.end_sec) for row in rows] == [(0.5, 2.5), (None, None), (None, 3)]
+
+
+def test_paths_are_relative_to_csv_or_root(tmp_path):
+    (tmp_path / 'lists').mkdir()
+    (tmp_path / 'root' / 'sub').mkdir(parents=True)
+    (tmp_path / 'root' / 'sub' / 'a.mp4').touch()
+    for videos, root in ((tmp_path / 'lists', ''), (tmp_path / 'root', str(tmp_path / 'root'))):
+        (videos / 'sub').mkdir(exist_ok=True)
+        (videos / 'sub' / 'a.mp4').touch()
+        files = _write(tmp_path / 'lists', videos='', train='sub/a.mp4,run\n')
+        (row,) = load_annotations(files, root=root).splits['train']
+        assert row.video_path == str(videos / 'sub' / 'a.mp4')
+    absolute = _write(tmp_path, train=f'{tmp_path / "b.mp4"},run\n')
+    (row,) = load_annotations(absolute, root='elsewhere').splits['train']
+    assert row.video_path == str(tmp_path / 'b.mp4')
+
+
+@pytest.mark.parametrize(
+    ('header', 'lines', 'parts'),
+    [
+        ('path,label', 'a.mp4,run\n', ["no column ['video_path']", "['path', 'label']"]),
+        ('a,b', 'a.mp4,run\n', ["no column ['video_path', 'label']"]),
+        ('video_path,label', '', ['the split is empty']),
+        ('video_path,label', 'a.mp4,run\n,run\n', ['line 3: no video_path or no label']),
+        ('video_path,label', 'a.mp4,run\n\nb.mp4\n', ['line 4: no video_path or no label']),
+        ('video_path,label', 'a.mp4, \n', ['line 2: no video_path or no label']),
+        ('video_path,label,start_sec', 'a.mp4,run,1:30\n', ['line 2', "start_sec='1:30' is not"]),
+        ('video_path,label,end_sec', 'a.mp4,run,2s\n', ['line 2', "end_sec='2s' is not"]),
+    ],
+)
+def test_malformed_csv_raises_file_and_place(tmp_path, header, lines, parts):
+    message = _error(_write(tmp_path, header=header, train=lines))
+    assert message.startswith(str(tmp_path / 'train.csv'))
+    for part in parts:
+        assert part in message
+
+
+def test_missing_csv_raises_its_path_and_format(tmp_path):
+    message = _error({'train': str(tmp_path / 'nowhere.csv')})
+    assert str(tmp_path / 'nowhere.csv') in message
+    assert 'video_path,label' in message
+
+
+def test_no_source_of_class_names_raises(tmp_path):
+    assert 'give a label map' in _error(_write(tmp_path, val=VAL))
+
+
+def test_unknown_label_raises_near_name(tmp_path):
+    message = _error(_write(tmp_path, train=TRAIN, val='d.mp4,run\ne.mp4,jmp\nf.mp4,jmp\n'))
+    assert 'val.csv, line 3' in message
+    assert "'jmp' is none of the 3 classes; did you mean 'jump'?" in message
+    assert '2 of 3 lines' in message
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'options', 'part'),
+    [
+        ('a.mp4,0\nb.mp4,5\n', '', {'num_classes': 5}, 'label 5 is out of range'),
+        ('a.mp4,0\n', 'd.mp4,3\n', {'num_classes': 3}, 'label 3 is out of range'),
+        ('a.mp4,0\nb.mp4,3\n', '', {'label_names': ['x', 'y', 'z']}, 'label 3 is out of range'),
+        ('a.mp4,1\nb.mp4,2\n', '', {}, 'labels run from 1 to 2 and look 1-based'),
+        ('a.mp4,1\nb.mp4,3\n', 'd.mp4,2\n', {'num_classes': 3}, 'from 1 to 3 and look 1-based'),
+        ('a.mp4,1\nb.mp4,3\n', '', {'label_names': ['x', 'y', 'z']}, 'look 1-based'),
+    ],
+)
+def test_integer_label_out_of_range_raises(tmp_path, train, val, options, part):
+    tables = {'train': train, 'val': val} if val else {'train': train}
+    assert part in _error(_write(tmp_path, **tables), **options)
+
+
+def test_other_number_of_classes_raises(tmp_path):
+    message = _error(_write(tmp_path, train=TRAIN), num_classes=400)
+    assert 'model.num_classes=400, but there are 3 classes (jump, run, walk' in message
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_overlap_with_train_raises(tmp_path, split):
+    # The same file by another path.
+    message = _error(_write(tmp_path, train=TRAIN, **{split: 'd.mp4,run\n./b.mp4,run\n'}))
+    assert message.startswith(f'1 videos are in both train and {split}')
+    assert 'b.mp4' in message
+
+
+def test_other_part_of_video_is_no_overlap(tmp_path):
+    header = 'video_path,label,start_sec,end_sec'
+    part = _write(tmp_path, header=header, train='a.mp4,run,0,2\n', val='a.mp4,run,2,4\n')
+    assert len(load_annotations(part).splits['val']) == 1
+    same = _write(tmp_path, header=header, train='a.mp4,run,0,2\n', val='a.mp4,run,0.0,2.0\n')
+    assert '1 videos are in both' in _error(same)
+
+
+@pytest.mark.parametrize(('fraction', 'is_error'), [(0, True), (0.19, True), (0.2, False)])
+def test_missing_videos_raise_above_fraction(tmp_path, caplog, fraction, is_error):
+    lines = ''.join(f'{name}.mp4,{"run" if name < "f" else "jump"}\n' for name in 'abcdefghij')
+    files = _write(tmp_path, videos='abcdefgh', train=lines)
+    says = '2 of 10 videos of the train split do not exist'
+    with caplog.at_level(logging.WARNING):
+        if is_error:
+            message = _error(files, max_bad_fraction=fraction)
+            assert f'raise data.max_bad_fraction={fraction}' in message
+        else:
+            data = load_annotations(files, max_bad_fraction=fraction)
+            assert len(data.splits['train']) == 10
+            message = caplog.text
+    assert says in message
+    assert str(tmp_path / 'i.mp4') in message
+    assert 'jump 2' in message
+    assert (says in caplog.text) != is_error
+
+
+def test_class_without_training_video_warns(tmp_path, caplog):
+    load_annotations(_write(tmp_path, train=TRAIN), label_names=['jump', 'run', 'sit', 'walk'])
+    assert '1 classes have no training video: sit' in caplog.text
+
+
+def test_label_map_is_one_name_per_line(tmp_path):
+    (tmp_path / 'map.txt').write_text('walk \n\nlong jump\nrun', encoding='utf-8')
+    assert read_label_map(tmp_path / 'map.txt') == ('walk', 'long jump', 'run')
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'), [('a\nb\na\n', r"\['a'\] twice"), ('\n \n', 'is empty'), (None, 'No such')]
+)
+def test_unusable_label_map_raises_path_and_reason(tmp_path, text, reason):
+    if text is not None:
+        (tmp_path / 'map.txt').write_text(text)
+    with pytest.raises(AnnotationError, match=rf'map\.txt: {reason}'):
+        read_label_map(tmp_path / 'map.txt')
+
+
+@pytest.mark.xfail(strict=True, reason='becomes part of the first name')
+def test_byte_order_mark_of_label_map_is_ignored(tmp_path):
+    (tmp_path / 'map.txt').write_text('walk\nrun\n', encoding='utf-8-sig')
+    assert read_label_map(tmp_path / 'map.txt') == ('walk', 'run')

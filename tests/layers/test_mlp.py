@@ -1,0 +1,45 @@
+import jax
+import numpy as np
+
+from vivit_jax.layers.mlp import MlpBlock
+
+
+def _params(width, mlp_dim):
+    rng = np.random.default_rng(0)
+
+    def dense(inputs, outputs):
+        kernel, bias = rng.normal(0, 0.5, (inputs, outputs)), rng.normal(0, 0.5, outputs)
+        return {'kernel': np.float32(kernel), 'bias': np.float32(bias)}
+
+    return {'Dense_0': dense(width, mlp_dim), 'Dense_1': dense(mlp_dim, width)}
+
+
+def test_mlp_equals_formula_with_tanh_gelu():
+    params = _params(4, 6)
+    x = np.random.default_rng(1).normal(0, 2, (2, 3, 4)).astype(np.float32)
+    with jax.default_matmul_precision('highest'):
+        output = MlpBlock(6).apply({'params': params}, x)
+
+    first, second = params['Dense_0'], params['Dense_1']
+    hidden = np.float64(x) @ first['kernel'] + first['bias']
+    hidden *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
+    # The exact GELU would differ by up to 5e-4.
+    np.testing.assert_allclose(output, hidden @ second['kernel'] + second['bias'], atol=1e-5)
+
+
+def test_mlp_dropout_follows_each_dense_layer():
+    params = _params(4, 6)
+    params['Dense_1'] = {'kernel': np.zeros((6, 4)), 'bias': np.ones(4)}
+    x = np.ones((500, 4), np.float32)
+    rngs = {'dropout': jax.random.key(0)}
+
+    # With a kernel of zeros the second dropout is alone: it zeroes or doubles the bias.
+    output = MlpBlock(6, dropout_rate=0.5).apply({'params': params}, x, train=True, rngs=rngs)
+    assert set(np.unique(output)) == {0, 2}
+    assert abs(np.mean(output) - 1) < 0.1
+
+    # Where it keeps a channel, the first dropout shows in it as different sums.
+    params = _params(4, 6)
+    output = MlpBlock(6, dropout_rate=0.5).apply({'params': params}, x, train=True, rngs=rngs)
+    kept = np.asarray(output)[np.asarray(output)[:, 0] != 0, 0]
+    assert len(np.unique(kept.round(4))) > 10

@@ -1,0 +1,124 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vivit_jax.models.registry import create_model, list_models, model_keywords
+from vivit_jax.models.sizes import parse_size
+
+# Of every model as it comes; from its paper, or from the specification where the paper has none.
+PARAMETERS = {'vivit_fe': 115_062_928}
+
+
+def test_every_model_has_an_expected_parameter_count():
+    assert set(list_models()) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_default_model_has_published_parameter_count(name):
+    clip = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32)
+    shapes = jax.eval_shape(create_model(name).init, jax.random.key(0), clip)
+    assert sum(x.size for x in jax.tree.leaves(shapes['params'])) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize('name', ['vivit_ef', 'ViViT_fe', 'vivitfe'])
+def test_unknown_model_offers_near_names(name):
+    with pytest.raises(ValueError, match=f"unknown model '{name}'; did you mean 'vivit_fe'"):
+        create_model(name)
+
+
+def test_unknown_model_without_near_names_lists_all():
+    with pytest.raises(ValueError, match=r"unknown model 'xyz'; known: .*'vivit_fe'"):
+        model_keywords('xyz')
+
+
+@pytest.mark.parametrize(
+    ('keyword', 'near'),
+    [
+        ('num_layer', 'num_layers'),
+        ('droppath_rate', 'drop_path_rate'),
+        ('tubelet', 'tubelet_size'),
+        ('temporal_layers', 'temporal_num_layers'),
+    ],
+)
+def test_unknown_keyword_offers_near_names(keyword, near):
+    with pytest.raises(ValueError, match=f"vivit_fe has no keyword '{keyword}'.*'{near}'"):
+        create_model('vivit_fe', **{keyword: 1})
+
+
+def test_flax_fields_are_no_keywords():
+    assert not {'parent', 'name'} & set(model_keywords('vivit_fe'))
+    with pytest.raises(ValueError, match="no keyword 'parent'"):
+        create_model('vivit_fe', parent=None)
+
+
+@pytest.mark.parametrize(
+    ('size', 'hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'tubelet_size'),
+    [
+        ('Ti/16x2', 192, 12, 3, 768, (2, 16, 16)),
+        ('S/8x4', 384, 12, 6, 1536, (4, 8, 8)),
+        ('B/16x2', 768, 12, 12, 3072, (2, 16, 16)),
+        ('L/16x1', 1024, 24, 16, 4096, (1, 16, 16)),
+        ('H/14x2', 1280, 32, 16, 5120, (2, 14, 14)),
+    ],
+)
+def test_size_sets_the_encoder_and_the_tubelet(
+    size, hidden_size, num_layers, num_heads, mlp_dim, tubelet_size
+):
+    model = create_model('vivit_fe', size=size)
+    assert (model.hidden_size, model.num_layers) == (hidden_size, num_layers)
+    assert (model.num_heads, model.mlp_dim) == (num_heads, mlp_dim)
+    assert model.tubelet_size == tubelet_size
+
+
+def test_explicit_keywords_win_over_the_size():
+    model = create_model('vivit_fe', size='L/16x2', num_layers=2, tubelet_size=[4, 8, 6])
+    assert (model.num_layers, model.tubelet_size) == (2, (4, 8, 6))
+    assert (model.hidden_size, model.num_heads) == (1024, 16)
+    # The table of sizes is shared by all models: it must not have changed.
+    assert parse_size('L/16x2')['num_layers'] == 24
+
+
+@pytest.mark.parametrize('size', ['B', 'B/16', 'B/16x', 'b/16x2', 'G/14x2', 'B/16x2 ', '/16x2'])
+def test_bad_size_is_an_error_that_names_it(size):
+    with pytest.raises(ValueError, match='size=') as error:
+        create_model('vivit_fe', size=size)
+    assert repr(size) in str(error.value)
+    assert 'Ti, S, B, L, H' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('keyword', 'value', 'choice'),
+    [
+        ('tokenizer', 'tubelets', 'uniform_frames'),
+        ('pool', 'gap', 'mean'),
+        ('position', 'sincos', 'sincos3d'),
+    ],
+)
+def test_unknown_choice_is_an_error_that_lists_the_choices(keyword, value, choice):
+    with pytest.raises(ValueError, match=f"{keyword}='{value}' must be one of .*'{choice}'"):
+        create_model('vivit_fe', **{keyword: value})
+
+
+def test_heads_that_do_not_divide_the_width_are_an_error():
+    with pytest.raises(ValueError, match='num_heads=5 must divide hidden_size=48'):
+        create_model('vivit_fe', hidden_size=48, num_heads=5)
+
+
+def test_uniform_frames_ignores_the_length_in_a_size():
+    model = create_model('vivit_fe', size='B/14x4', tokenizer='uniform_frames')
+    assert model.tubelet_size == (1, 14, 14)
+    assert create_model('vivit_fe', tokenizer='uniform_frames').tubelet_size == (1, 16, 16)
+
+
+@pytest.mark.parametrize('size', [None, 'B/16x2'])
+def test_uniform_frames_with_an_explicit_length_is_an_error(size):
+    keywords = {'tokenizer': 'uniform_frames', 'tubelet_size': (2, 8, 8)}
+    with pytest.raises(ValueError, match=r'tubelet_size=\(2, 8, 8\) must have t=1'):
+        create_model('vivit_fe', size=size, **keywords)
+
+
+@pytest.mark.parametrize('rate', [-0.1, 1, 1.5])
+@pytest.mark.parametrize('keyword', ['dropout_rate', 'attention_dropout_rate', 'drop_path_rate'])
+def test_rate_out_of_range_is_an_error(keyword, rate):
+    with pytest.raises(ValueError, match=rf'{keyword}={rate} must lie in \[0, 1\)'):
+        create_model('vivit_fe', **{keyword: rate})

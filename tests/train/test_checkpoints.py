@@ -1,0 +1,149 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import UserError
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.checkpoints import Checkpoints, ModelCard, find_checkpoint, load_checkpoint
+from vivit_jax.train.state import init_state
+
+SPEC = Preprocessing(num_frames=4, frame_stride=3, short_side=16, crop_size=16, color_order='bgr')
+KEYWORDS = {
+    'hidden_size': 8,
+    'num_layers': 1,
+    'num_heads': 2,
+    'mlp_dim': 8,
+    'tubelet_size': (2, 8, 8),
+    'temporal_num_layers': 1,
+    'num_classes': 3,
+}
+CARD = ModelCard({'name': 'vivit_fe', **KEYWORDS}, SPEC, ('a', 'b', 'c'))
+
+
+def state_at(step, value=0.0, **keywords):
+    model = create_model('vivit_fe', **{**KEYWORDS, **keywords})
+    state = init_state(jax.random.key(0), model, optax.sgd(0.1, momentum=0.9), SPEC)
+    params = jax.tree.map(lambda x: x + value, state.params)
+    return state.replace(step=jnp.int32(step), params=params)
+
+
+def save_all(folder, metrics, keep_last=1, keep_best=1):
+    checkpoints = Checkpoints(folder / 'checkpoints', keep_last, keep_best)
+    for step, accuracy in metrics.items():
+        found = {} if accuracy is None else {'val/acc1': accuracy}
+        checkpoints.save(state_at(step, value=step), CARD, found)
+    checkpoints.close()
+
+
+def kept(folder):
+    return sorted(int(path.name) for path in (folder / 'checkpoints').iterdir())
+
+
+@pytest.mark.parametrize(
+    ('keep_last', 'keep_best', 'expected'),
+    [(1, 1, [20, 50]), (2, 1, [20, 40, 50]), (1, 2, [20, 30, 50]), (1, 0, [50])],
+)
+def test_last_and_best_are_kept(tmp_path, keep_last, keep_best, expected):
+    metrics = {10: 0.1, 20: 0.9, 30: 0.8, 40: 0.2, 50: 0.3}
+    save_all(tmp_path, metrics, keep_last, keep_best)
+    assert kept(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ('metrics', 'step'),
+    [({10: 0.9, 20: 0.5}, 10), ({10: 0.9, 20: None}, 10), ({10: None, 20: None}, 20)],
+    ids=['best', 'best though the latest has none', 'latest'],
+)
+def test_run_folder_means_its_best_checkpoint_else_the_latest(tmp_path, metrics, step):
+    save_all(tmp_path, metrics)
+    assert find_checkpoint(tmp_path)[1] == step
+
+
+def test_single_checkpoint_can_be_named(tmp_path):
+    save_all(tmp_path, {10: 0.9, 20: 0.5})
+    assert find_checkpoint(tmp_path / 'checkpoints' / '20')[1] == 20
+
+
+def test_restored_state_is_bitwise_the_saved_one(tmp_path):
+    saved = state_at(7, value=0.125)
+    checkpoints = Checkpoints(tmp_path, 1, 0)
+    checkpoints.save(saved, CARD, {})
+    checkpoints.wait()
+    restored = checkpoints.restore(7, jax.eval_shape(lambda: state_at(0)))
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+def test_state_of_another_model_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 1, 0)
+    checkpoints.save(state_at(7), CARD, {})
+    checkpoints.wait()
+    with pytest.raises(UserError, match='does not fit'):
+        checkpoints.restore(7, jax.eval_shape(lambda: state_at(0, hidden_size=16)))
+    checkpoints.close()
+
+
+def test_loaded_model_computes_what_the_saved_one_did(tmp_path):
+    save_all(tmp_path, {10: None})
+    model, variables, spec, label_names = load_checkpoint(tmp_path)
+    assert (spec, label_names) == (SPEC, ('a', 'b', 'c'))
+    clip = jax.random.uniform(jax.random.key(1), (2, 4, 16, 16, 3))
+    expected = create_model('vivit_fe', **KEYWORDS).apply(
+        {'params': state_at(10, value=10).params}, clip
+    )
+    np.testing.assert_array_equal(model.apply(variables, clip).logits, expected.logits)
+
+
+@pytest.mark.parametrize('make', [False, True], ids=['missing', 'empty'])
+def test_folder_without_checkpoint_is_an_error_with_its_path(tmp_path, make):
+    folder = tmp_path / 'run'
+    if make:
+        (folder / 'checkpoints').mkdir(parents=True)
+    with pytest.raises(UserError, match=str(folder)):
+        load_checkpoint(folder)
+
+
+_FULL_DISK = """
+import resource, signal, sys
+sys.path[:0] = {paths}
+from pathlib import Path
+import pytest
+from copied_tests import state_at, CARD
+from vivit_jax.errors import UserError
+from vivit_jax.train.checkpoints import Checkpoints
+
+checkpoints = Checkpoints(Path({folder!r}), 1, 0)
+checkpoints.save(state_at(1), CARD, {{}})
+checkpoints.wait()
+# No file may grow: as on a full disk.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+with pytest.raises(UserError, match='could not be saved') as error:
+    checkpoints.save(state_at(2), CARD, {{}})
+    checkpoints.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(error.value)
+"""
+
+
+@pytest.mark.slow
+def test_full_disk_leaves_the_previous_checkpoint_usable(tmp_path):
+    (tmp_path / 'copied_tests.py').write_text(Path(__file__).read_text())
+    folder = tmp_path / 'run'
+    script = _FULL_DISK.format(paths=[str(tmp_path)], folder=str(folder))
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'Complete checkpoints: [1]' in done.stdout
+    assert load_checkpoint(folder)[3] == ('a', 'b', 'c')
+
+
+def test_card_survives_json():
+    assert ModelCard.from_json(json.loads(json.dumps(CARD.to_json()))).preprocessing == SPEC

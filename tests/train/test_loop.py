@@ -1,0 +1,191 @@
+"""Whole runs, in processes of their own: what a user types and what is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vivit_jax.train.checkpoints import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+TINY = [
+    '--config=configs/kinetics400_fe.py:runlocal',
+    '--config.data.synthetic.num_train=24',
+    '--config.data.synthetic.num_val=7',
+    '--config.data.synthetic.num_test=5',
+    '--config.data.synthetic.num_frames=10',
+    '--config.train.num_steps=12',
+    '--config.train.warmup_steps=2',
+    '--config.train.checkpoint_every_steps=3',
+    '--config.eval.every_steps=6',
+]
+
+
+@pytest.fixture
+def command(tmp_path, cache_dir):
+    """Makes the command line of a tiny run in `workdir`."""
+
+    def make(workdir, *more):
+        cache = f'--config.data.cache_dir={cache_dir}'
+        main = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={tmp_path / workdir}']
+        return [*main, *TINY, cache, *more]
+
+    return make
+
+
+def run(command, **kwargs):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+def steps_of(workdir):
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line)['step'] for line in lines]
+
+
+def children_of(pid):
+    found = []
+    for stat in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            fields = stat.read_text().rsplit(')', 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def is_running(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+def wait_for(condition, timeout_sec=120):
+    deadline = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < deadline, 'nothing happened for too long'
+        time.sleep(0.05)
+
+
+def has_step(workdir, step):
+    def check():
+        try:
+            return step in steps_of(workdir)
+        except (OSError, json.JSONDecodeError):  # no file yet, or a line is being written
+            return False
+
+    return check
+
+
+@pytest.mark.slow
+def test_run_leaves_everything_that_the_readme_promises(tmp_path, command):
+    done = run(command('run'))
+    assert done.returncode == 0, done.stderr
+    workdir = tmp_path / 'run'
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {'config.json', 'command.txt', 'versions.json', 'label_map.txt', 'checkpoints'}
+    assert steps_of(workdir) == list(range(1, 13))
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if 'val/acc1' in line] == [6, 12]
+    assert lines[0].keys() >= {'perf/step_time_ms', 'perf/data_wait_ms', 'train/lr'}
+    result = json.loads((workdir / 'evaluation' / 'test_2x3_step12.json').read_text())
+    logits = np.load(workdir / 'evaluation' / 'test_2x3_step12.npz')
+    assert logits['logits'].shape == (5, 6, 8)
+    # The saved logits alone give the printed accuracy.
+    merged = logits['logits'].mean(1).argmax(1)
+    assert result['test/acc1@2x3'] == pytest.approx(np.mean(merged == logits['labels']))
+    assert '2x3 views' in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_bit_for_bit(tmp_path, command):
+    whole = run(command('whole', '--config.eval.test_at_end=False'))
+    assert whole.returncode == 0, whole.stderr
+    workdir = tmp_path / 'killed'
+    again = command('killed', '--config.eval.test_at_end=False')
+    for step in (4, 8):
+        process = subprocess.Popen(again, cwd=ROOT, stderr=subprocess.PIPE)
+        wait_for(has_step(workdir, step))
+        workers = children_of(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert workers
+        wait_for(lambda pids=workers: not any(map(is_running, pids)), timeout_sec=20)
+    last = run(again)
+    assert last.returncode == 0, last.stderr
+    assert 'Going on from step' in last.stderr
+    assert steps_of(workdir) == list(range(1, 13))
+    left, right = (
+        load_checkpoint(tmp_path / name / 'checkpoints' / '12')[1] for name in ('whole', 'killed')
+    )
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_exits(tmp_path, command):
+    workdir = tmp_path / 'stopped'
+    endless = command('stopped', '--config.train.num_steps=100000')
+    process = subprocess.Popen(endless, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(has_step(workdir, 4))
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    step = steps_of(workdir)[-1]
+    assert f'Saved step {step}' in log
+    assert (workdir / 'checkpoints' / str(step)).is_dir()
+
+
+@pytest.mark.slow
+def test_finished_run_may_be_given_again(tmp_path, command):
+    assert run(command('run', '--config.eval.test_at_end=False')).returncode == 0
+    done = run(command('run'))
+    assert done.returncode == 0, done.stderr
+    assert 'Differs from the run so far, and may: eval.test_at_end' in done.stderr
+    assert steps_of(tmp_path / 'run') == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_more_devices_and_processes_compute_the_same(tmp_path, command):
+    one = run(command('one'))
+    assert one.returncode == 0, one.stderr
+    address = f'localhost:{10000 + os.getpid() % 20000}'
+    processes = []
+    for index in range(2):
+        environment = {
+            **os.environ,
+            'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+            'JAX_COORDINATOR_ADDRESS': address,
+            'JAX_NUM_PROCESSES': '2',
+            'JAX_PROCESS_ID': str(index),
+        }
+        processes.append(
+            subprocess.Popen(
+                command('four'), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
+    logs = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], logs
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
+        for name in ('one', 'four')
+    ]
+    for left, right in zip(*lines, strict=True):
+        names = [name for name in left if name.startswith(('train/', 'val/loss'))]
+        # bfloat16 sums, taken in another order
+        assert {name: left[name] for name in names} == pytest.approx(
+            {name: right[name] for name in names}, rel=2e-2
+        )
+    results = [
+        np.load(tmp_path / name / 'evaluation' / 'test_2x3_step12.npz') for name in ('one', 'four')
+    ]
+    np.testing.assert_array_equal(results[0]['labels'], results[1]['labels'])
+    np.testing.assert_allclose(results[0]['logits'], results[1]['logits'], atol=2e-2)

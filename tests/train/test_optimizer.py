@@ -1,0 +1,139 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vivit_jax.config.schema import default_config
+from vivit_jax.errors import UserError
+from vivit_jax.train.optimizer import create_optimizer, create_schedule
+
+
+@pytest.mark.parametrize('warmup_steps', [0, 1, 10, 99])
+def test_schedule_rises_linearly_and_falls_as_half_a_cosine(warmup_steps):
+    schedule = create_schedule(0.4, warmup_steps, 100)
+    for step in range(101):
+        if step < warmup_steps:
+            expected = 0.4 * step / warmup_steps
+        else:
+            done = (step - warmup_steps) / (100 - warmup_steps)
+            expected = 0.2 * (1 + np.cos(np.pi * done))
+        np.testing.assert_allclose(schedule(step), expected, atol=1e-7)
+    assert schedule(150) == 0
+
+
+@pytest.mark.parametrize('warmup_steps', [20, 21])
+def test_warmup_that_does_not_fit_is_an_error(warmup_steps):
+    with pytest.raises(UserError, match=f'warm-up of {warmup_steps} steps .* 20 steps'):
+        create_schedule(0.1, warmup_steps, 20)
+
+
+def _config(**values):
+    config = default_config().train
+    config.update(clip_norm=0.0, **values)
+    return config
+
+
+def _tree(seed):
+    """A kernel of each kind of layer, and leaves that are none."""
+    rng = np.random.default_rng(seed)
+    shapes = {
+        'embedding': {'kernel': (2, 2, 3), 'bias': (3,)},
+        'norm': {'scale': (3,), 'bias': (3,)},
+        'cls_SpatialTransformer': (1, 1, 3),
+        'posembed_input': {'pos_embedding': (1, 4, 3)},
+    }
+    return jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def _run(config, rates, grads, params):
+    """Parameters after one update with each of the gradients."""
+    optimizer = create_optimizer(config, lambda count: jnp.asarray(rates)[count])
+    state = optimizer.init(params)
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def _decay(path, weight_decay):
+    return weight_decay if path[-1].key == 'kernel' else 0.0
+
+
+def _assert_trees_close(tree, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), tree, expected
+    )
+
+
+def test_sgd_equals_formula_over_two_steps():
+    config = _config(optimizer='sgd', momentum=0.8, weight_decay=0.3)
+    params, first, second = _tree(0), _tree(1), _tree(2)
+    result = _run(config, [0.1, 0.05], [first, second], params)
+
+    def expected(path, w, g1, g2):
+        decay = _decay(path, 0.3)
+        velocity = g1 + decay * w
+        w = w - 0.1 * velocity
+        velocity = 0.8 * velocity + g2 + decay * w
+        return w - 0.05 * velocity
+
+    _assert_trees_close(result, jax.tree_util.tree_map_with_path(expected, params, first, second))
+
+
+def test_adamw_equals_formula_over_two_steps():
+    config = _config(optimizer='adamw', momentum=0.7, adam_b2=0.95, weight_decay=0.3)
+    params, first, second = _tree(0), _tree(1), _tree(2)
+    result = _run(config, [0.1, 0.05], [first, second], params)
+
+    def expected(path, w, *grads):
+        m, v = 0, 0
+        for step, (rate, g) in enumerate(zip([0.1, 0.05], grads, strict=True), start=1):
+            m, v = 0.7 * m + 0.3 * g, 0.95 * v + 0.05 * g**2
+            direction = m / (1 - 0.7**step) / (np.sqrt(v / (1 - 0.95**step)) + 1e-8)
+            w = w - rate * (direction + _decay(path, 0.3) * w)
+        return w
+
+    _assert_trees_close(result, jax.tree_util.tree_map_with_path(expected, params, first, second))
+
+
+@pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
+def test_weight_decay_touches_only_kernels(optimizer):
+    params = _tree(0)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    result = _run(_config(optimizer=optimizer, weight_decay=0.5), [0.1], [zeros], params)
+
+    def check(path, before, after):
+        np.testing.assert_allclose(after, before * (1 - 0.1 * _decay(path, 0.5)), rtol=1e-6)
+
+    jax.tree_util.tree_map_with_path(check, params, result)
+
+
+@pytest.mark.parametrize(
+    ('clip_norm', 'scale'), [(2.0, 2 / 5), (5.1, 1), (0.0, 1)], ids=['clips', 'passes', 'off']
+)
+def test_clip_norm_limits_the_whole_gradient(clip_norm, scale):
+    config = _config(optimizer='sgd', momentum=0.0)
+    config.clip_norm = clip_norm
+    params = {'a': {'kernel': jnp.zeros(2)}, 'b': {'bias': jnp.zeros(1)}}
+    grads = {'a': {'kernel': jnp.array([3.0, 0.0])}, 'b': {'bias': jnp.array([4.0])}}  # norm 5
+    result = _run(config, [1.0], [grads], params)
+    np.testing.assert_allclose(result['a']['kernel'], [-3 * scale, 0], rtol=1e-6)
+    np.testing.assert_allclose(result['b']['bias'], [-4 * scale], rtol=1e-6)
+
+
+def test_clip_norm_leaves_weight_decay_whole():
+    config = _config(optimizer='sgd', momentum=0.0, weight_decay=0.5)
+    config.clip_norm = 1e-6
+    params = {'kernel': jnp.full(3, 100.0)}
+    result = _run(config, [0.1], [{'kernel': jnp.ones(3)}], params)
+    np.testing.assert_allclose(result['kernel'], 95, rtol=1e-6)
+
+
+def test_unknown_optimizer_is_an_error():
+    with pytest.raises(UserError, match=r"train\.optimizer='adam' must be 'sgd' or 'adamw'"):
+        create_optimizer(_config(optimizer='adam'), optax.constant_schedule(0.1))

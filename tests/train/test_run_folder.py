@@ -1,0 +1,62 @@
+import csv
+import json
+
+import pytest
+
+from vivit_jax.config.schema import default_config
+from vivit_jax.errors import UserError
+from vivit_jax.train.run_folder import BadVideos, start_run
+
+LABELS = ('jump', 'run')
+
+
+def test_start_writes_what_the_run_was_started_with(tmp_path):
+    config = default_config()
+    config.train.learning_rate = 0.25
+    start_run(tmp_path, config, LABELS)
+    assert json.loads((tmp_path / 'config.json').read_text())['train.learning_rate'] == 0.25
+    assert (tmp_path / 'label_map.txt').read_text() == 'jump\nrun\n'
+    assert json.loads((tmp_path / 'versions.json').read_text()).keys() >= {'jax', 'python'}
+    assert len((tmp_path / 'command.txt').read_text().splitlines()) == 1
+
+
+def test_going_on_says_which_keys_differ(tmp_path, caplog):
+    config = default_config()
+    start_run(tmp_path, config, LABELS)
+    config.data.num_workers = 7
+    with caplog.at_level('INFO'):
+        start_run(tmp_path, config, LABELS)
+    assert 'data.num_workers: 2 -> 7' in caplog.text
+
+
+def test_another_config_is_refused_with_every_key(tmp_path):
+    config = default_config()
+    start_run(tmp_path, config, LABELS)
+    config.train.learning_rate = 0.5
+    config.seed = 3
+    with pytest.raises(UserError, match=r'seed: 0 -> 3\n.*train.learning_rate: 0.1 -> 0.5'):
+        start_run(tmp_path, config, LABELS)
+
+
+def test_other_classes_are_refused(tmp_path):
+    start_run(tmp_path, default_config(), LABELS)
+    with pytest.raises(UserError, match='classes'):
+        start_run(tmp_path, default_config(), ('run', 'jump'))
+
+
+def test_bad_videos_are_listed_once_in_any_number_of_restarts(tmp_path):
+    for _ in range(2):
+        bad = BadVideos(tmp_path, num_videos=10, max_fraction=0.5)
+        bad.add('a.mp4', 'a.mp4: damaged')
+        bad.add('b.mp4', 'b.mp4: empty')
+        bad.add('a.mp4', 'a.mp4: damaged')
+        assert len(bad) == 2
+    with (tmp_path / 'bad_videos.csv').open(newline='') as file:
+        assert [row['video'] for row in csv.DictReader(file)] == ['a.mp4', 'b.mp4']
+
+
+def test_too_many_bad_videos_stop_the_run(tmp_path):
+    bad = BadVideos(tmp_path, num_videos=4, max_fraction=0.25)
+    bad.add('a.mp4', 'damaged')
+    with pytest.raises(UserError, match=r'2 of 4 training videos .*data.max_bad_fraction=0.25'):
+        bad.add('b.mp4', 'damaged')

@@ -1,0 +1,201 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vivit_jax.augment.policy import Augmentation
+from vivit_jax.config.schema import default_config
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.state import TrainState, init_state
+from vivit_jax.train.step import create_forward, create_train_step
+
+SPEC = Preprocessing(num_frames=4, short_side=8, crop_size=8, value_range=(-2.0, 2.0))
+NO_CHANGE = Augmentation()
+
+
+class _Classifier(nn.Module):
+    """Compiles in no time, and sees every pixel in its place."""
+
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, clip, train=False):
+        pixels = nn.Dropout(self.dropout_rate, deterministic=not train)(clip)
+        features = nn.tanh(nn.Dense(8)(pixels.reshape(len(clip), -1)))
+        return ModelOutput(nn.Dense(4)(features), features)
+
+
+def _schedule(step):
+    return 0.1 / (1 + step)
+
+
+def _batch(size=6):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (size, 4, 8, 8, 3), np.uint8)
+    return {'rgb': jnp.asarray(rgb), 'label': jnp.arange(size, dtype=jnp.int32) % 4}
+
+
+def _normalized(rgb):
+    return np.asarray(rgb, np.float32) / 255 * 4 - 2
+
+
+def _params(model):
+    """Random parameters: with the zero classifier of a new ViViT every loss is log(classes)."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), _normalized(_batch(1)['rgb']))
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(0, 0.1, x.shape), jnp.float32), shapes['params']
+    )
+
+
+def _step_and_state(optimizer, policy=NO_CHANGE, *, label_smoothing=0.0, seed=0, model=None):
+    model = model or _Classifier()
+    train_step = create_train_step(
+        model, optimizer, _schedule, SPEC, policy, label_smoothing=label_smoothing, seed=seed
+    )
+    params = _params(model)
+    return jax.jit(train_step), TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
+def _cross_entropy(logits, labels, smoothing):
+    targets = (1 - smoothing) * jax.nn.one_hot(labels, 4) + smoothing / 4
+    return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
+
+
+def _assert_trees_equal(tree, expected):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.3])
+def test_step_equals_separate_computation(smoothing):
+    train_step, state = _step_and_state(optax.sgd(_schedule), label_smoothing=smoothing)
+    state = state.replace(step=jnp.int32(3))
+    batch = _batch()
+    new_state, metrics = train_step(state, batch)
+
+    def loss_fn(params):
+        logits = _Classifier().apply({'params': params}, _normalized(batch['rgb'])).logits
+        return _cross_entropy(logits, batch['label'], smoothing), logits
+
+    (loss, logits), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(state.params)
+    right = np.asarray(logits).argmax(-1) == np.asarray(batch['label'])
+    assert 0 < right.sum() < 6
+    squares = sum((np.asarray(g, np.float64) ** 2).sum() for g in jax.tree.leaves(grads))
+    expected = {'loss': loss, 'acc1': right.mean(), 'lr': 0.1 / 4, 'grad_norm': squares**0.5}
+    assert metrics.keys() == expected.keys()
+    for name, value in metrics.items():
+        assert value.shape == ()
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
+
+    # The optimizer counts by itself: this is its first update, with the rate 0.1.
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose(new, old - 0.1 * g, rtol=1e-4, atol=1e-6),
+        new_state.params,
+        state.params,
+        grads,
+    )
+    assert (new_state.step.dtype, int(new_state.step)) == (jnp.int32, 4)
+
+
+def test_grad_norm_is_that_before_clipping():
+    config = default_config().train
+    config.update(momentum=0.0, clip_norm=1e-3)
+    train_step, state = _step_and_state(create_optimizer(config, optax.constant_schedule(1.0)))
+    new_state, metrics = train_step(state, _batch())
+    update = jax.tree.map(jnp.subtract, state.params, new_state.params)
+    np.testing.assert_allclose(optax.global_norm(update), 1e-3, rtol=1e-3)
+    assert metrics['grad_norm'] > 0.01
+
+
+@pytest.mark.slow
+def test_loss_falls_on_one_batch():
+    model = create_model(
+        'vivit_fe',
+        num_classes=4,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=2,
+        mlp_dim=16,
+        tubelet_size=(2, 4, 4),
+        temporal_num_layers=1,
+    )
+    optimizer = optax.adam(0.02)
+    train_step, _ = _step_and_state(optimizer, model=model)
+    state = jax.jit(lambda: init_state(jax.random.key(0), model, optimizer, SPEC))()
+    losses = []
+    for _ in range(15):
+        state, metrics = train_step(state, _batch())
+        losses.append(float(metrics['loss']))
+    np.testing.assert_allclose(losses[0], np.log(4), rtol=1e-5)
+    assert losses[-1] < 0.5 * losses[0]
+    assert int(state.step) == 15
+
+
+def test_randomness_follows_from_seed_and_step():
+    policy = Augmentation(flip=0.5, color_jitter=0.8, color_drop=0.1)
+    train_step, state = _step_and_state(
+        optax.sgd(0.1, momentum=0.9), policy, model=_Classifier(dropout_rate=0.3)
+    )
+    batch = _batch()
+    first, metrics = train_step(state, batch)
+    again, metrics_again = train_step(state, batch)
+    _assert_trees_equal((first, metrics), (again, metrics_again))
+
+    later = train_step(state.replace(step=jnp.int32(1)), batch)[1]
+    assert abs(later['loss'] - metrics['loss']) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ('policy', 'dropout_rate', 'is_random'),
+    [
+        (NO_CHANGE, 0.0, False),
+        (NO_CHANGE, 0.3, True),
+        (Augmentation(flip=0.5), 0.0, True),
+    ],
+    ids=['nothing', 'dropout', 'augmentation'],
+)
+def test_seed_and_step_change_what_is_random(policy, dropout_rate, is_random):
+    losses, model = [], _Classifier(dropout_rate)
+    for seed, steps in ((0, (0, 1)), (1, (0,))):
+        train_step, state = _step_and_state(optax.sgd(0.1), policy, seed=seed, model=model)
+        for step in steps:
+            metrics = train_step(state.replace(step=jnp.int32(step)), _batch())[1]
+            losses.append(float(metrics['loss']))
+    assert len(set(losses)) == (3 if is_random else 1)
+
+
+def test_new_state_is_ready_for_the_first_step():
+    optimizer = optax.adam(0.1)
+    state = jax.jit(lambda: init_state(jax.random.key(0), _Classifier(), optimizer, SPEC))()
+    assert (state.step.dtype, int(state.step)) == (jnp.int32, 0)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {np.dtype('float32')}
+    shapes, expected = (jax.tree.map(jnp.shape, p) for p in (state.params, _params(_Classifier())))
+    assert shapes == expected
+    _assert_trees_equal(state.opt_state, optimizer.init(state.params))
+
+
+@pytest.mark.parametrize('leading', [(), (6,), (2, 3)])
+@pytest.mark.parametrize('color_order', ['rgb', 'bgr'])
+def test_forward_equals_model_on_normalized_pixels(leading, color_order):
+    spec = Preprocessing(
+        num_frames=4, short_side=8, crop_size=8, value_range=(-2.0, 2.0), color_order=color_order
+    )
+    model = _Classifier()
+    variables = {'params': _params(model)}
+    rgb = _batch(int(np.prod(leading)))['rgb']
+    output = jax.jit(create_forward(model, spec))(variables, rgb.reshape(*leading, *rgb.shape[1:]))
+
+    clip = _normalized(rgb)
+    if color_order == 'bgr':
+        clip = clip[..., [2, 1, 0]]
+    expected = jax.jit(model.apply)(variables, clip)
+    assert (output.logits.shape, output.features.shape) == ((*leading, 4), (*leading, 8))
+    np.testing.assert_allclose(output.logits.reshape(-1, 4), expected.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        output.features.reshape(-1, 8), expected.features, rtol=1e-4, atol=1e-5
+    )

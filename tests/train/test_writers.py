@@ -1,0 +1,52 @@
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vivit_jax.train.writers import MetricWriter
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def write_steps(folder, start, stop):
+    writer = MetricWriter(folder, start)
+    for step in range(start + 1, stop + 1):
+        writer.write(step, {'train/loss': 1 / step})
+    writer.close()
+
+
+def test_metrics_of_a_step_share_a_line(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(1, {'train/loss': 2.0})
+    writer.write(1, {'val/acc1': 0.5})
+    writer.write(2, {'train/loss': 1.0})
+    writer.close()
+    assert read(tmp_path) == [
+        {'step': 1, 'train/loss': 2.0, 'val/acc1': 0.5},
+        {'step': 2, 'train/loss': 1.0},
+    ]
+
+
+@pytest.mark.parametrize('cut', ['', '{"step": 6, "train/lo'], ids=['whole', 'cut short'])
+def test_restart_keeps_every_step_once(tmp_path, cut):
+    write_steps(tmp_path, 0, 5)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write(cut)
+    write_steps(tmp_path, 3, 7)  # the newest checkpoint was of step 3
+    assert [line['step'] for line in read(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    write_steps(tmp_path, 0, 3)
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars('train/loss')
+    assert [event.step for event in events] == [1, 2, 3]
+    assert [event.value for event in events] == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_other_hosts_write_nothing(tmp_path):
+    writer = MetricWriter(tmp_path, 0, active=False)
+    writer.write(1, {'train/loss': 2.0})
+    writer.close()
+    assert not list(tmp_path.iterdir())
