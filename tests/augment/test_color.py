@@ -17,6 +17,13 @@ LUMA = np.array([0.299, 0.587, 0.114])
 TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
+@pytest.fixture(autouse=True)
+def exact_matmuls():
+    """Accelerators multiply float32 coarsely by default."""
+    with jax.default_matmul_precision('highest'):
+        yield
+
+
 def _clip(low=0.0, high=1.0, shape=(3, 4, 5, 3)):
     return np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
 
@@ -55,9 +62,8 @@ OPERATIONS = {
 def test_adjustment_equals_numpy_formula(name, strength):
     operation, reference = OPERATIONS[name]
     clip = _clip()
-    with jax.default_matmul_precision('highest'):
-        output = operation(clip, strength)
-        compiled = jax.jit(operation)(clip, strength)
+    output = operation(clip, strength)
+    compiled = jax.jit(operation)(clip, strength)
     expected = np.clip(reference(np.float64(clip), strength), 0, 1)
     np.testing.assert_allclose(output, expected, atol=2e-6)
     np.testing.assert_allclose(compiled, expected, atol=2e-6)

@@ -83,6 +83,24 @@ def test_segment_outside_raises_where_frames_lie(tmp_path, name, start):
             VideoReader(tmp_path / name, **bounds)
 
 
+OVERFLOW_BUG = pytest.mark.xfail(
+    strict=True, raises=OverflowError, reason='not among the errors that are turned into ours'
+)
+
+
+@pytest.mark.parametrize(
+    'start',
+    [
+        float('nan'),
+        pytest.param(float('inf'), marks=OVERFLOW_BUG),
+        pytest.param(1e30, marks=OVERFLOW_BUG),
+    ],
+)
+def test_absurd_start_raises_the_file(video_path, start):
+    with pytest.raises(VideoError, match=r'00000\.mp4: '):
+        VideoReader(video_path, start_sec=start)
+
+
 @pytest.mark.parametrize('name', ['a.mkv', 'a.mp4'])
 def test_truncated_file_gives_what_it_has(tmp_path, name):
     path = tmp_path / name

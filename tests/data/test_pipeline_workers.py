@@ -54,11 +54,11 @@ if __name__ == '__main__':
     batches = train_batches(Reporting(rows), crop, batch_size=2, seed=0, workers=Workers(2))
     if sys.argv[1] == 'start':
         threading.Thread(target=print_workers).start()
-    batch = next(batches)
+    first = list(itertools.islice(batches, 4))  # of both workers, in turn
     if sys.argv[1] != 'start':
         print_workers()
     if sys.argv[1] == 'report':
-        for batch in [batch, *itertools.islice(batches, 11)]:
+        for batch in [*first, *itertools.islice(batches, 8)]:
             for error in batch['error']:
                 if error.any():
                     print(error_text(error))

@@ -9,6 +9,13 @@ from vivit_jax.models.registry import create_model
 CLIP_SHAPE = (2, 4, 16, 16, 3)
 
 
+@pytest.fixture(autouse=True)
+def exact_matmuls():
+    """Accelerators multiply float32 coarsely by default."""
+    with jax.default_matmul_precision('highest'):
+        yield
+
+
 def _tiny(**keywords):
     sizes = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
     length = 1 if keywords.get('tokenizer') == 'uniform_frames' else 2
@@ -93,7 +100,8 @@ def test_output_has_documented_shapes_and_parameters(shape, tokenizer, pool, pos
 
 def test_classifier_starts_at_zero_on_finite_features():
     model = _tiny(num_layers=1, temporal_num_layers=0)
-    output, _ = jax.jit(model.init_with_output)(jax.random.key(0), _clip())
+    key = jax.random.key(0, impl='rbg')  # compiles faster
+    output, _ = jax.jit(model.init_with_output)(key, _clip())
     np.testing.assert_array_equal(output.logits, np.zeros((2, 5)))
     assert np.isfinite(output.features).all()
     assert not np.allclose(output.features[0], output.features[1])

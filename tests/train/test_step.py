@@ -18,6 +18,13 @@ SPEC = Preprocessing(num_frames=4, short_side=8, crop_size=8, value_range=(-2.0,
 NO_CHANGE = Augmentation()
 
 
+@pytest.fixture(autouse=True)
+def exact_matmuls():
+    """Accelerators multiply float32 coarsely by default."""
+    with jax.default_matmul_precision('highest'):
+        yield
+
+
 class _Classifier(nn.Module):
     """Compiles in no time, and sees every pixel in its place."""
 
@@ -124,9 +131,10 @@ def test_loss_falls_on_one_batch():
         tubelet_size=(2, 4, 4),
         temporal_num_layers=1,
     )
-    optimizer = optax.adam(0.02)
+    optimizer = optax.sgd(0.1, momentum=0.9)
     train_step, _ = _step_and_state(optimizer, model=model)
-    state = jax.jit(lambda: init_state(jax.random.key(0), model, optimizer, SPEC))()
+    key = jax.random.key(0, impl='rbg')  # compiles faster
+    state = jax.jit(lambda: init_state(key, model, optimizer, SPEC))()
     losses = []
     for _ in range(15):
         state, metrics = train_step(state, _batch())
