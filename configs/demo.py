@@ -7,11 +7,13 @@ Two CPU cores need about four minutes; see README.md for the accuracy to expect.
 it reaches is what can be told without motion.
 """
 
+from vivit_jax.config.presets import check_argument
 from vivit_jax.config.schema import default_config
 
 
 def get_config(arg=''):
     """`arg`: '' or 'blind'."""
+    check_argument(arg, 'blind')
     config = default_config('vivit_fe')
     config.model.update(
         hidden_size=96,

@@ -8,19 +8,21 @@ Source: ViViT (arXiv 2103.15691), tables 2 and 7; learning rate of the public co
 model. Expected: 78.8 % top-1 in the paper's ablation, 78.4 % for the released checkpoint (4x3
 views), both starting from an ImageNet-21k ViT-B/16; from scratch, expect far less.
 
-Cost: 284.4 GFLOPs (multiply-adds) a clip forward, about three times as much for an update. 30
-epochs of 240,000 clips are 12 exaFLOPs in the two-FLOPs convention, about 9 hours on 8 H100 at
-400 TFLOP/s each at full efficiency, 22 hours at 40 %.
+Cost: 284.4 GFLOPs (multiply-adds) a clip forward, about three times as much for an update: 12.3e18
+FLOPs (two per multiply-add) for 30 epochs of 240,000 clips. 8 H100 at 400 TFLOP/s each compute that
+in 1.1 hours; decoding 7.2 million clips at 20 a second and core takes 100 core-hours, so that the
+number of CPU cores decides. Both are estimates, not measurements.
 
 `--config=configs/kinetics400_fe.py:runlocal` runs the same on the embedded data in a minute.
 """
 
-from vivit_jax.config.presets import runlocal
+from vivit_jax.config.presets import check_argument, runlocal
 from vivit_jax.config.schema import default_config
 
 
 def get_config(arg=''):
     """`arg`: '' or 'runlocal'."""
+    check_argument(arg, 'runlocal')
     config = default_config('vivit_fe')
     config.model.update(size='B/16x2', temporal_num_layers=4, dtype='bfloat16')
 

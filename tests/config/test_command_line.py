@@ -40,7 +40,6 @@ def test_value_of_another_type_names_the_flag(tmp_path):
     assert f"{override}: invalid literal for int() with base 10: 'abc'" in message.splitlines()[0]
 
 
-@pytest.mark.xfail(strict=True, reason='ml_collections raises only when the config is read')
 def test_missing_config_file_is_one_line_that_names_it(tmp_path):
     status, message = _run('--config=configs/no_such.py', folder=tmp_path)
     assert status in (1, 2)
@@ -48,7 +47,6 @@ def test_missing_config_file_is_one_line_that_names_it(tmp_path):
     assert 'configs/no_such.py' in message
 
 
-@pytest.mark.xfail(strict=True, reason='the mistake is ascribed to the first override like it')
 def test_mistake_in_a_config_file_is_not_blamed_on_an_override(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(

@@ -131,18 +131,13 @@ def test_segment_holds_frames_of_its_time(videos, name, start, end):
         np.testing.assert_allclose(video.timestamps_sec, times[expected], atol=1e-6)
 
 
-OPEN_GOP_BUG = pytest.mark.xfail(
-    strict=True, reason='the index of a segment starts at a key frame shown after its start'
-)
-
-
 @pytest.mark.parametrize(
     'name',
     [
         'h264.mp4',
         'h264.mkv',
-        pytest.param('open_gop.mp4', marks=OPEN_GOP_BUG),
-        pytest.param('mpeg4.mp4', marks=OPEN_GOP_BUG),
+        'open_gop.mp4',
+        'mpeg4.mp4',
     ],
 )
 def test_segment_can_start_at_every_frame(videos, name):
@@ -152,7 +147,6 @@ def test_segment_can_start_at_every_frame(videos, name):
             assert _numbers(video.read(range(len(video)))) == [first, first + 1, first + 2]
 
 
-@pytest.mark.xfail(strict=True, reason='seconds are compared with ticks without tolerance')
 def test_segment_bounds_hit_frames_exactly(tmp_path):
     path = _write(tmp_path / 'a.mp4', _numbered(NUM_FRAMES), rate=25)
     for first in range(1, NUM_FRAMES):
@@ -219,17 +213,12 @@ def test_one_frame_video_is_read(tmp_path):
         assert _numbers(video.read([0, 0, 0])) == [5, 5, 5]
 
 
-STAND_IN_BUG = pytest.mark.xfail(
-    strict=True, reason='the stand-in is the last frame that was asked for'
-)
-
-
 @pytest.mark.parametrize(
     'indices',
     [
         range(NUM_FRAMES),
-        pytest.param([0, 39], marks=STAND_IN_BUG),
-        pytest.param([39], marks=STAND_IN_BUG),
+        [0, 39],
+        [39],
     ],
     ids=['all', 'first-last', 'last'],
 )

@@ -118,13 +118,7 @@ def test_workers_do_not_import_jax_and_end_with_close(command):
     [
         ('train', signal.SIGKILL),
         ('train', signal.SIGTERM),
-        pytest.param(
-            'start',
-            signal.SIGKILL,
-            marks=pytest.mark.xfail(
-                strict=True, reason='a worker that starts late takes its new parent for the trainer'
-            ),
-        ),
+        ('start', signal.SIGKILL),
     ],
 )
 def test_workers_end_with_killed_trainer(command, mode, how):

@@ -31,8 +31,9 @@ def adjust_hue(clip: jax.Array, turn: jax.Array | float) -> jax.Array:
     cos, sin = jnp.cos(2 * jnp.pi * turn), jnp.sin(2 * jnp.pi * turn)
     one, zero = jnp.ones_like(cos), jnp.zeros_like(cos)
     rotation = jnp.array([[one, zero, zero], [zero, cos, -sin], [zero, sin, cos]])
-    matrix = jnp.linalg.inv(to_yiq) @ rotation @ to_yiq
-    return jnp.clip(clip @ matrix.T, 0, 1)
+    with jax.default_matmul_precision('highest'):
+        matrix = jnp.linalg.inv(to_yiq) @ rotation @ to_yiq
+    return jnp.clip(jnp.matmul(clip, matrix.T, precision='highest'), 0, 1)
 
 
 def luma(clip: jax.Array) -> jax.Array:

@@ -6,10 +6,11 @@ import re
 import sys
 from collections.abc import Mapping
 
-from absl import app
+from absl import app, flags
 from ml_collections import ConfigDict
 
 from vivit_jax.augment.policy import Augmentation
+from vivit_jax.config.schema import default_config
 from vivit_jax.data.pipeline import Workers
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.synthetic import SyntheticVideos
@@ -125,28 +126,29 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it becomes one clear line and exit status 2."""
     try:
-        return app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(argv)
+        # A file that does not load is an error only when the config is read.
+        flags.FLAGS['config'].value.seed  # noqa: B018
+        return rest
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f'Error: {_explain(argv, error)}')
+        print(f'Error: {_explain(argv, error)}', file=sys.stderr)
+        sys.exit(2)
 
 
 def _explain(argv: list[str], error: BaseException) -> str:
-    wrong = [arg for arg in argv if arg.startswith('--config.')]
-    key = re.search(r"'([\w.]+)'", str(error).replace('\\', ''))
-    for arg in wrong:
-        path = arg.removeprefix('--config.').split('=')[0]
-        if key and key[1] in path.split('.'):
-            return f'{arg}: {_unknown(path)}'
-    return f'{" ".join(wrong)}: {error}'
-
-
-def _unknown(path: str) -> str:
-    from vivit_jax.config.schema import default_config
-
     known = flatten(default_config())
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
-    hint = f'; did you mean {", ".join(near)}?' if near else '; see vivit_jax/config/schema.py'
-    return f'there is no config key {path!r}{hint}'
+    for arg in argv:
+        key = arg.removeprefix('--config.').split('=')[0]
+        if arg.startswith('--config.') and key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+            hint = f'did you mean {", ".join(near)}?' if near else 'see vivit_jax/config/schema.py'
+            return f'{arg}: there is no config key {key!r}; {hint}'
+    file = next((arg for arg in argv if arg.startswith('--config=')), '--config')
+    if isinstance(error, OSError):
+        return f'cannot read {file}'
+    # ml_collections lists all fields of the section, and its advice in a line of its own.
+    text = re.sub(r' Other fields present: .*}"', '', str(error).strip('"\'').replace('\\n', ' '))
+    return f'{file}: {" ".join(text.split())}'
 
 
 def _make(kind: type, values: dict):

@@ -3,6 +3,12 @@
 from ml_collections import ConfigDict
 
 
+def check_argument(arg: str, *known: str):
+    """Raises a ValueError unless what follows `:` in `--config=FILE:arg` is known, or nothing."""
+    if arg and arg not in known:
+        raise ValueError(f'unknown argument {arg!r} after the colon; known: {", ".join(known)}')
+
+
 def runlocal(config: ConfigDict) -> ConfigDict:
     """Shrinks any config to about a minute on a laptop, with the embedded data.
 

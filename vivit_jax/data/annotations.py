@@ -97,9 +97,10 @@ def load_annotations(
 def read_label_map(path: str | os.PathLike) -> tuple[str, ...]:
     """Class names, one a line, in the order of their indices."""
     try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
-    except OSError as error:
-        raise AnnotationError(f'label map {path}: {error.strerror}') from error
+        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise AnnotationError(f'label map {path}: {reason}') from error
     names = tuple(line.strip() for line in lines if line.strip())
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice or not names:
@@ -114,20 +115,23 @@ def _read_csv(path: Path, root: str) -> list[dict[str, str]]:
             '"video_path,label" and a line per video, paths relative to its own folder or to '
             'data.root. To see a config run without its data, add ":runlocal" to --config.'
         )
-    with path.open(newline='', encoding='utf-8-sig') as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        missing = [name for name in ('video_path', 'label') if name not in columns]
-        if missing:
-            raise AnnotationError(f'{path}: no column {missing}; the header has {columns}')
-        rows = []
-        for row in reader:
-            row = {key: (value or '').strip() for key, value in row.items() if key}
-            if not row['video_path'] or not row['label']:
-                raise AnnotationError(f'{path}, line {reader.line_num}: no video_path or no label')
-            row['video_path'] = os.path.join(root or path.parent, row['video_path'])
-            row['line'] = reader.line_num
-            rows.append(row)
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f'{path}: is not in UTF-8 ({error})') from error
+    reader = csv.DictReader(lines)
+    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+    missing = [name for name in ('video_path', 'label') if name not in columns]
+    if missing:
+        raise AnnotationError(f'{path}: no column {missing}; the header has {columns}')
+    rows = []
+    for row in reader:
+        row = {key: (value or '').strip() for key, value in row.items() if key}
+        if not row['video_path'] or not row['label']:
+            raise AnnotationError(f'{path}, line {reader.line_num}: no video_path or no label')
+        row['video_path'] = os.path.join(root or path.parent, row['video_path'])
+        row['line'] = reader.line_num
+        rows.append(row)
     if not rows:
         raise AnnotationError(f'{path}: the split is empty: it has a header and no videos')
     return rows
@@ -173,15 +177,15 @@ def _rows_of(table: list[dict], path: str, to_index: Mapping[str, int]) -> list[
                 f'{path}, line {row["line"]}: {column}={row[column]!r} is not a number of seconds'
             ) from None
 
-    return [
-        Row(
-            row['video_path'],
-            to_index[row['label']],
-            second(row, 'start_sec'),
-            second(row, 'end_sec'),
-        )
-        for row in table
-    ]
+    rows = []
+    for row in table:
+        start, end = second(row, 'start_sec'), second(row, 'end_sec')
+        if end is not None and end <= (start or 0):
+            raise AnnotationError(
+                f'{path}, line {row["line"]}: end_sec={end} does not lie after start_sec={start}'
+            )
+        rows.append(Row(row['video_path'], to_index[row['label']], start, end))
+    return rows
 
 
 def _check_classes(rows: Sequence[Row], label_names: Sequence[str]):

@@ -1,6 +1,8 @@
 """Frames of a video file, exactly those asked for."""
 
+import ctypes
 import io
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +16,14 @@ from vivit_jax.data.transforms import Crops
 from vivit_jax.errors import UserError
 
 # What a damaged file can raise in FFmpeg and PyAV; MemoryError comes from absurd sizes in headers.
-_DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError)
+_DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError, OverflowError)
 
 # Containers that store presentation times. Others, such as AVI, make them up from the order of
 # decoding, so that a frame's time says nothing about its place.
 _TIMED_CONTAINERS = ('mov', 'matroska')
+
+
+_LIBC = ctypes.CDLL(None)  # the C library of this process
 
 
 class VideoError(UserError):
@@ -93,8 +98,14 @@ class VideoReader:
 
         Raises:
             VideoError: a frame that was asked for cannot be decoded.
+            IndexError: there is no such frame.
         """
         wanted = np.asarray(indices)
+        if wanted.min() < 0 or wanted.max() >= len(self):
+            raise IndexError(
+                f'{self.name}: frames {wanted.min()} … {wanted.max()} asked for, but it has '
+                f'{len(self)}'
+            )
         places = np.unique(wanted).tolist()
         cut = _Cutter(crops, interpolation)
         self._position = -1
@@ -119,6 +130,7 @@ class VideoReader:
         if self._container is not None:
             self._container.close()
             self._container = None
+            _trim_heap()
 
     def _open(self):
         source = self._source
@@ -148,22 +160,15 @@ class VideoReader:
         """Lists the frames from the packets, without decoding any."""
         stream, base = self._stream, self._stream.time_base
         self._has_times = any(name in self._container.format.name for name in _TIMED_CONTAINERS)
-        start = -math.inf if start_sec is None else start_sec / base
-        end = math.inf if end_sec is None else end_sec / base
+        # A hair early, so that 0.28 s finds the frame at 7/25 s.
+        start = -math.inf if start_sec is None else start_sec / base - 1e-5
+        end = math.inf if end_sec is None else end_sec / base - 1e-5
         seeks = self._has_times and start_sec is not None
-        packets = []
-        try:
-            if seeks:
-                self._container.seek(max(int(start), 0), stream=stream, backward=True)
-            for packet in self._container.demux(stream):
-                if not packet.size or packet.is_discard:
-                    continue
-                if packet.dts is not None and packet.dts >= end:
-                    break  # what is shown before `end` is stored before it
-                packets.append((packet.pts, packet.is_keyframe))
-        except _DECODE_ERRORS as error:
-            if not packets:
-                raise VideoError(f'{self.name}: damaged ({_reason(error)})') from error
+        packets = self._packets(start if seeks else None, end)
+        if seeks and packets and (packets[0][0] or 0) > start:
+            # FFmpeg seeks MP4 by decoding times: that key frame is shown only after `start`.
+            seeks = False
+            packets = self._packets(0, end)
         if not packets:
             raise VideoError(f'{self.name}: has no frames')
 
@@ -188,6 +193,23 @@ class VideoReader:
         keys = [pts for pts, is_key in packets if is_key] or [packets[0][0]]
         self._key_pts = np.array(keys, np.int64)
 
+    def _packets(self, start: float | None, end: float) -> list[tuple[int | None, bool]]:
+        """Presentation time and kind of the packets from the key frame before `start`."""
+        packets = []
+        try:
+            if start is not None:
+                self._container.seek(max(int(start), 0), stream=self._stream, backward=True)
+            for packet in self._container.demux(self._stream):
+                if not packet.size or packet.is_discard:
+                    continue
+                if packet.dts is not None and packet.dts >= end:
+                    break  # what is shown before `end` is stored before it
+                packets.append((packet.pts, packet.is_keyframe))
+        except _DECODE_ERRORS as error:
+            if not packets:
+                raise VideoError(f'{self.name}: damaged ({_reason(error)})') from error
+        return packets
+
     def _read_by_time(self, places: list[int], cut: '_Cutter') -> dict[int, np.ndarray]:
         """Decodes from the key frame before each place, and knows frames by their times."""
         if not self._has_times:
@@ -198,12 +220,16 @@ class VideoReader:
             key_place = int(np.searchsorted(self._pts, self._key_pts[key]))
             if not frames or key_place > self._position + 1:
                 self._container.seek(self._key_pts[key].item(), stream=self._stream, backward=True)
-                decoder = self._container.decode(self._stream)
+                decoder, frame = self._container.decode(self._stream), None
             for frame in decoder:
                 self._position = self._place_of(frame)
                 if self._position >= place:
                     break
             else:
+                if frame is None or self._position < 0:
+                    raise _TimesLie
+                if self._position not in frames:  # it stands for those missing after it
+                    frames[self._position] = cut(frame)
                 return frames
             if self._position > place:
                 raise _TimesLie
@@ -226,13 +252,15 @@ class VideoReader:
             raise VideoError(f'{self.name}: its timestamps are wrong: no segment can be found')
         self.close()
         self._open()
-        frames, wanted = {}, set(places)
+        frames, wanted, frame = {}, set(places), None
         for count, frame in enumerate(self._container.decode(self._stream)):
             self._position = count - self._frames_before
             if self._position in wanted:
                 frames[self._position] = cut(frame)
             if self._position == places[-1]:
                 break
+        if frame is not None and self._position >= 0 and self._position not in frames:
+            frames[self._position] = cut(frame)  # it stands for those missing after it
         return frames
 
 
@@ -274,6 +302,15 @@ class _Cutter:
         return np.stack(
             [pixels[top : top + high, left : left + wide] for top, left in self._crops.corners]
         )
+
+
+_closed = itertools.count(1)
+
+
+def _trim_heap():
+    """Gives freed memory back now and then: FFmpeg's buffers leave glibc's heap full of holes."""
+    if next(_closed) % 200 == 0 and hasattr(_LIBC, 'malloc_trim'):
+        _LIBC.malloc_trim(0)
 
 
 def _reason(error: BaseException) -> str:

@@ -5,10 +5,10 @@ workers nor of hosts, so a checkpoint's step says where to go on. Nothing here i
 """
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import grain
@@ -23,7 +23,7 @@ from vivit_jax.data.transforms import RandomCrop, view_crops
 
 Batch = dict[str, np.ndarray]
 
-_ERROR_BYTES = 256
+_ERROR_BYTES = 512
 _MAX_SUBSTITUTES = 8
 
 
@@ -74,7 +74,7 @@ def train_batches(
     Returns:
         An iterator with a `close()`. Its batches hold `rgb` uint8 [b t h w 3], `label` int32 [b],
         `video_id` int32 [b], and per clip the video that could not be used and was substituted:
-        `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 256], text in UTF-8.
+        `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 512], text in UTF-8.
     """
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
     dataset = dataset.random_map(_LoadClip(source, crop))
@@ -221,16 +221,15 @@ class _Batches:
 def _start_worker(index: int, count: int):
     """Leaves Ctrl-C to the trainer, and ends with it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _error_bytes(error: str) -> np.ndarray:
-    text = error.encode()[:_ERROR_BYTES]
+    text = error.encode()[-_ERROR_BYTES:]  # the reason comes last
     return np.frombuffer(text.ljust(_ERROR_BYTES, b'\0'), np.uint8)

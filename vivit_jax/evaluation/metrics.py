@@ -23,7 +23,7 @@ def classification_metrics(
     """
     failed = np.zeros(len(labels), bool) if failed is None else failed
     of_label = np.take_along_axis(scores, labels[:, None], axis=1)
-    rank = (scores >= of_label).sum(axis=1) - 1
+    rank = (~(scores < of_label)).sum(axis=1) - 1
     top1, top5 = (rank < 1) & ~failed, (rank < 5) & ~failed
     log_probabilities = np.log(np.maximum(softmax(scores), np.finfo(np.float32).tiny))
     loss = -np.take_along_axis(log_probabilities, labels[:, None], axis=1)[~failed, 0]

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from vivit_jax.models import vivit
 from vivit_jax.models.sizes import parse_size
@@ -70,6 +71,14 @@ def _validate(values: dict[str, object]) -> None:
     for keyword, choices in _CHOICES.items():
         if values[keyword] not in choices:
             raise ValueError(f'{keyword}={values[keyword]!r} must be one of {choices}')
+    for keyword in ('num_classes', 'hidden_size', 'num_heads', 'mlp_dim', 'num_sampled_frames'):
+        if values[keyword] < 1:
+            raise ValueError(f'{keyword}={values[keyword]} must be at least 1')
+    for keyword in ('num_layers', 'temporal_num_layers'):
+        if values[keyword] < 0:
+            raise ValueError(f'{keyword}={values[keyword]} must not be negative')
+    if len(values['tubelet_size']) != 3 or min(values['tubelet_size']) < 1:
+        raise ValueError(f'tubelet_size={values["tubelet_size"]} must be (t, h, w), each from 1')
     if values['hidden_size'] % values['num_heads']:
         raise ValueError(
             f'num_heads={values["num_heads"]} must divide hidden_size={values["hidden_size"]}'
@@ -82,6 +91,10 @@ def _validate(values: dict[str, object]) -> None:
     for rate in ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'):
         if not 0 <= values[rate] < 1:
             raise ValueError(f'{rate}={values[rate]} must lie in [0, 1)')
+    try:
+        jnp.dtype(values['dtype'])
+    except TypeError as error:
+        raise ValueError(f"dtype={values['dtype']!r} is no type such as 'bfloat16'") from error
 
 
 def _near(word: str, known) -> str:

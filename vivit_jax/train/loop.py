@@ -48,6 +48,7 @@ class Trainer:
         self.config, self.workdir = config, workdir
         self.spec = load.preprocessing(config)
         self.policy = load.augmentation(config)
+        self.crop = load.random_crop(config, self.spec)
         self.views = parse_views(config.eval.views)
         self.mesh = create_mesh()
         check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
@@ -140,7 +141,7 @@ class Trainer:
         )
         batches = train_batches(
             self.train_source,
-            load.random_crop(self.config, self.spec),
+            self.crop,
             batch_size=batch_size,
             seed=self.config.seed,
             start_step=first,

@@ -51,7 +51,7 @@ def create_train_step(
             'loss': loss,
             'acc1': jnp.mean(logits.argmax(-1) == batch['label']),
             'lr': schedule(state.step),
-            'grad_norm': optax.global_norm(grads),
+            'grad_norm': optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
