@@ -78,10 +78,12 @@ class Progress:
         )
         self._logs = active and self._bar.disable
         self._batch_size = batch_size
+        self._step = step
         self._last = time.monotonic(), step
 
     def update(self, step: int, metrics: Mapping[str, float]):
         """Shows the metrics of a step."""
+        self._step = step
         text = f'loss {metrics["train/loss"]:.3f}, acc {100 * metrics["train/acc1"]:.0f} %'
         if not self._bar.disable:
             rate = self._bar.format_dict['rate'] or 0
@@ -102,7 +104,7 @@ class Progress:
 
     def pause(self):
         """Leaves out of the speed what comes before the next step, such as an evaluation."""
-        self._last = time.monotonic(), self._last[1]
+        self._last = time.monotonic(), self._step
 
     def close(self):
         """Ends the bar."""
