@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,3 +190,40 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command):
     ]
     np.testing.assert_array_equal(results[0]['labels'], results[1]['labels'])
     np.testing.assert_allclose(results[0]['logits'], results[1]['logits'], atol=2e-2)
+
+
+@pytest.mark.slow
+def test_non_finite_loss_stops_and_names_the_batch(tmp_path, command):
+    explodes = ['--config.train.learning_rate=1e30', '--config.train.clip_norm=0.0']
+    done = run(command('nan', *explodes))
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    message = done.stderr[done.stderr.index('Error: ') :]
+    for part in ('step ', 'not finite', 'gradient norm', 'learning rate', '.mp4'):
+        assert part in message
+    # What was saved before is finite.
+    for step in (tmp_path / 'nan' / 'checkpoints').glob('[0-9]*'):
+        variables = load_checkpoint(step)[1]
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))
+
+
+@pytest.mark.slow
+def test_broken_videos_are_replaced_in_training_and_wrong_in_evaluation(tmp_path, synthetic_folder):
+    root = tmp_path / 'videos'
+    shutil.copytree(synthetic_folder, root)
+    for name in ('train/00003.mp4', 'val/00002.mp4'):
+        (root / name).write_bytes(b'not a video')
+    workdir = tmp_path / 'run'
+    flags = [f'--config.data.{split}_csv={root}/{split}.csv' for split in ('train', 'val')]
+    runlocal = ['--config.data.source=csv', '--config.train.num_steps=6']
+    runlocal += ['--config.train.warmup_steps=1', '--config.data.max_bad_fraction=0.2']
+    base = [sys.executable, '-m', 'vivit_jax.main', TINY[0], f'--workdir={workdir}']
+    done = run([*base, *flags, *runlocal])
+    assert done.returncode == 0, done.stderr
+    listed = (workdir / 'bad_videos.csv').read_text().splitlines()
+    assert len(listed) == 2 and 'train/00003.mp4' in listed[1]
+    (result,) = (workdir / 'evaluation').glob('*.json')
+    result = json.loads(result.read_text())
+    assert [Path(name).name for name in result['failures']] == ['00002.mp4']
+    # 8 videos, of which one counts as wrong whatever the model says
+    assert result['videos'] == 8 and result['val/acc1@2x3'] <= 7 / 8

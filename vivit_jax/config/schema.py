@@ -74,5 +74,5 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     evaluation.batch_size = 64  # temporal views per step, of all devices together
     evaluation.views = '4x3'  # temporal x spatial views of a video in the test
     evaluation.merge = 'logits'  # what is averaged over views: 'logits' or 'probabilities'
-    evaluation.test_at_end = True  # the multi-view test after training
+    evaluation.test_at_end = True  # the multi-view test of the last weights, after training
     return config.lock()

@@ -179,8 +179,14 @@ class Trainer:
         source = self.videos.splits.get('val')
         if source is None:
             return {}
-        variables = {'params': state.params}
-        results = self.evaluator(variables, source, (1, 1), stop=lambda: bool(self._stop_signal))
+        # Of several hosts none may leave alone.
+        alone = jax.process_count() == 1
+        results = self.evaluator(
+            {'params': state.params},
+            source,
+            views=(1, 1),
+            stop=lambda: alone and bool(self._stop_signal),
+        )
         if results is None:
             return {}
         metrics = results.metrics(self.config.eval.merge)
@@ -301,7 +307,7 @@ class _Recorder:
             return
         names = [self._source.name(int(i)) for i in batch['video_id']]
         raise UserError(
-            f'step {step}: loss {metrics["train/loss"]}, gradient norm '
+            f'step {step} is not finite: loss {metrics["train/loss"]}, gradient norm '
             f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}. The '
             'checkpoints from before are intact. Lower train.learning_rate, or set '
             'train.clip_norm. Videos of the batch:\n  ' + '\n  '.join(names)

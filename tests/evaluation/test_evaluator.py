@@ -1,0 +1,62 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vivit_jax.data.annotations import Row
+from vivit_jax.data.pipeline import Workers, view_batches
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.data.sources import VideoFiles
+from vivit_jax.evaluation.evaluator import Evaluator
+from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.parallel.mesh import create_mesh
+
+SPEC = Preprocessing(num_frames=2, frame_stride=2, short_side=24, crop_size=16)
+
+
+def mean_colors(variables, rgb):
+    """Three "logits" that depend on every pixel of a view."""
+    logits = rgb.astype(jnp.float32).mean((-4, -3, -2)) * variables['scale']
+    return ModelOutput(logits=logits, features=logits)
+
+
+@pytest.fixture
+def source(synthetic_folder, tmp_path):
+    rows = [Row(str(synthetic_folder / f'val/{i:05d}.mp4'), label=i % 3) for i in range(5)]
+    broken = tmp_path / 'broken.mp4'
+    broken.write_bytes(b'no video')
+    return VideoFiles([*rows[:3], Row(str(broken), label=0), *rows[3:]])
+
+
+def evaluate(source, views, batch_size, **kwargs):
+    evaluator = Evaluator(mean_colors, create_mesh(), SPEC, batch_size, Workers())
+    return evaluator({'scale': jnp.float32(0.1)}, source, views, **kwargs)
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 50])
+def test_every_view_lies_in_its_place(source, batch_size):
+    results = evaluate(source, (2, 3), batch_size)
+    assert results.logits.shape == (6, 6, 3)
+    batches = view_batches(source, SPEC, views=(2, 3), batch_size=1)
+    for batch in batches:
+        video, view = batch['video_id'][0], batch['view'][0]
+        expected = batch['rgb'][0].mean((1, 2, 3)) * 0.1
+        np.testing.assert_allclose(
+            results.logits[video, 3 * view : 3 * view + 3], expected, rtol=1e-5
+        )
+    np.testing.assert_array_equal(results.labels, [0, 1, 2, 0, 0, 1])
+
+
+def test_views_of_a_video_differ(source):
+    logits = evaluate(source, (2, 3), 4).logits[0]
+    assert len(np.unique(logits.round(4), axis=0)) == 6
+
+
+def test_broken_video_is_wrong_and_named(source):
+    results = evaluate(source, (1, 1), 4)
+    assert list(results.failures) == [3] and 'broken.mp4' in results.failures[3]
+    right = (results.logits[:, 0].argmax(1) == results.labels) & (np.arange(6) != 3)
+    assert results.metrics('logits')['acc1'] == pytest.approx(right.mean())
+
+
+def test_evaluation_can_be_stopped(source):
+    assert evaluate(source, (1, 1), 2, stop=lambda: True) is None
