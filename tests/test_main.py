@@ -46,7 +46,7 @@ def test_missing_data_says_where_it_looked_and_how_to_start_without(tmp_path):
     ('flag', 'message'),
     [
         ('--config.model.num_heads=3', 'num_heads=3 must divide'),
-        ('--config.preprocessing.num_frames=12', r'frames=12 .* multiple of 8'),
+        ('--config.preprocessing.num_frames=24', r'frames=24 .* multiple of 16'),
         ('--config.model.pool=max', 'pool'),
         ('--config.model.num_classes=5', 'num_classes=5'),
         ('--config.eval.views=4', "views='4'"),
