@@ -4,6 +4,7 @@ import collections
 import csv
 import dataclasses
 import difflib
+import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -116,10 +117,10 @@ def _read_csv(path: Path, root: str) -> list[dict[str, str]]:
             'data.root. To see a config run without its data, add ":runlocal" to --config.'
         )
     try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
+        text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         raise AnnotationError(f'{path}: is not in UTF-8 ({error})') from error
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(io.StringIO(text))
     reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
     missing = [name for name in ('video_path', 'label') if name not in columns]
     if missing:

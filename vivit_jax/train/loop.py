@@ -30,6 +30,8 @@ from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
 
 _log = logging.getLogger(__name__)
 
+_AGREE_EVERY_STEPS = 10  # how often several hosts ask each other whether to stop
+
 
 class Trainer:
     """One run: everything that a config makes, and the loop over it.
@@ -234,9 +236,6 @@ class Trainer:
             jax.process_count(),
             self.workdir,
         )
-
-
-_AGREE_EVERY_STEPS = 10
 
 
 class _Recorder:
