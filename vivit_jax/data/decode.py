@@ -309,7 +309,7 @@ _closed = itertools.count(1)
 
 def _trim_heap():
     """Gives freed memory back now and then: FFmpeg's buffers leave glibc's heap full of holes."""
-    if next(_closed) % 200 == 0 and hasattr(_LIBC, 'malloc_trim'):
+    if next(_closed) % 50 == 0 and hasattr(_LIBC, 'malloc_trim'):
         _LIBC.malloc_trim(0)
 
 

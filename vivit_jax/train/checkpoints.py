@@ -7,6 +7,7 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -158,7 +159,9 @@ def load_checkpoint(
         keywords = dict(card.model)
         model = create_model(keywords.pop('name'), **keywords)
         spec = card.preprocessing
-        clip = jax.ShapeDtypeStruct((1, spec.num_frames, spec.crop_size, spec.crop_size, 3), float)
+        clip = jax.ShapeDtypeStruct(
+            (1, spec.num_frames, spec.crop_size, spec.crop_size, 3), jnp.float32
+        )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
