@@ -6,8 +6,9 @@
         --config.data.test_csv=my_videos/test.csv
 
 A CSV has the header `video_path,label` and a line per video; paths start at the CSV's folder, or
-at `--config.data.root`. val_csv chooses the best checkpoint, test_csv is evaluated at the end; both
-may be left out. Labels are names, or numbers from 0.
+at `--config.data.root`. val_csv chooses the best checkpoint, which predictions and
+`--mode=evaluate` use; test_csv is evaluated with the last weights at the end. Both may be left
+out. Labels are names, or numbers from 0.
 
 The model is small and starts from scratch: it suits some hundred short videos and trains on a CPU.
 A clip is spread over the whole video and a tubelet over the whole clip, so that the very first

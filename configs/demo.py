@@ -2,7 +2,7 @@
 
     python -m vivit_jax.main --config=configs/demo.py
 
-Two CPU cores need about four minutes; see README.md for the accuracy to expect. Chance is 12.5 %.
+Two CPU cores need about a minute; see README.md for the accuracy to expect. Chance is 12.5 %.
 `--config=configs/demo.py:blind` trains a model that sees single frames only, for comparison: what
 it reaches is what can be told without motion.
 """

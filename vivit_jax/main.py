@@ -22,8 +22,8 @@ _CHECKPOINT = flags.DEFINE_string(
 )
 
 
-def main(args: list[str]):
-    """Runs `--mode`."""
+def main(args: list[str]) -> int:
+    """Runs `--mode`; returns an exit status."""
     from vivit_jax.parallel import distributed
     from vivit_jax.train import loop
 
@@ -36,7 +36,8 @@ def main(args: list[str]):
     if _MODE.value == 'evaluate':
         loop.evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
-        loop.Trainer(_CONFIG.value, workdir).run()
+        return loop.Trainer(_CONFIG.value, workdir).run()
+    return 0
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

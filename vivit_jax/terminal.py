@@ -28,9 +28,12 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
         except UserError as error:
             print(f'Error: {error}', file=sys.stderr)
             status = 2
+        except KeyboardInterrupt:
+            print('Stopped', file=sys.stderr)
+            status = 130
         # Grain frees shared memory in a thread of its own; cut off, Python would report a leak.
         gc.collect()
-        time.sleep(0.2)
+        time.sleep(0.3)
         sys.exit(status)
 
     app.run(guarded, **kwargs)

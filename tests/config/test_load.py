@@ -87,13 +87,23 @@ def test_augmentation_takes_what_happens_on_the_device():
     assert load.augmentation(config) == Augmentation(0.5, 0.8, 1.0)
 
 
-@pytest.mark.parametrize('name', ['flip', 'color_jitter', 'color_drop'])
-@pytest.mark.parametrize('value', [-0.1, 1.1])
-def test_augmentation_that_is_no_probability_is_an_error(name, value):
+@pytest.mark.parametrize(
+    ('section', 'key', 'value', 'limit'),
+    [
+        ('augment', 'flip', -0.1, 'from 0 to 1'),
+        ('augment', 'color_drop', 1.1, 'from 0 to 1'),
+        ('train', 'batch_size', 0, 'at least 1'),
+        ('train', 'learning_rate', float('nan'), 'at least 0'),
+        ('train', 'keep_last', 0, 'at least 1'),
+        ('data', 'num_workers', -1, 'at least 0'),
+    ],
+)
+def test_number_out_of_range_is_an_error(section, key, value, limit):
     config = default_config()
-    config.augment[name] = value
-    with pytest.raises(UserError, match=rf'augment\.{name}={value} is a probability'):
-        load.augmentation(config)
+    load.check_ranges(config)
+    config[section][key] = value
+    with pytest.raises(UserError, match=rf'{section}\.{key}={value} must be {limit}'):
+        load.check_ranges(config)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_ctrl_c_saves_and_exits(tmp_path, command):
     wait_for(has_step(workdir, 4))
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=60)
-    assert process.returncode == 0, log
+    assert process.returncode == 128 + signal.SIGINT, log
     step = steps_of(workdir)[-1]
     assert f'Saved step {step}' in log
     assert (workdir / 'checkpoints' / str(step)).is_dir()

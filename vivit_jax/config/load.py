@@ -2,11 +2,12 @@
 
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
 from vivit_jax.augment.policy import Augmentation
@@ -31,6 +32,37 @@ MAY_DIFFER = (
     'train.keep_best',
     'eval',
 )
+
+
+# Where a number must lie, both ends included.
+_RANGES = {
+    'train.batch_size': (1, math.inf),
+    'train.learning_rate': (0, math.inf),
+    'train.momentum': (0, 1),
+    'train.adam_b2': (0, 1),
+    'train.weight_decay': (0, math.inf),
+    'train.clip_norm': (0, math.inf),
+    'train.label_smoothing': (0, 1),
+    'train.keep_last': (1, math.inf),
+    'train.keep_best': (0, math.inf),
+    'eval.batch_size': (1, math.inf),
+    'data.num_workers': (0, math.inf),
+    'data.worker_threads': (1, math.inf),
+    'data.worker_buffer': (1, math.inf),
+    'data.max_bad_fraction': (0, 1),
+    'augment.flip': (0, 1),
+    'augment.color_jitter': (0, 1),
+    'augment.color_drop': (0, 1),
+}
+
+
+def check_ranges(config: ConfigDict):
+    """Raises a UserError where a number of a config cannot be."""
+    flat = flatten(config)
+    for key, (low, high) in _RANGES.items():
+        if not low <= flat[key] <= high:
+            limit = f'at least {low}' if high == math.inf else f'from {low} to {high}'
+            raise UserError(f'{key}={flat[key]} must be {limit}')
 
 
 def steps(section: ConfigDict, name: str, steps_per_epoch: int) -> int:
@@ -63,11 +95,7 @@ def synthetic_videos(config: ConfigDict) -> SyntheticVideos:
 def augmentation(config: ConfigDict) -> Augmentation:
     """What of the section `augment` happens on the device."""
     names = ('flip', 'color_jitter', 'color_drop')
-    values = {name: config.augment[name] for name in names}
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise UserError(f'augment.{name}={value} is a probability and must lie in [0, 1]')
-    return Augmentation(**values)
+    return Augmentation(**{name: config.augment[name] for name in names})
 
 
 def random_crop(config: ConfigDict, spec: Preprocessing) -> RandomCrop:
@@ -123,14 +151,27 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
     return allowed, forbidden
 
 
+# What flags and the code of a config file may raise.
+_PARSE_ERRORS = (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    KeyError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it becomes one clear line and exit status 2."""
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = flags.FLAGS(argv)
         # A file that does not load is an error only when the config is read.
         flags.FLAGS['config'].value.seed  # noqa: B018
         return rest
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except _PARSE_ERRORS as error:
         print(f'Error: {_explain(argv, error)}', file=sys.stderr)
         sys.exit(2)
 
@@ -143,9 +184,13 @@ def _explain(argv: list[str], error: BaseException) -> str:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
             hint = f'did you mean {", ".join(near)}?' if near else 'see vivit_jax/config/schema.py'
             return f'{arg}: there is no config key {key!r}; {hint}'
-    file = next((arg for arg in argv if arg.startswith('--config=')), '--config')
+    file = next((arg for arg in argv if arg.startswith('--config=')), None)
+    if file is None:
+        return 'name a config, such as --config=configs/demo.py'
     if isinstance(error, OSError):
         return f'cannot read {file}'
+    if isinstance(error, flags.Error):  # a mistake inside a config file ends a whole traceback
+        return str(error).strip().splitlines()[-1]
     # ml_collections lists all fields of the section, and its advice in a line of its own.
     text = re.sub(r' Other fields present: .*}"', '', str(error).strip('"\'').replace('\\n', ' '))
     return f'{file}: {" ".join(text.split())}'

@@ -1,6 +1,6 @@
 """Every configuration key, once, with its default and its meaning.
 
-A duration is given either in `..._epochs` (passes over the training split, fractions allowed) or in
+A duration is given either in `..._epochs` (of ⌊videos / batch size⌋ steps, fractions allowed) or in
 `..._steps` (updates); the other one stays None.
 """
 

@@ -70,7 +70,7 @@ def load_annotations(
     is_index = all(_is_index(row['label']) for rows in tables.values() for row in rows)
     if label_names is None:
         if 'train' not in tables:
-            raise AnnotationError('no class names: give a label map, or the training split')
+            raise AnnotationError('no class names: set data.train_csv or data.label_map')
         found = {row['label'] for row in tables['train']}
         if is_index:
             highest = max(int(row['label']) for rows in tables.values() for row in rows)

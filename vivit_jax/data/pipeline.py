@@ -207,12 +207,23 @@ class _Batches:
 
     def __init__(self, batches: grain.DatasetIterator):
         self._batches = batches
+        self._started = False
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return {key: np.asarray(value) for key, value in next(self._batches).items()}
+        if not self._started:
+            # Workers start here, and inherit what is blocked: Ctrl-C is for the trainer alone.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                batch = next(self._batches)
+            finally:
+                self._started = True
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        else:
+            batch = next(self._batches)
+        return {key: np.asarray(value) for key, value in batch.items()}
 
     def close(self):
         self._batches.close()

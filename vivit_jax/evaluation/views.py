@@ -21,6 +21,12 @@ def parse_views(views: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def check_merge(merge: str):
+    """Raises a UserError unless `merge_views` knows the word."""
+    if merge not in ('logits', 'probabilities'):
+        raise UserError(f"eval.merge={merge!r} must be 'logits' or 'probabilities'")
+
+
 def merge_views(logits: np.ndarray, merge: str) -> np.ndarray:
     """Averages over the views of every video.
 
@@ -31,10 +37,9 @@ def merge_views(logits: np.ndarray, merge: str) -> np.ndarray:
     Returns:
         Scores [videos classes]: logits, or the logarithm of the mean probabilities.
     """
+    check_merge(merge)
     if merge == 'logits':
         return logits.mean(axis=1)
-    if merge != 'probabilities':
-        raise UserError(f"eval.merge={merge!r} must be 'logits' or 'probabilities'")
     return np.log(np.maximum(softmax(logits).mean(axis=1), np.finfo(np.float32).tiny))
 
 

@@ -18,7 +18,7 @@ from vivit_jax.data.to_device import prefetch
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation import report
 from vivit_jax.evaluation.evaluator import Evaluator
-from vivit_jax.evaluation.views import parse_views
+from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
 from vivit_jax.train.checkpoints import Checkpoints, ModelCard, find_checkpoint, load_checkpoint
@@ -51,7 +51,9 @@ class Trainer:
         self.spec = load.preprocessing(config)
         self.policy = load.augmentation(config)
         self.crop = load.random_crop(config, self.spec)
-        self.views = parse_views(config.eval.views)
+        load.check_ranges(config)
+        parse_views(config.eval.views)
+        check_merge(config.eval.merge)
         self.mesh = create_mesh()
         check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
         self.videos = load_videos(config.data, num_classes=config.model.num_classes)
@@ -88,8 +90,12 @@ class Trainer:
         start_run(workdir, config, self.videos.label_names)
         self._stop_signal = 0
 
-    def run(self):
-        """Trains to the end, or to Ctrl-C, from the newest checkpoint or from the start."""
+    def run(self) -> int:
+        """Trains to the end, or to Ctrl-C, from the newest checkpoint or from the start.
+
+        Returns:
+            An exit status: 0, or 128 and the number of the signal that stopped it.
+        """
         self._log_header()
         checkpoints = Checkpoints(
             self.workdir / 'checkpoints', self.config.train.keep_last, self.config.train.keep_best
@@ -101,14 +107,16 @@ class Trainer:
             state = self._start(checkpoints)
             state = self._loop(state, checkpoints)
             checkpoints.wait()
-            if int(state.step) < self.num_steps:
-                _log.info('Saved step %d; the same command goes on from there', state.step)
-            elif self.config.eval.test_at_end:
-                evaluate(self.config, self.workdir, self.workdir / 'checkpoints' / str(state.step))
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             checkpoints.close()
+        if int(state.step) < self.num_steps:
+            _log.info('Saved step %d; the same command goes on from there', state.step)
+            return 128 + self._stop_signal
+        if self.config.eval.test_at_end:
+            evaluate(self.config, self.workdir, self.workdir / 'checkpoints' / str(state.step))
+        return 0
 
     def _init(self):
         return init_state(jax.random.key(self.config.seed), self.model, self.optimizer, self.spec)
@@ -307,9 +315,9 @@ class _Recorder:
         names = [self._source.name(int(i)) for i in batch['video_id']]
         raise UserError(
             f'step {step} is not finite: loss {metrics["train/loss"]}, gradient norm '
-            f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}. The '
-            'checkpoints from before are intact. Lower train.learning_rate, or set '
-            'train.clip_norm. Videos of the batch:\n  ' + '\n  '.join(names)
+            f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}; '
+            'nothing of it was saved. Lower train.learning_rate, or set train.clip_norm. Videos '
+            'of the batch:\n  ' + '\n  '.join(names)
         )
 
 
@@ -327,6 +335,8 @@ def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, f
     Returns:
         The metrics, accuracies as fractions.
     """
+    load.check_ranges(config)
+    check_merge(config.eval.merge)
     views = parse_views(config.eval.views)
     mesh = create_mesh()
     step = find_checkpoint(checkpoint)[1]

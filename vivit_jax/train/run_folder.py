@@ -54,7 +54,12 @@ def start_run(folder: Path, config: ConfigDict, label_names: tuple[str, ...]):
             )
     if jax.process_index():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'--workdir={folder} cannot be a folder ({error.strerror}): name another'
+        ) from error
     _write(label_file, '\n'.join(label_names) + '\n')
     _write(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
     _write(config_file, json.dumps(new, indent=2) + '\n')
@@ -103,7 +108,8 @@ class BadVideos:
         if len(self) > self._max_fraction * self._num_videos:
             raise UserError(
                 f'{len(self)} of {self._num_videos} training videos are unusable, more than '
-                f'data.max_bad_fraction={self._max_fraction}; they are listed in {self._path}'
+                f'data.max_bad_fraction={self._max_fraction}; they are listed in '
+                f'{self._path}: mend them, take them out of the CSV, or raise that limit'
             )
 
 

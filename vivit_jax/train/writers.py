@@ -74,37 +74,38 @@ class Progress:
 
     def __init__(self, step: int, num_steps: int, batch_size: int, active: bool = True):
         self._bar = tqdm(
-            total=num_steps, initial=step, unit='step', disable=not active or None, smoothing=0.1
+            total=num_steps,
+            initial=step,
+            disable=not active or None,  # None: off a terminal
+            bar_format='{percentage:3.0f}%|{bar}| {n}/{total}{postfix}',
         )
         self._logs = active and self._bar.disable
+        self._num_steps = num_steps
         self._batch_size = batch_size
         self._step = step
-        self._last = time.monotonic(), step
+        self._logged = time.monotonic()
+        self._since = None  # when and at which step the clock was started
 
     def update(self, step: int, metrics: Mapping[str, float]):
         """Shows the metrics of a step."""
-        self._step = step
+        self._step, now = step, time.monotonic()
         text = f'loss {metrics["train/loss"]:.3f}, acc {100 * metrics["train/acc1"]:.0f} %'
+        if self._since is None:  # the first step after a start or a pause only starts the clock
+            self._since = now, step
+        elif step > self._since[1]:
+            rate = (step - self._since[1]) / (now - self._since[0])
+            left = tqdm.format_interval((self._num_steps - step) / rate)
+            text += f', {rate * self._batch_size:.0f} clips/s, {left} left'
         if not self._bar.disable:
-            rate = self._bar.format_dict['rate'] or 0
-            self._bar.set_postfix_str(f'{text}, {rate * self._batch_size:.0f} clips/s', False)
+            self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
-            return
-        before, step_before = self._last
-        elapsed = time.monotonic() - before
-        if self._logs and (elapsed > self._LOG_EVERY_SEC or step == self._bar.total):
-            rate = (step - step_before) / elapsed
-            left = (self._bar.total - step) / rate if rate else 0
-            _log.info(
-                'step %d/%d: %s, %.0f clips/s, %s left',
-                *(step, self._bar.total, text, rate * self._batch_size),
-                tqdm.format_interval(left),
-            )
-            self._last = time.monotonic(), step
+        elif self._logs and (now - self._logged > self._LOG_EVERY_SEC or step == self._num_steps):
+            _log.info('step %d/%d: %s', step, self._num_steps, text)
+            self._logged = now
 
     def pause(self):
         """Leaves out of the speed what comes before the next step, such as an evaluation."""
-        self._last = time.monotonic(), self._step
+        self._since = None
 
     def close(self):
         """Ends the bar."""
