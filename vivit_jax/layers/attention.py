@@ -1,52 +1,86 @@
-"""Multi-head self-attention."""
+"""Multi-head self-attention along one axis of the tokens, or along two of them."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+
+# The axes of tokens [... n d] or [... t n d] that attention can run along.
+AXES = {'tokens': -2, 'space': -2, 'time': -3}
+
 
 class SelfAttention(nn.Module):
-    """Softmax attention among tokens, with separate query, key, value and output projections.
+    """Softmax attention with separate query, key, value and output projections.
 
     `MSA(x) = Concat_i(softmax(q_i k_iᵀ / √d_head) v_i) W_O + b_O`; the softmax is float32.
 
     Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.
+
+    Attributes:
+        num_heads: divides the width of the tokens.
+        axes: names of `AXES`. Heads are shared out equally among them in this order; each attends
+            along its axis only, and the other axes do not mix.
+        dropout_rate: of the attention weights.
+        implementation: see `dot_product_attention`.
+        dtype: of the computation.
     """
 
     num_heads: int
+    axes: tuple[str, ...] = ('tokens',)
     dropout_rate: float = 0.0
+    implementation: str = 'auto'
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps tokens [... n d] to [... n d]; axes before the last two do not mix."""
-        width = tokens.shape[-1]
-        head_dim = width // self.num_heads
+    def __call__(
+        self, tokens: jax.Array, *, train: bool = False, capture_attention: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps tokens [... n d] to [... n d].
 
-        def project(name: str) -> jax.Array:
-            return nn.DenseGeneral(
-                (self.num_heads, head_dim),
+        Returns:
+            The tokens, and, if captured, the float32 attention weights [... k q n] by axis, whose
+            leading axes are those of the tokens that do not mix; else nothing.
+        """
+        width = tokens.shape[-1]
+        projections = [
+            nn.DenseGeneral(
+                (self.num_heads, width // self.num_heads),
                 kernel_init=nn.initializers.xavier_uniform(),
                 dtype=self.dtype,
                 name=name,
             )(tokens)
-
-        query, key, value = project('query'), project('key'), project('value')
-        scores = jnp.einsum(
-            '...qkd,...nkd->...kqn',
-            query * head_dim**-0.5,
-            key,
-            preferred_element_type=jnp.float32,
-        )
-        weights = nn.Dropout(self.dropout_rate)(
-            jax.nn.softmax(scores).astype(self.dtype), deterministic=not train
-        )
-        mixed = jnp.einsum('...kqn,...nkd->...qkd', weights, value)
-        return nn.DenseGeneral(
+            for name in ('query', 'key', 'value')
+        ]
+        share = self.num_heads // len(self.axes)
+        mixed, captured = [], {}
+        for group, axis in enumerate(self.axes):
+            heads = (x[..., group * share : (group + 1) * share, :] for x in projections)
+            # Behind the tokens' axes stand heads and channels where the width was.
+            query, key, value = (jnp.moveaxis(x, AXES[axis] - 1, -3) for x in heads)
+            leading = query.shape[:-3]
+            query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+            drops = train and self.dropout_rate > 0
+            output = dot_product_attention(
+                query,
+                key,
+                value,
+                # What is captured exists anyway.
+                implementation='einsum' if capture_attention else self.implementation,
+                dropout_rate=self.dropout_rate,
+                dropout_key=self.make_rng('dropout') if drops else None,
+            )
+            if capture_attention:
+                weights = attention_weights(query, key)
+                captured[axis] = weights.reshape(*leading, *weights.shape[1:])
+            output = output.reshape(*leading, *output.shape[1:])
+            mixed.append(jnp.moveaxis(output, -3, AXES[axis] - 1))
+        tokens = nn.DenseGeneral(
             width,
             axis=(-2, -1),
             kernel_init=nn.initializers.xavier_uniform(),
             dtype=self.dtype,
             name='out',
-        )(mixed)
+        )(jnp.concatenate(mixed, axis=-2))
+        return tokens, captured

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class DropPath(nn.Module):
@@ -11,10 +12,13 @@ class DropPath(nn.Module):
     Differs from the original ViViT, which leaves the surviving branches unscaled.
     """
 
-    rate: float
-
     @nn.compact
-    def __call__(self, branch: jax.Array, *, train: bool = False) -> jax.Array:
-        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, branch.ndim)))(
-            branch, deterministic=not train
-        )
+    def __call__(
+        self, branch: jax.Array, rate: float | jax.Array | None, *, train: bool = False
+    ) -> jax.Array:
+        """`rate` may be traced, as in a scan over layers; None switches it off."""
+        if rate is None or not train:
+            return branch
+        shape = (len(branch), *(1,) * (branch.ndim - 1))
+        kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - rate, shape)
+        return jnp.where(kept, branch / jnp.asarray(1 - rate, branch.dtype), 0)

@@ -1,45 +1,106 @@
 """A stack of transformer blocks."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax import lax
 
-from vivit_jax.layers.blocks import LAYER_NORM_EPSILON, EncoderBlock
 from vivit_jax.layers.position import PositionEmbedding
+
+# What the forward pass keeps for the backward pass; 'none': no rematerialisation, it keeps all.
+REMAT_POLICIES = {
+    'block': None,  # the input of every block
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # and all projections
+}
 
 
 class Encoder(nn.Module):
-    """Positions, dropout, `num_layers` blocks and a final LayerNorm on tokens [b ... n d].
+    """Positions, dropout, `num_layers` blocks and a final LayerNorm.
 
     Block l of L drops a residual branch of a clip with probability
-    `drop_path_rate * l / max(L - 1, 1)`. For `position` and `grid` see `PositionEmbedding`.
+    `drop_path_rate * l / max(L - 1, 1)`.
+
+    Attributes:
+        block: makes a block, such as a `functools.partial` of `EncoderBlock`.
+        num_layers: L.
+        grid, position, token_axes: see `PositionEmbedding`.
+        dropout_rate: after the positions.
+        drop_path_rate: stochastic depth of the last block.
+        remat: `'none'`, or a name of `REMAT_POLICIES`.
+        scan_layers: compiles one block and loops over it, which shortens compilation. The
+            parameters remain a tree per block, and are stacked for each forward pass.
     """
 
+    block: Callable[..., nn.Module]
     num_layers: int
-    num_heads: int
-    mlp_dim: int
     grid: tuple[int, ...]
     position: str = 'learned'
+    token_axes: int = 1
     dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    remat: str = 'none'
+    scan_layers: bool = False
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
-        tokens = PositionEmbedding(self.position, self.grid, name='posembed_input')(tokens)
+    def __call__(
+        self, tokens: jax.Array, *, train: bool = False, capture_attention: bool = False
+    ) -> tuple[jax.Array, dict[str, dict]]:
+        """Maps tokens [b ... n d], or [b ... t n d], to the same shape.
+
+        Returns:
+            The tokens, and, if captured, attention weights by block, attention and axis.
+        """
+        tokens = PositionEmbedding(
+            self.position, self.grid, self.token_axes, name='posembed_input'
+        )(tokens)
         tokens = nn.Dropout(self.dropout_rate)(tokens, deterministic=not train)
+        run = self._scan if self.scan_layers and not self.is_initializing() else self._loop
+        rates = None
+        if self.drop_path_rate:
+            rates = self.drop_path_rate * jnp.arange(self.num_layers) / max(self.num_layers - 1, 1)
+        tokens, captured = run(tokens, rates, train, capture_attention)
+        block = self.block(parent=None)
+        norm = nn.LayerNorm(epsilon=block.layer_norm_eps, dtype=block.dtype, name='encoder_norm')
+        return norm(tokens), captured if capture_attention else {}
+
+    def _loop(
+        self, tokens: jax.Array, rates: jax.Array | None, train: bool, capture_attention: bool
+    ) -> tuple[jax.Array, dict]:
+        def run(block: nn.Module, tokens: jax.Array, rate: jax.Array | None):
+            return block(tokens, rate, train, capture_attention)
+
+        if self.remat != 'none':
+            run = nn.remat(run, policy=REMAT_POLICIES[self.remat])
+        captured = {}
         for layer in range(self.num_layers):
-            tokens = EncoderBlock(
-                num_heads=self.num_heads,
-                mlp_dim=self.mlp_dim,
-                dropout_rate=self.dropout_rate,
-                attention_dropout_rate=self.attention_dropout_rate,
-                drop_path_rate=self.drop_path_rate * layer / max(self.num_layers - 1, 1),
-                dtype=self.dtype,
-                name=f'encoderblock_{layer}',
-            )(tokens, train=train)
-        return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype, name='encoder_norm')(
-            tokens
-        )
+            rate = None if rates is None else rates[layer]
+            name = f'encoderblock_{layer}'
+            tokens, captured[name] = run(self.block(name=name), tokens, rate)
+        return tokens, captured
+
+    def _scan(
+        self, tokens: jax.Array, rates: jax.Array | None, train: bool, capture_attention: bool
+    ) -> tuple[jax.Array, dict]:
+        names = [f'encoderblock_{layer}' for layer in range(self.num_layers)]
+        params = self.variables['params']
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(params[name] for name in names))
+        keys = None
+        if self.has_rng('dropout'):
+            keys = jax.random.split(self.make_rng('dropout'), self.num_layers)
+        block = self.block(parent=None)
+
+        def run(tokens: jax.Array, layer: tuple):
+            params, rate, key = layer
+            rngs = {} if key is None else {'dropout': key}
+            return block.apply(
+                {'params': params}, tokens, rate, train, capture_attention, rngs=rngs
+            )
+
+        if self.remat != 'none':
+            run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        tokens, captured = lax.scan(run, tokens, (stacked, rates, keys))
+        return tokens, {
+            name: jax.tree.map(lambda x, i=i: x[i], captured) for i, name in enumerate(names)
+        }

@@ -7,10 +7,14 @@ from jax.typing import DTypeLike
 
 
 class MlpBlock(nn.Module):
-    """`GELU(x W1 + b1) W2 + b2` on the last axis; GELU in its tanh form, as in JAX's ViTs."""
+    """`GELU(x W1 + b1) W2 + b2` on the last axis.
+
+    `gelu='tanh'` is the approximation of JAX's ViTs, `'exact'` the error function of PyTorch's.
+    """
 
     mlp_dim: int
     dropout_rate: float = 0.0
+    gelu: str = 'tanh'
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -25,7 +29,7 @@ class MlpBlock(nn.Module):
                 dtype=self.dtype,
             )(x)
 
-        x = nn.gelu(dense(self.mlp_dim, x), approximate=True)
+        x = nn.gelu(dense(self.mlp_dim, x), approximate=self.gelu == 'tanh')
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
         x = dense(width, x)
         return nn.Dropout(self.dropout_rate)(x, deterministic=not train)

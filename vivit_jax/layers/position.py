@@ -30,26 +30,30 @@ def sincos_positions(grid: tuple[int, ...], width: int) -> np.ndarray:
 
 
 class PositionEmbedding(nn.Module):
-    """Adds positions to tokens [... n d].
+    """Adds positions to tokens [... n d] or [... t n d].
 
     Attributes:
-        kind: `'learned'`, a table [1 n d] in `<name>/pos_embedding`, `'sincos3d'`, or `'none'`.
+        kind: `'learned'`, a table [1 n d] or [1 t·n d] in `<name>/pos_embedding`, `'sincos3d'`, or
+            `'none'`.
         grid: places of the tokens along each axis; class tokens before them have no place and
             get zero from `'sincos3d'`.
+        token_axes: how many axes of the tokens have positions: 1 for n, 2 for t and n.
     """
 
     kind: str
     grid: tuple[int, ...]
+    token_axes: int = 1
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        num_tokens, width = tokens.shape[-2:]
+        *places, width = tokens.shape[-1 - self.token_axes :]
+        num_tokens = math.prod(places)
         if self.kind == 'none':
             return tokens
         if self.kind == 'sincos3d':
             before = num_tokens - math.prod(self.grid)
             table = np.pad(sincos_positions(self.grid, width), ((before, 0), (0, 0)))
-            return tokens + jnp.asarray(table, tokens.dtype)
-        init = nn.initializers.normal(0.02)  # from BERT
-        table = self.param('pos_embedding', init, (1, num_tokens, width))
-        return tokens + table[0].astype(tokens.dtype)
+        else:
+            init = nn.initializers.normal(0.02)  # from BERT
+            table = self.param('pos_embedding', init, (1, num_tokens, width))
+        return tokens + jnp.asarray(table, tokens.dtype).reshape(*places, width)

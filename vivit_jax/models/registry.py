@@ -2,21 +2,31 @@
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vivit_jax.layers.attention_kernels import FUSED, IMPLEMENTATIONS
+from vivit_jax.layers.encoder import REMAT_POLICIES
 from vivit_jax.models import vivit
 from vivit_jax.models.sizes import parse_size
 
 MODELS = {
+    'vivit_joint': vivit.Joint,
     'vivit_fe': vivit.FactorizedEncoder,
+    'vivit_fsa': vivit.FactorizedSelfAttention,
+    'vivit_fdp': vivit.FactorizedDotProduct,
 }
 
 _CHOICES = {
     'tokenizer': ('tubelet', 'uniform_frames'),
     'pool': ('cls', 'mean'),
     'position': ('learned', 'sincos3d', 'none'),
+    'attention_order': ('space_time', 'time_space'),
+    'attention_implementation': IMPLEMENTATIONS,
+    'gelu': ('tanh', 'exact'),
+    'remat': ('none', *REMAT_POLICIES),
 }
 
 
@@ -63,19 +73,24 @@ def create_model(name: str, size: str | None = None, **keywords) -> nn.Module:
         preset['tubelet_size'] = (1, *patch)  # the kernel of a frame has no time axis
     values = {**known, **preset, **keywords}
     values['tubelet_size'] = tuple(values['tubelet_size'])
-    _validate(values)
-    return MODELS[name](**values)
+    model = MODELS[name]
+    _validate(values, {**_CHOICES, **model.CHOICES})
+    return model(**values)
 
 
-def _validate(values: dict[str, object]) -> None:
-    for keyword, choices in _CHOICES.items():
-        if values[keyword] not in choices:
-            raise ValueError(f'{keyword}={values[keyword]!r} must be one of {choices}')
-    for keyword in ('num_classes', 'hidden_size', 'num_heads', 'mlp_dim', 'num_sampled_frames'):
+def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]]):
+    for keyword in values.keys() & choices.keys():
+        if values[keyword] not in choices[keyword]:
+            raise ValueError(f'{keyword}={values[keyword]!r} must be one of {choices[keyword]}')
+    classes = values['num_classes']
+    for count in classes.values() if isinstance(classes, Mapping) else (classes,):
+        if count < 1:
+            raise ValueError(f'num_classes={classes} must be at least 1')
+    for keyword in ('hidden_size', 'num_heads', 'mlp_dim', 'num_sampled_frames'):
         if values[keyword] < 1:
             raise ValueError(f'{keyword}={values[keyword]} must be at least 1')
     for keyword in ('num_layers', 'temporal_num_layers'):
-        if values[keyword] < 0:
+        if values.get(keyword, 0) < 0:
             raise ValueError(f'{keyword}={values[keyword]} must not be negative')
     if len(values['tubelet_size']) != 3 or min(values['tubelet_size']) < 1:
         raise ValueError(f'tubelet_size={values["tubelet_size"]} must be (t, h, w), each from 1')
@@ -91,6 +106,11 @@ def _validate(values: dict[str, object]) -> None:
     for rate in ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'):
         if not 0 <= values[rate] < 1:
             raise ValueError(f'{rate}={values[rate]} must lie in [0, 1)')
+    if values['attention_dropout_rate'] and values['attention_implementation'] in FUSED:
+        raise ValueError(
+            f'attention_implementation={values["attention_implementation"]!r} has no dropout: set '
+            "attention_dropout_rate to 0, or take 'auto', 'einsum' or 'chunked'"
+        )
     try:
         jnp.dtype(values['dtype'])
     except TypeError as error:

@@ -1,6 +1,6 @@
 """The device mesh and where arrays lie on it.
 
-Axes `data` and `fsdp` split the batch. All parameters are on all devices.
+Axes `data` and `fsdp` split the batch, `tensor` the heads. All parameters are on all devices.
 """
 
 import jax
@@ -10,11 +10,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from vivit_jax.errors import UserError
 
 BATCH_AXES = ('data', 'fsdp')
+TENSOR_AXIS = 'tensor'
 
 
 def create_mesh() -> Mesh:
     """All devices of all hosts along `data`."""
-    axes = ('data', 'fsdp', 'tensor')
+    axes = (*BATCH_AXES, TENSOR_AXIS)
     shape = (jax.device_count(), 1, 1)
     return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * len(axes))
 
