@@ -3,8 +3,8 @@
     python -m vivit_jax.main --config=configs/demo.py
 
 Two CPU cores need about a minute; see README.md for the accuracy to expect. Chance is 12.5 %.
-`--config=configs/demo.py:blind` trains a model that sees single frames only, for comparison: what
-it reaches is what can be told without motion.
+`--config=configs/demo.py:joint`, `:fsa` and `:fdp` train the other ViViTs on the same budget, and
+`:blind` a model that sees single frames only: what it reaches is what can be told without motion.
 """
 
 from vivit_jax.config.presets import check_argument
@@ -12,19 +12,20 @@ from vivit_jax.config.schema import default_config
 
 
 def get_config(arg=''):
-    """`arg`: '' or 'blind'."""
-    check_argument(arg, 'blind')
-    config = default_config('vivit_fe')
+    """`arg`: '', 'joint', 'fsa', 'fdp' or 'blind'."""
+    check_argument(arg, 'joint', 'fsa', 'fdp', 'blind')
+    config = default_config(f'vivit_{arg}' if arg in ('joint', 'fsa', 'fdp') else 'vivit_fe')
     config.model.update(
         hidden_size=96,
-        num_layers=2,
+        num_layers=4,
         num_heads=4,
         mlp_dim=192,
         tubelet_size=(4, 8, 8),
-        temporal_num_layers=2,
         position='sincos3d',
         pool='mean',
     )
+    if arg in ('', 'blind'):
+        config.model.update(num_layers=2, temporal_num_layers=2)
     if arg == 'blind':
         config.model.update(
             tokenizer='uniform_frames',

@@ -1,6 +1,7 @@
 """Paths and data that several tests use."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,26 @@ def cache_dir(tmp_path_factory) -> Path:
 def synthetic_folder(cache_dir) -> Path:
     """A few tiny embedded videos with their CSV files."""
     return create_synthetic_videos(TINY_VIDEOS, str(cache_dir))
+
+
+@pytest.fixture(scope='session')
+def random_params() -> Callable:
+    """Makes a tree of parameters none of which is zero, as some are at initialization."""
+    import jax
+    import numpy as np
+
+    def make(module, *inputs, scale=0.4):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
+        rng = np.random.default_rng(0)
+        return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(np.float32), shapes)
+
+    return make
+
+
+@pytest.fixture
+def exact_matmuls() -> Iterator[None]:
+    """Accelerators multiply float32 coarsely by default."""
+    import jax
+
+    with jax.default_matmul_precision('highest'):
+        yield

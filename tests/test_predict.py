@@ -22,6 +22,7 @@ from vivit_jax.train.state import TrainState
 ROOT = Path(__file__).parents[1]
 SPEC = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16)
 LABELS = ('clap', 'jump', 'run')
+TWO_LABELS = {'verb': ('cut', 'fry', 'wash'), 'noun': ('egg', 'onion')}
 MODEL = {
     'name': 'vivit_fe',
     'num_classes': 3,
@@ -34,8 +35,8 @@ MODEL = {
 }
 
 
-def random_params(spec):
-    keywords = dict(MODEL)
+def random_params(spec, **changes):
+    keywords = {**MODEL, **changes}
     model = create_model(keywords.pop('name'), **keywords)
     shapes = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, spec.num_frames, 16, 16, 3))
@@ -46,10 +47,11 @@ def random_params(spec):
     return model, jax.tree.unflatten(tree, drawn)
 
 
-def save_run(folder, spec=SPEC):
-    params = random_params(spec)[1]
+def save_run(folder, spec=SPEC, label_names=LABELS, **changes):
+    params = random_params(spec, **changes)[1]
+    card = ModelCard({**MODEL, **changes}, spec, label_names)
     checkpoints = Checkpoints(folder / 'checkpoints', 1, 0)
-    checkpoints.save(TrainState(jnp.int32(3), params, {}), ModelCard(MODEL, spec, LABELS), {})
+    checkpoints.save(TrainState(jnp.int32(3), params, {}), card, {})
     checkpoints.close()
     return folder
 
@@ -57,6 +59,12 @@ def save_run(folder, spec=SPEC):
 @pytest.fixture(scope='module')
 def run_folder(tmp_path_factory):
     return save_run(tmp_path_factory.mktemp('run'))
+
+
+@pytest.fixture(scope='module')
+def two_head_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('two_heads')
+    return save_run(folder, label_names=TWO_LABELS, num_classes={'verb': 3, 'noun': 2})
 
 
 def write_noise(path, num_frames, size=(24, 32)):
@@ -116,6 +124,65 @@ def test_segments_take_one_window_over_all(tmp_path):
     assert len(prediction.windows) == 1
 
 
+def brute_force_top(probabilities):
+    """Every action with its product, best first."""
+    products = {
+        f'{verb} + {noun}': probabilities['verb'][i] * probabilities['noun'][j]
+        for i, verb in enumerate(TWO_LABELS['verb'])
+        for j, noun in enumerate(TWO_LABELS['noun'])
+    }
+    return sorted(products.items(), key=lambda item: -item[1])
+
+
+def test_prediction_of_two_heads_ranks_heads_and_actions(tmp_path, two_head_folder):
+    prediction = Predictor(two_head_folder)(write_noise(tmp_path / 'video.mp4', 20))
+    windows = prediction.windows
+    assert len(windows) == 3
+    for head, names in TWO_LABELS.items():
+        mean = np.mean([window.probabilities[head] for window in windows], axis=0)
+        np.testing.assert_allclose(prediction.probabilities[head], mean, atol=1e-6)
+        assert mean.sum() == pytest.approx(1)
+        expected = sorted(zip(names, mean, strict=True), key=lambda item: -item[1])
+        found = prediction.top(9, head=head)
+        assert [label for label, _ in found] == [label for label, _ in expected]
+        np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], rtol=1e-5)
+    for window in (None, 1):
+        source = prediction if window is None else windows[window]
+        expected = brute_force_top(source.probabilities)
+        found = prediction.top(4, window)
+        assert [label for label, _ in found] == [label for label, _ in expected[:4]]
+        np.testing.assert_allclose([p for _, p in found], [p for _, p in expected[:4]], rtol=1e-5)
+        best = prediction.top(1, window, head='noun')[0][0]
+        assert best == TWO_LABELS['noun'][source.probabilities['noun'].argmax()]
+
+
+@pytest.mark.slow
+def test_command_shows_actions_and_heads(tmp_path, two_head_folder):
+    video = write_noise(tmp_path / 'video.mp4', 14)
+    prediction = Predictor(two_head_folder)(video)
+    done = predict(two_head_folder, '--json', '--top_k=2', video)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    actions = brute_force_top(prediction.probabilities)
+    assert [entry['label'] for entry in line['top']] == [label for label, _ in actions[:2]]
+    assert list(line['heads']) == ['verb', 'noun']
+    assert {len(entries) for entries in line['heads'].values()} == {2}
+    assert [window['heads'].keys() for window in line['windows']] == [{'verb', 'noun'}] * 2
+    first = brute_force_top(prediction.windows[0].probabilities)[0]
+    assert line['windows'][0]['top'][0]['label'] == first[0]
+    assert line['windows'][0]['top'][0]['score'] == pytest.approx(first[1], rel=1e-4)
+
+    title, action, verb, best_verb, noun, best_noun, *windows = predict(
+        two_head_folder, '--top_k=1', video
+    ).stdout.splitlines()
+    assert title.endswith('video.mp4')
+    assert action.endswith(actions[0][0])
+    assert (verb, noun) == ('  verb', '  noun')
+    assert best_verb.split()[-1] in TWO_LABELS['verb']
+    assert best_noun.split()[-1] in TWO_LABELS['noun']
+    assert len(windows) == 2
+
+
 @pytest.mark.slow
 def test_bad_videos_are_reported_and_the_others_go_on(tmp_path, run_folder):
     good = write_noise(tmp_path / 'good.mp4', 8)
@@ -135,6 +202,7 @@ def test_bad_videos_are_reported_and_the_others_go_on(tmp_path, run_folder):
     assert str(cut) in lines[2]['error']
     assert lines[0]['top'] == lines[3]['top'] and len(lines[0]['top']) == 2
     assert len(lines[0]['windows']) == 2
+    assert lines[0].keys() == {'video', 'top', 'windows'}  # nothing of heads where there is one
     saved = np.load(features)
     assert saved['videos'].tolist() == [str(good), str(last)]
     assert saved['features'].shape == (2, 8)

@@ -10,6 +10,7 @@ From Python:
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from vivit_jax.data.sampling import clip_span, sample_view_frames
 from vivit_jax.data.transforms import view_crops
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import softmax
+from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads
 
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run folder, or one of its checkpoints.')
 _TOP_K = flags.DEFINE_integer('top_k', 5, 'Labels per video.', lower_bound=1)
@@ -36,12 +38,12 @@ class Window:
 
     Attributes:
         start_sec, end_sec: time of the first frame, and of the frame after the last.
-        probabilities: float32 [classes].
+        probabilities: float32 [classes] of each head.
     """
 
     start_sec: float
     end_sec: float
-    probabilities: np.ndarray
+    probabilities: PerHead[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,22 +51,38 @@ class Prediction:
     """What a model says of a video.
 
     Attributes:
-        probabilities: float32 [classes], the mean over the windows.
+        probabilities: float32 [classes] of each head, the mean over the windows.
         features: float32 [d], likewise.
         windows: clips that cover the video, in order.
         label_names: the classes.
     """
 
-    probabilities: np.ndarray
+    probabilities: PerHead[np.ndarray]
     features: np.ndarray
     windows: tuple[Window, ...]
-    label_names: tuple[str, ...]
+    label_names: LabelNames
 
-    def top(self, k: int, window: int | None = None) -> list[tuple[str, float]]:
-        """The k likeliest classes with their probabilities, of the video or of one window."""
+    def top(
+        self, k: int, window: int | None = None, head: str | None = None
+    ) -> list[tuple[str, float]]:
+        """The k likeliest classes with their probabilities.
+
+        Args:
+            k: how many.
+            window: one of `windows`; by default of the whole video.
+            head: one of several heads; by default of the action: a class of each head, as in
+                'cut + onion', with the product of their probabilities.
+        """
         scores = self.probabilities if window is None else self.windows[window].probabilities
-        best = np.argsort(-scores, kind='stable')[:k]
-        return [(self.label_names[i], float(scores[i])) for i in best]
+        names = by_head(self.label_names)
+        heads = list(names) if head is None else [head]
+        product = functools.reduce(np.multiply.outer, [by_head(scores)[name] for name in heads])
+        best = np.argsort(-product, axis=None, kind='stable')[:k]
+        found = []
+        for classes in zip(*np.unravel_index(best, product.shape), strict=True):
+            labels = [names[name][index] for name, index in zip(heads, classes, strict=True)]
+            found.append((' + '.join(labels), float(product[classes])))
+        return found
 
 
 class Predictor:
@@ -108,12 +126,15 @@ class Predictor:
                 window = Window(
                     float(times[start]),
                     float(times[last] + frame_sec),
-                    softmax(np.asarray(output.logits)),
+                    map_heads(lambda logits: softmax(np.asarray(logits)), output.logits),
                 )
                 windows.append(window)
                 features.append(np.asarray(output.features))
+        probabilities = map_heads(
+            lambda *windows: np.mean(windows, axis=0), *(window.probabilities for window in windows)
+        )
         return Prediction(
-            np.mean([window.probabilities for window in windows], axis=0),
+            probabilities,
             np.mean(features, axis=0),
             tuple(windows),
             self.label_names,
@@ -163,6 +184,9 @@ def _save_features(path: Path, features: dict[str, np.ndarray]):
 def _as_text(video: str, prediction: Prediction, top_k: int) -> str:
     lines = [video]
     lines += [f'  {100 * score:5.1f} %  {label}' for label, score in prediction.top(top_k)]
+    for head in head_names(prediction.label_names):
+        best = prediction.top(top_k, head=head)
+        lines += [f'  {head}', *(f'    {100 * score:5.1f} %  {label}' for label, score in best)]
     if len(prediction.windows) > 1:
         for index, window in enumerate(prediction.windows):
             label, score = prediction.top(1, index)[0]
@@ -172,14 +196,21 @@ def _as_text(video: str, prediction: Prediction, top_k: int) -> str:
 
 
 def _as_json(video: str, prediction: Prediction, top_k: int) -> str:
-    def entries(window: int | None = None) -> list[dict]:
-        return [{'label': label, 'score': s} for label, s in prediction.top(top_k, window)]
+    heads = head_names(prediction.label_names)
+
+    def top(window: int | None = None, head: str | None = None) -> list[dict]:
+        found = prediction.top(top_k, window, head)
+        return [{'label': label, 'score': score} for label, score in found]
+
+    def entries(window: int | None = None) -> dict:
+        of_heads = {head: top(window, head) for head in heads}
+        return {'top': top(window), **({'heads': of_heads} if heads else {})}
 
     windows = [
-        {'start_sec': window.start_sec, 'end_sec': window.end_sec, 'top': entries(index)}
+        {'start_sec': window.start_sec, 'end_sec': window.end_sec, **entries(index)}
         for index, window in enumerate(prediction.windows)
     ]
-    return json.dumps({'video': video, 'top': entries(), 'windows': windows})
+    return json.dumps({'video': video, **entries(), 'windows': windows})
 
 
 if __name__ == '__main__':

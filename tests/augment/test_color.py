@@ -2,12 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from vivit_jax.augment.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
+    adjust_sharpness,
     luma,
     random_color_drop,
     random_color_jitter,
@@ -46,6 +48,14 @@ def _numpy_gray(clip):
     return np.repeat(clip @ LUMA, 3).reshape(clip.shape)
 
 
+def _numpy_smooth(clip):
+    """Each pixel five times with its eight neighbours once; the border stays."""
+    kernel = np.float64([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+    smooth = clip.copy()
+    smooth[:, 1:-1, 1:-1] = scipy.ndimage.convolve(clip, kernel[None, :, :, None])[:, 1:-1, 1:-1]
+    return smooth
+
+
 OPERATIONS = {
     'brightness': (adjust_brightness, lambda clip, x: clip + x),
     'contrast': (
@@ -53,6 +63,7 @@ OPERATIONS = {
         lambda clip, x: x * clip + (1 - x) * (clip @ LUMA).mean(),
     ),
     'saturation': (adjust_saturation, lambda clip, x: x * clip + (1 - x) * _numpy_gray(clip)),
+    'sharpness': (adjust_sharpness, lambda clip, x: x * clip + (1 - x) * _numpy_smooth(clip)),
     'hue': (adjust_hue, _numpy_hue),
 }
 
@@ -73,6 +84,11 @@ def test_luma_is_that_of_rec_601():
     clip = np.eye(3, dtype=np.float32)[None, None]
     np.testing.assert_allclose(luma(clip)[0, 0, :, 0], LUMA, rtol=1e-6)
     np.testing.assert_allclose(luma(np.ones((1, 1, 1, 3), np.float32)), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['contrast', 'saturation', 'sharpness'])
+def test_factor_of_one_is_exactly_identity(name):
+    np.testing.assert_array_equal(OPERATIONS[name][0](_clip(), 1), _clip())
 
 
 @pytest.mark.parametrize('turn', [0, 1, -1, 2])

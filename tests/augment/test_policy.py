@@ -27,6 +27,27 @@ def test_augment_with_flip_mirrors_the_width():
     np.testing.assert_allclose(output, _rgb()[:, :, :, ::-1] / 255, atol=1e-7)
 
 
+def test_augment_without_layers_ignores_magnitude_and_mixup():
+    output = _augment(
+        jax.random.key(0), _rgb(), Augmentation(randaugment_magnitude=20.0, mixup_alpha=0.3)
+    )
+    np.testing.assert_allclose(output, _rgb() / 255, atol=1e-7)
+
+
+def test_augment_randaugments_each_clip_by_itself():
+    rgb = np.repeat(_rgb(1, (1, 6, 6, 3)), 60, axis=0)
+    policy = Augmentation(randaugment_layers=1, randaugment_magnitude=15.0)
+    output = _augment(jax.random.key(0), rgb, policy)
+    assert len(np.unique(output.reshape(60, -1), axis=0)) > 8  # of twelve operations
+
+
+def test_augment_changes_color_after_randaugment():
+    rgb = _rgb(30, (1, 6, 6, 3))
+    policy = Augmentation(color_drop=1.0, randaugment_layers=2, randaugment_magnitude=15.0)
+    output = _augment(jax.random.key(0), rgb, policy)
+    np.testing.assert_allclose(np.ptp(output, axis=-1), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize('field', ['flip', 'color_jitter', 'color_drop'])
 def test_augment_draws_for_each_clip(field):
     rgb = _rgb(100, (2, 3, 4, 3))

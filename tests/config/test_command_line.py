@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from vivit_jax.data.synthetic import SyntheticVideos
+
+TINY_VIDEOS = SyntheticVideos(
+    num_train=24, num_val=8, num_test=8, num_frames=10, height=32, width=40
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,6 +43,34 @@ def test_value_of_another_type_names_the_flag(tmp_path):
     assert status in (1, 2)
     assert 'Traceback' not in message
     assert f"{override}: invalid literal for int() with base 10: 'abc'" in message.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ('columns', 'classes', 'message'),
+    [
+        (
+            ['verb', 'noun'],
+            "{'verb': 8, 'noun': 9}",
+            'model.num_classes=9, but there are 4 classes',
+        ),
+        (
+            ["('verb', 'noun')"],
+            "{'verb': 8}",
+            "model.num_classes={'verb': 8} is for the heads verb",
+        ),
+        (['motion'], '3', 'model.num_classes=3, but there are 8 classes'),
+        (['motion'], 'three', "model.num_classes='three' must be a whole number"),
+    ],
+)
+def test_heads_can_be_given(columns, classes, message, synthetic_folder, tmp_path):
+    args = [f'--config.data.label_columns={column}' for column in columns]
+    cache = f'--config.data.cache_dir={synthetic_folder.parent}'
+    args += [cache, f'--config.model.num_classes={classes}']
+    for key, value in vars(TINY_VIDEOS).items():
+        args.append(f'--config.data.synthetic.{key}={value}')
+    status, found = _run('--config=configs/demo.py', *args, folder=tmp_path)
+    assert status == 2
+    assert found.splitlines()[-1].startswith(f'Error: {message}')
 
 
 def test_missing_config_file_is_one_line_that_names_it(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from vivit_jax.config import load
 from vivit_jax.config.presets import runlocal
 from vivit_jax.config.schema import default_config
+from vivit_jax.data.sources import load_videos
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
@@ -64,14 +65,19 @@ def test_config_describes_a_run(config):
     assert 0 < load.steps(config.eval, 'every', 1000) <= num_steps
     schedule = create_schedule(config.train.learning_rate, warmup_steps, num_steps)
     optimizer = create_optimizer(config.train, schedule)
-    model = create_model(**load.model_keywords(config))
+    keywords = load.model_keywords(config)
+    heads = config.data.label_columns
+    if len(heads) > 1 and 'num_classes' not in keywords:  # it follows the data
+        keywords['num_classes'] = dict.fromkeys(heads, 3)
+    model = create_model(**keywords)
 
     # A whole update at the config's own sizes, without computing anything.
     state = jax.eval_shape(lambda: init_state(jax.random.key(0), model, optimizer, spec))
     clip_shape = (spec.num_frames, spec.crop_size, spec.crop_size, 3)
+    label = jax.ShapeDtypeStruct((config.train.batch_size,), jnp.int32)
     batch = {
         'rgb': jax.ShapeDtypeStruct((config.train.batch_size, *clip_shape), jnp.uint8),
-        'label': jax.ShapeDtypeStruct((config.train.batch_size,), jnp.int32),
+        'label': dict.fromkeys(heads, label) if len(heads) > 1 else label,
     }
     train_step = create_train_step(
         model,
@@ -126,3 +132,18 @@ def test_runlocal_keeps_the_kind_of_model(keywords, tubelet_size, temporal_num_l
         )
     # It follows the embedded data.
     assert config.model.num_classes is None
+
+
+def test_runlocal_keeps_the_heads(cache_dir):
+    config = default_config()
+    config.data.update(label_columns=('verb', 'noun'), label_map='epic_{head}.txt')
+    config.model.num_classes = {'verb': 97, 'noun': 300}
+    config = runlocal(config)
+    config.data.update(cache_dir=str(cache_dir))
+    config.data.synthetic.update(num_train=24, num_val=8, num_test=8, num_frames=10)
+    config.data.synthetic.update(height=32, width=40)
+    videos = load_videos(config.data, num_classes=config.model.num_classes)
+    assert {head: len(names) for head, names in videos.label_names.items()} == {
+        'verb': 8,
+        'noun': 4,
+    }

@@ -145,6 +145,35 @@ def test_model_keywords_are_the_keys_that_are_set():
     assert load.model_keywords(config) == expected
 
 
+@pytest.mark.parametrize('num_classes', [None, 5, {'verb': 97, 'noun': 300}])
+def test_classes_are_a_number_or_one_per_head(num_classes):
+    config = default_config()
+    config.model.update(num_classes={'verb': 1})
+    config.model.num_classes = num_classes
+    load.check_ranges(config)
+    expected = {} if num_classes is None else {'num_classes': num_classes}
+    assert load.model_keywords(config) == {'name': 'vivit_fe', **expected}
+    assert json.loads(json.dumps(load.flatten(config))) == load.flatten(config)
+
+
+def test_differences_name_the_head():
+    old, new = default_config(), default_config()
+    old.model.num_classes = {'verb': 97, 'noun': 300}
+    new.model.num_classes = {'verb': 97, 'noun': 301}
+    lines = load.differences(load.flatten(old), load.flatten(new))
+    assert lines == ([], ['model.num_classes.noun: 300 -> 301'])
+    new.model.num_classes = 97
+    assert 'model.num_classes: None -> 97' in load.differences(*map(load.flatten, (old, new)))[1]
+
+
+@pytest.mark.parametrize('num_classes', [0, 2.5, 'many', {'verb': 97, 'noun': 0}, {'verb': None}])
+def test_unusable_classes_are_an_error(num_classes):
+    config = default_config()
+    config.model.num_classes = num_classes
+    with pytest.raises(UserError, match=r'model\.num_classes=.* must be a whole number from 1'):
+        load.check_ranges(config)
+
+
 def test_flat_config_has_every_key_once_and_survives_json():
     config = default_config()
     config.augment.scale_jitter = (0.9, 1.3)

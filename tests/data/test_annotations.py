@@ -126,11 +126,12 @@ def test_paths_are_relative_to_csv_or_root(tmp_path):
     ('header', 'lines', 'parts'),
     [
         ('path,label', 'a.mp4,run\n', ["no column ['video_path']", "['path', 'label']"]),
+        ('video_path,verb', 'a.mp4,run\n', ["no column ['label']", 'data.label_columns']),
         ('a,b', 'a.mp4,run\n', ["no column ['video_path', 'label']"]),
         ('video_path,label', '', ['the split is empty']),
-        ('video_path,label', 'a.mp4,run\n,run\n', ['line 3: no video_path or no label']),
-        ('video_path,label', 'a.mp4,run\n\nb.mp4\n', ['line 4: no video_path or no label']),
-        ('video_path,label', 'a.mp4, \n', ['line 2: no video_path or no label']),
+        ('video_path,label', 'a.mp4,run\n,run\n', ['line 3: no video_path']),
+        ('video_path,label', 'a.mp4,run\n\nb.mp4\n', ['line 4: no label']),
+        ('video_path,label', 'a.mp4, \n', ['line 2: no label']),
         ('video_path,label,start_sec', 'a.mp4,run,1:30\n', ['line 2', "start_sec='1:30' is not"]),
         ('video_path,label,end_sec', 'a.mp4,run,2s\n', ['line 2', "end_sec='2s' is not"]),
     ],
@@ -149,13 +150,13 @@ def test_missing_csv_raises_its_path_and_format(tmp_path):
 
 
 def test_no_source_of_class_names_raises(tmp_path):
-    assert 'give a label map' in _error(_write(tmp_path, val=VAL))
+    assert 'set data.train_csv or data.label_map' in _error(_write(tmp_path, val=VAL))
 
 
 def test_unknown_label_raises_near_name(tmp_path):
     message = _error(_write(tmp_path, train=TRAIN, val='d.mp4,run\ne.mp4,jmp\nf.mp4,jmp\n'))
     assert 'val.csv, line 3' in message
-    assert "'jmp' is none of the 3 classes; did you mean 'jump'?" in message
+    assert "label 'jmp' is none of the 3 classes; did you mean 'jump'?" in message
     assert '2 of 3 lines' in message
 
 
@@ -217,7 +218,7 @@ def test_missing_videos_raise_above_fraction(tmp_path, caplog, fraction, is_erro
 
 def test_class_without_training_video_warns(tmp_path, caplog):
     load_annotations(_write(tmp_path, train=TRAIN), label_names=['jump', 'run', 'sit', 'walk'])
-    assert '1 classes have no training video: sit' in caplog.text
+    assert "column 'label': 1 classes have no training video: sit" in caplog.text
 
 
 def test_label_map_is_one_name_per_line(tmp_path):
@@ -238,3 +239,106 @@ def test_unusable_label_map_raises_path_and_reason(tmp_path, text, reason):
 def test_byte_order_mark_of_label_map_is_ignored(tmp_path):
     (tmp_path / 'map.txt').write_text('walk\nrun\n', encoding='utf-8-sig')
     assert read_label_map(tmp_path / 'map.txt') == ('walk', 'run')
+
+
+HEADS = {'verb': 'verb', 'noun': 'noun'}
+TWO = 'video_path,noun,verb'  # the order of the heads is not that of the file
+TWO_TRAIN = 'a.mp4,egg,cut\nb.mp4,onion,fry\nc.mp4,egg,wash\n'
+
+
+def _two_heads(folder, **tables):
+    return _write(folder, header=TWO, **tables)
+
+
+def test_every_head_has_its_labels(tmp_path):
+    files = _two_heads(tmp_path, train=TWO_TRAIN, val='d.mp4,onion,cut\n')
+    data = load_annotations(files, label_columns=HEADS)
+    assert list(data.label_names.items()) == [
+        ('verb', ('cut', 'fry', 'wash')),
+        ('noun', ('egg', 'onion')),
+    ]
+    assert [list(row.label.items()) for row in data.splits['train']] == [
+        [('verb', 0), ('noun', 0)],
+        [('verb', 1), ('noun', 1)],
+        [('verb', 2), ('noun', 0)],
+    ]
+    assert data.splits['val'][0].label == {'verb': 0, 'noun': 1}
+
+
+def test_single_head_takes_any_column(tmp_path):
+    files = _two_heads(tmp_path, train=TWO_TRAIN)
+    data = load_annotations(files, label_columns={'anything': 'noun'})
+    assert data.label_names == ('egg', 'onion')
+    assert [row.label for row in data.splits['train']] == [0, 1, 0]
+
+
+def test_heads_may_mix_names_and_indices(tmp_path):
+    files = _two_heads(tmp_path, train='a.mp4,egg,2\nb.mp4,egg,0\n')
+    data = load_annotations(files, label_columns=HEADS, num_classes={'verb': 4, 'noun': 1})
+    assert data.label_names == {'verb': ('0', '1', '2', '3'), 'noun': ('egg',)}
+    assert [row.label['verb'] for row in data.splits['train']] == [2, 0]
+    given = {'verb': ['x', 'y', 'z'], 'noun': ['pan', 'egg']}
+    data = load_annotations(files, label_columns=HEADS, label_names=given)
+    assert data.splits['train'][0].label == {'verb': 2, 'noun': 1}
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'options', 'parts'),
+    [
+        (TWO_TRAIN, 'd.mp4,onoin,cut\n', {}, ["val.csv, line 2: noun 'onoin'", "'onion'?"]),
+        (TWO_TRAIN, 'd.mp4,egg,\n', {}, ['val.csv, line 2: no verb']),
+        ('a.mp4,1,cut\nb.mp4,2,fry\n', '', {}, ["column 'noun': labels run from 1 to 2"]),
+        (
+            'a.mp4,0,cut\nb.mp4,9,fry\n',
+            '',
+            {'num_classes': {'verb': 2, 'noun': 5}},
+            ["column 'noun': label 9 is out of range"],
+        ),
+        (
+            TWO_TRAIN,
+            '',
+            {'num_classes': {'verb': 97, 'noun': 2}},
+            ['model.num_classes=97', "3 classes (cut, fry, wash, …) in column 'verb'"],
+        ),
+        (TWO_TRAIN, 'a.mp4,egg,cut\n', {}, ['1 videos are in both train and val']),
+        (
+            TWO_TRAIN,
+            '',
+            {'num_classes': 97},
+            ['model.num_classes=97 is for a single head', 'names verb, noun'],
+        ),
+        (
+            TWO_TRAIN,
+            '',
+            {'num_classes': {'verb': 3}},
+            ["model.num_classes={'verb': 3} is for the heads verb, but"],
+        ),
+        (TWO_TRAIN, '', {'label_names': ('a', 'b')}, ['is for a single head']),
+    ],
+)
+def test_mistake_of_one_head_names_its_column(tmp_path, train, val, options, parts):
+    tables = {'train': train, 'val': val} if val else {'train': train}
+    message = _error(_two_heads(tmp_path, **tables), label_columns=HEADS, **options)
+    for part in parts:
+        assert part in message
+
+
+def test_heads_of_a_model_with_a_single_column_are_an_error(tmp_path):
+    files = _write(tmp_path, train=TRAIN)
+    message = _error(files, label_names={'verb': ('run',), 'noun': ('egg',)})
+    assert 'is for the heads verb, noun, but data.label_columns names label' in message
+
+
+def test_classes_without_videos_are_counted_per_head(tmp_path, caplog):
+    given = {'verb': ['cut', 'fry', 'wash'], 'noun': ['egg', 'onion', 'pan', 'pot']}
+    files = _two_heads(tmp_path, train=TWO_TRAIN)
+    load_annotations(files, label_columns=HEADS, label_names=given)
+    assert "column 'noun': 2 classes have no training video: pan, pot" in caplog.text
+    assert "column 'verb'" not in caplog.text
+
+
+def test_missing_videos_are_counted_per_head(tmp_path):
+    files = _two_heads(tmp_path, videos='b', train=TWO_TRAIN)
+    message = _error(files, label_columns=HEADS)
+    assert '2 of 3 videos of the train split do not exist' in message
+    assert 'by verb: cut 1, wash 1; by noun: egg 2' in message

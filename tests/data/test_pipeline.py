@@ -22,6 +22,14 @@ def source(synthetic_folder):
     return VideoFiles(annotations.splits['train'])
 
 
+@pytest.fixture(scope='module')
+def two_head_source(source):
+    """The same videos, each with two labels that tell it from the others."""
+    return VideoFiles(
+        [Row(row.video_path, {'verb': i % 5, 'noun': i // 5}) for i, row in enumerate(source.rows)]
+    )
+
+
 @pytest.fixture
 def damaged_source(source, tmp_path):
     """12 videos, of which four cannot be read."""
@@ -79,6 +87,24 @@ def test_train_batch_holds_clips_of_its_videos(source):
         assert batch['label'].tolist() == [source.label(i) for i in batch['video_id']]
         assert batch['bad_id'].tolist() == [-1] * 4
         assert [error_text(error) for error in batch['error']] == [''] * 4
+
+
+@pytest.mark.parametrize('workers', [Workers(), Workers(1)], ids=['threads', 'process'])
+def test_labels_of_several_heads_stay_with_their_videos(source, two_head_source, workers):
+    views = {'views': (1, 1), 'batch_size': 5}
+    for batches, plain in (
+        (_train(two_head_source, 2, workers=workers), _train(source, 2)),
+        (_views(two_head_source, workers=workers, **views), _views(source, **views)),
+    ):
+        for batch, expected in zip(batches, plain, strict=True):
+            labels, video_id = batch['label'], batch['video_id'].clip(0)  # -1 is padding
+            assert {x.dtype for x in labels.values()} == {np.dtype('int32')}
+            np.testing.assert_array_equal(labels['verb'], video_id % 5)
+            np.testing.assert_array_equal(labels['noun'], video_id // 5)
+            assert all(type(x) is np.ndarray for x in labels.values())
+            # Nothing else depends on the labels.
+            others = [{k: v for k, v in b.items() if k != 'label'} for b in (batch, expected)]
+            _check_equal([others[0]], [others[1]])
 
 
 def test_train_clip_is_part_of_its_video(source):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,3 +62,35 @@ def test_broken_video_is_wrong_and_named(source):
 
 def test_evaluation_can_be_stopped(source):
     assert evaluate(source, (1, 1), 2, stop=lambda: True) is None
+
+
+def two_heads(variables, rgb):
+    logits = mean_colors(variables, rgb).logits
+    return ModelOutput(logits={'verb': logits, 'noun': -logits[..., :2]}, features=logits)
+
+
+def test_every_head_has_its_logits_and_metrics(source):
+    rows = [
+        dataclasses.replace(row, label={'verb': row.label, 'noun': i % 2})
+        for i, row in enumerate(source.rows)
+    ]
+    evaluator = Evaluator(two_heads, create_mesh(), SPEC, 4, Workers())
+    results = evaluator({'scale': jnp.float32(0.1)}, VideoFiles(rows), (2, 3))
+    alone = evaluate(source, (2, 3), 4)
+    np.testing.assert_array_equal(results.logits['verb'], alone.logits)
+    np.testing.assert_array_equal(results.logits['noun'], -alone.logits[..., :2])
+    assert list(results.labels) == ['verb', 'noun']
+    np.testing.assert_array_equal(results.labels['noun'], [0, 1, 0, 1, 0, 1])
+    assert list(results.failures) == [3]
+
+    # Each head is merged over its views before the product is taken.
+    probabilities = {
+        head: (np.exp(x) / np.exp(x).sum(-1, keepdims=True)).mean(1)
+        for head, x in results.logits.items()
+    }
+    product = np.einsum('vi,vj->vij', probabilities['verb'], probabilities['noun']).reshape(6, 6)
+    right = product.argmax(1) == 2 * results.labels['verb'] + results.labels['noun']
+    metrics = results.metrics('probabilities')
+    assert metrics['acc1'] == pytest.approx(np.mean(right & (np.arange(6) != 3)))
+    for name, value in alone.metrics('probabilities').items():
+        assert metrics[f'verb/{name}'] == pytest.approx(value)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,78 @@ def test_large_scores_do_not_overflow():
     metrics = classification_metrics(np.float32([[1e4, 0], [1e4, 0]]), np.array([0, 1]))
     assert metrics['acc1'] == 0.5
     assert np.isfinite(metrics['loss']) and metrics['loss'] > 10
+
+
+def _two_heads(num_videos=50, seed=3):
+    rng = np.random.default_rng(seed)
+    scores = {
+        'verb': rng.normal(0, 1, (num_videos, 4)).astype(np.float32),
+        'noun': rng.normal(0, 1, (num_videos, 6)).astype(np.float32),
+    }
+    # Labels that the scores know something of.
+    labels = {
+        head: (x + rng.normal(0, 1, x.shape)).argmax(1).astype(np.int32)
+        for head, x in scores.items()
+    }
+    return scores, labels
+
+
+def test_action_accuracy_equals_ranking_of_all_products():
+    scores, labels = _two_heads()
+    failed = np.arange(50) % 9 == 2
+    ranks = []
+    for video in range(50):
+        p = {h: np.exp(np.float64(x[video])) / np.exp(x[video]).sum() for h, x in scores.items()}
+        pairs = sorted(
+            itertools.product(range(4), range(6)),
+            key=lambda pair: -p['verb'][pair[0]] * p['noun'][pair[1]],
+        )
+        ranks.append(pairs.index((labels['verb'][video], labels['noun'][video])))
+    ranks = np.where(failed, 99, ranks)
+    metrics = classification_metrics(scores, labels, failed)
+    assert 0 < np.mean(ranks == 0) < np.mean(ranks < 5) < 1
+    assert metrics['acc1'] == pytest.approx(np.mean(ranks == 0))
+    assert metrics['acc5'] == pytest.approx(np.mean(ranks < 5))
+
+
+def test_metrics_of_heads_are_those_of_each_alone():
+    scores, labels = _two_heads()
+    metrics = classification_metrics(scores, labels)
+    of_heads = {head: classification_metrics(scores[head], labels[head]) for head in scores}
+    for head, expected in of_heads.items():
+        assert {name: metrics[f'{head}/{name}'] for name in expected} == expected
+    assert metrics.keys() == {'loss', 'acc1', 'acc5'} | {
+        f'{head}/{name}' for head in of_heads for name in of_heads[head]
+    }
+    assert metrics['loss'] == pytest.approx(np.mean([x['loss'] for x in of_heads.values()]))
+
+
+def test_action_of_a_worked_example():
+    # Products: (0, 0) .48, (0, 1) .12, (1, 0) .32, (1, 1) .08
+    scores = {'verb': np.log([[0.6, 0.4]]), 'noun': np.log([[0.8, 0.2]])}
+    found = {
+        (verb, noun): classification_metrics(
+            scores, {'verb': np.array([verb]), 'noun': np.array([noun])}
+        )
+        for verb, noun in itertools.product(range(2), range(2))
+    }
+    assert {labels: metrics['acc1'] for labels, metrics in found.items()} == {
+        (0, 0): 1,
+        (0, 1): 0,
+        (1, 0): 0,
+        (1, 1): 0,
+    }
+    assert found[1, 0]['verb/acc1'] == 0 and found[1, 0]['noun/acc1'] == 1
+
+
+def test_right_action_needs_every_head_right():
+    scores, labels = _two_heads()
+    right = [scores[head].argmax(1) == labels[head] for head in scores]
+    metrics = classification_metrics(scores, labels)
+    assert metrics['acc1'] == pytest.approx(np.mean(right[0] & right[1]))
+
+
+def test_constant_scores_of_heads_count_as_wrong():
+    scores = {'verb': np.zeros((3, 4), np.float32), 'noun': np.zeros((3, 6), np.float32)}
+    metrics = classification_metrics(scores, dict.fromkeys(scores, np.arange(3)))
+    assert (metrics['acc1'], metrics['acc5']) == (0, 0)

@@ -145,5 +145,29 @@ def test_full_disk_leaves_the_previous_checkpoint_usable(tmp_path):
     assert load_checkpoint(folder)[3] == ('a', 'b', 'c')
 
 
-def test_card_survives_json():
-    assert ModelCard.from_json(json.loads(json.dumps(CARD.to_json()))).preprocessing == SPEC
+@pytest.mark.parametrize(
+    ('num_classes', 'label_names'),
+    [(3, ('a', 'b', 'c')), ({'verb': 2, 'noun': 1}, {'verb': ('a', 'b'), 'noun': ('c',)})],
+    ids=['one head', 'two heads'],
+)
+def test_card_survives_json(num_classes, label_names):
+    model = {'name': 'vivit_fe', 'num_classes': num_classes}
+    card = ModelCard(model, SPEC, label_names)
+    assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+
+
+def test_loaded_model_has_its_heads_in_order(tmp_path):
+    keywords = {**KEYWORDS, 'num_classes': {'verb': 2, 'noun': 3}}
+    label_names = {'verb': ('cut', 'fry'), 'noun': ('egg', 'onion', 'pan')}
+    card = ModelCard({'name': 'vivit_fe', **keywords}, SPEC, label_names)
+    state = state_at(10, value=0.5, num_classes=keywords['num_classes'])
+    checkpoints = Checkpoints(tmp_path, 1, 0)
+    checkpoints.save(state, card, {})
+    checkpoints.close()
+    model, variables, _, loaded = load_checkpoint(tmp_path)
+    assert list(loaded.items()) == list(label_names.items())
+    clip = jax.random.uniform(jax.random.key(1), (2, 4, 16, 16, 3))
+    expected = create_model('vivit_fe', **keywords).apply({'params': state.params}, clip).logits
+    logits = model.apply(variables, clip).logits
+    assert {head: x.shape for head, x in logits.items()} == {'verb': (2, 2), 'noun': (2, 3)}
+    jax.tree.map(np.testing.assert_array_equal, dict(logits), dict(expected))

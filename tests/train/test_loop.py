@@ -108,6 +108,67 @@ def test_run_leaves_everything_that_the_readme_promises(tmp_path, command):
 
 
 @pytest.mark.slow
+def test_two_heads_from_a_csv_to_predictions(tmp_path, synthetic_folder):
+    heads = {'motion': 8, 'sprite': 4}
+    csv = tmp_path / 'csv'
+    csv.mkdir()
+    for split in ('train', 'val'):
+        lines = (synthetic_folder / f'{split}.csv').read_text().splitlines()
+        assert lines[0] == 'video_path,label,sprite'
+        lines[0] = 'video_path,motion,sprite'
+        (csv / f'{split}.csv').write_text('\n'.join(lines))
+    workdir = tmp_path / 'run'
+    flags = [f'--config.data.{split}_csv={csv}/{split}.csv' for split in ('train', 'val')]
+    flags += [f'--config.data.root={synthetic_folder}', '--config.data.source=csv']
+    flags += [f'--config.data.label_columns={head}' for head in heads]
+    flags += ['--config.train.num_steps=8', '--config.train.warmup_steps=2']
+    flags += ['--config.eval.every_steps=4', '--config.train.checkpoint_every_steps=4']
+    done = run([sys.executable, '-m', 'vivit_jax.main', TINY[0], f'--workdir={workdir}', *flags])
+    assert done.returncode == 0, done.stderr
+    assert "{'motion': 8, 'sprite': 4} classes" in done.stderr
+    assert 'action top-1' in done.stderr and '  sprite top-1' in done.stderr
+
+    for head, size in heads.items():
+        assert len((workdir / f'label_map_{head}.txt').read_text().splitlines()) == size
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    names = {f'{head}/{name}' for head in heads for name in ('loss', 'acc1')} | {'loss', 'acc1'}
+    for line in lines:
+        assert line.keys() >= {f'train/{name}' for name in names}
+        losses = [line[f'train/{head}/loss'] for head in heads]
+        assert line['train/loss'] == pytest.approx(np.mean(losses))
+    validated = [line for line in lines if 'val/acc1' in line]
+    assert [line['step'] for line in validated] == [4, 8]
+    for line in validated:
+        assert line.keys() >= {f'val/{head}/mean_class_acc' for head in heads}
+        assert line['val/acc1'] <= min(line[f'val/{head}/acc1'] for head in heads)
+
+    # The saved logits alone give the printed accuracies.
+    result = json.loads((workdir / 'evaluation' / 'val_2x3_step8.json').read_text())
+    saved = np.load(workdir / 'evaluation' / 'val_2x3_step8.npz')
+    merged = {head: saved[f'{head}/logits'].mean(1) for head in heads}
+    right = {head: merged[head].argmax(1) == saved[f'{head}/labels'] for head in heads}
+    for head in heads:
+        assert saved[f'{head}/logits'].shape == (8, 6, heads[head])
+        assert result[f'val/{head}/acc1@2x3'] == pytest.approx(right[head].mean())
+    assert result['val/acc1@2x3'] == pytest.approx((right['motion'] & right['sprite']).mean())
+
+    video = synthetic_folder / 'val' / '00000.mp4'
+    predict = [sys.executable, '-m', 'vivit_jax.predict', f'--checkpoint={workdir}', '--json']
+    predicted = run([*predict, '--top_k=3', str(video)])
+    assert predicted.returncode == 0, predicted.stderr
+    line = json.loads(predicted.stdout)
+    best = {head: entries[0] for head, entries in line['heads'].items()}
+    assert line['top'][0]['label'] == f'{best["motion"]["label"]} + {best["sprite"]["label"]}'
+    product = best['motion']['score'] * best['sprite']['score']
+    assert line['top'][0]['score'] == pytest.approx(product, rel=1e-5)
+
+    # Another number of heads is another model.
+    evaluate = [sys.executable, '-m', 'vivit_jax.main', TINY[0], f'--workdir={workdir}']
+    other = run([*evaluate, '--mode=evaluate', *flags, '--config.data.label_columns=third'])
+    assert other.returncode == 2 and 'third' in other.stderr
+
+
+@pytest.mark.slow
 def test_killed_run_goes_on_bit_for_bit(tmp_path, command):
     whole = run(command('whole', '--config.eval.test_at_end=False'))
     assert whole.returncode == 0, whole.stderr

@@ -44,6 +44,17 @@ def test_other_classes_are_refused(tmp_path):
         start_run(tmp_path, default_config(), ('run', 'jump'))
 
 
+def test_every_head_has_a_label_map(tmp_path):
+    heads = {'verb': ('cut', 'fry'), 'noun': ('egg',)}
+    start_run(tmp_path, default_config(), heads)
+    assert (tmp_path / 'label_map_verb.txt').read_text() == 'cut\nfry\n'
+    assert (tmp_path / 'label_map_noun.txt').read_text() == 'egg\n'
+    assert not (tmp_path / 'label_map.txt').exists()
+    start_run(tmp_path, default_config(), heads)
+    with pytest.raises(UserError, match=r'are not those of .*label_map_noun\.txt'):
+        start_run(tmp_path, default_config(), {**heads, 'noun': ('onion',)})
+
+
 def test_bad_videos_are_listed_once_in_any_number_of_restarts(tmp_path):
     for _ in range(2):
         bad = BadVideos(tmp_path, num_videos=10, max_fraction=0.5)

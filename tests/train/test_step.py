@@ -29,12 +29,23 @@ class _Classifier(nn.Module):
     """Compiles in no time, and sees every pixel in its place."""
 
     dropout_rate: float = 0.0
+    num_classes: int = 4
 
     @nn.compact
     def __call__(self, clip, train=False):
         pixels = nn.Dropout(self.dropout_rate, deterministic=not train)(clip)
         features = nn.tanh(nn.Dense(8)(pixels.reshape(len(clip), -1)))
         return ModelOutput(nn.Dense(4)(features), features)
+
+
+class _TwoHeads(nn.Module):
+    num_classes: dict
+
+    @nn.compact
+    def __call__(self, clip, train=False):
+        features = nn.tanh(nn.Dense(8)(clip.reshape(len(clip), -1)))
+        logits = {head: nn.Dense(n, name=head)(features) for head, n in self.num_classes.items()}
+        return ModelOutput(logits, features)
 
 
 def _schedule(step):
@@ -107,6 +118,60 @@ def test_step_equals_separate_computation(smoothing):
         grads,
     )
     assert (new_state.step.dtype, int(new_state.step)) == (jnp.int32, 4)
+
+
+def test_step_of_two_heads_takes_the_mean_of_their_losses():
+    sizes = {'verb': 2, 'noun': 3}
+    model = _TwoHeads(sizes)
+    train_step, state = _step_and_state(optax.sgd(1.0), label_smoothing=0.3, model=model)
+    labels = {'verb': jnp.array([1, 1, 0, 1, 0, 1]), 'noun': jnp.array([0, 0, 2, 2, 2, 1])}
+    rgb = _batch()['rgb']
+    new_state, metrics = train_step(state, {'rgb': rgb, 'label': labels})
+
+    def loss_fn(params):
+        logits = model.apply({'params': params}, _normalized(rgb)).logits
+        losses = {}
+        for head, n in sizes.items():
+            targets = 0.7 * jax.nn.one_hot(labels[head], n) + 0.3 / n
+            losses[head] = -(targets * jax.nn.log_softmax(logits[head])).sum(-1).mean()
+        return (losses['verb'] + losses['noun']) / 2, (losses, logits)
+
+    (loss, (losses, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    right = {head: np.asarray(logits[head].argmax(-1) == labels[head]) for head in sizes}
+    both = right['verb'] & right['noun']
+    # The three accuracies differ, so none can stand for another.
+    assert len({right['verb'].sum(), right['noun'].sum(), both.sum()}) == 3
+    expected = {
+        'loss': loss,
+        'acc1': both.mean(),
+        'verb/loss': losses['verb'],
+        'noun/loss': losses['noun'],
+        'verb/acc1': right['verb'].mean(),
+        'noun/acc1': right['noun'].mean(),
+        'lr': 0.1,
+        'grad_norm': metrics['grad_norm'],
+    }
+    assert metrics.keys() == expected.keys()
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose(new, old - g, rtol=1e-3, atol=1e-5),
+        new_state.params,
+        state.params,
+        grads,
+    )
+
+
+def test_forward_keeps_the_leading_axes_of_every_head():
+    model = _TwoHeads({'verb': 2, 'noun': 3})
+    rgb = _batch(6)['rgb']
+    variables = {'params': _params(model)}
+    output = create_forward(model, SPEC)(variables, rgb.reshape(2, 3, *rgb.shape[1:]))
+    expected = model.apply(variables, _normalized(rgb)).logits
+    for head, size in (('verb', 2), ('noun', 3)):
+        assert output.logits[head].shape == (2, 3, size)
+        found = output.logits[head].reshape(6, size)
+        np.testing.assert_allclose(found, expected[head], rtol=1e-4, atol=1e-5)
 
 
 def test_grad_norm_is_that_before_clipping():

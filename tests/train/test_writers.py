@@ -3,7 +3,7 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vivit_jax.train.writers import MetricWriter
+from vivit_jax.train.writers import MetricWriter, Progress
 
 
 def read(folder):
@@ -50,3 +50,25 @@ def test_other_hosts_write_nothing(tmp_path):
     writer.write(1, {'train/loss': 2.0})
     writer.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('heads', 'expected'),
+    [
+        ((), 'loss 1.500, acc 25 %'),
+        (('verb', 'noun'), 'loss 1.500, action 25 %, verb 75 %, noun 50 %'),
+    ],
+    ids=['one head', 'two heads'],
+)
+def test_progress_shows_the_accuracy_of_every_head(caplog, heads, expected):
+    metrics = {
+        'train/loss': 1.5,
+        'train/acc1': 0.25,
+        'train/verb/acc1': 0.75,
+        'train/noun/acc1': 0.5,
+    }
+    progress = Progress(0, 1, 4, heads)
+    with caplog.at_level('INFO'):
+        progress.update(1, metrics)
+    progress.close()
+    assert caplog.messages == [f'step 1/1: {expected}']

@@ -15,14 +15,20 @@ def adjust_brightness(clip: jax.Array, delta: jax.Array | float) -> jax.Array:
 
 def adjust_contrast(clip: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Scales the distance from the clip's mean luma."""
-    mean = luma(clip).mean()
-    return jnp.clip(mean + factor * (clip - mean), 0, 1)
+    return _blend(clip, luma(clip).mean(), factor)
 
 
 def adjust_saturation(clip: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Scales the distance from the pixel's own luma; 0 leaves grey."""
-    gray = luma(clip)
-    return jnp.clip(gray + factor * (clip - gray), 0, 1)
+    return _blend(clip, luma(clip), factor)
+
+
+def adjust_sharpness(clip: jax.Array, factor: jax.Array | float) -> jax.Array:
+    """Scales the distance from the smoothed frame, by PIL's kernel and not at the border."""
+    rows = clip[:, :-2] + clip[:, 1:-1] + clip[:, 2:]
+    square = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    smooth = (square + 4 * clip[:, 1:-1, 1:-1]) / 13
+    return _blend(clip, jnp.asarray(clip).at[:, 1:-1, 1:-1].set(smooth), factor)
 
 
 def adjust_hue(clip: jax.Array, turn: jax.Array | float) -> jax.Array:
@@ -36,9 +42,15 @@ def adjust_hue(clip: jax.Array, turn: jax.Array | float) -> jax.Array:
     return jnp.clip(jnp.matmul(clip, matrix.T, precision='highest'), 0, 1)
 
 
+def _blend(clip: jax.Array, degenerate: jax.Array, factor: jax.Array | float) -> jax.Array:
+    """Scales the distance from `degenerate`; this form is exact for a factor of 1."""
+    return jnp.clip(clip + (factor - 1) * (clip - degenerate), 0, 1)
+
+
 def luma(clip: jax.Array) -> jax.Array:
     """Brightness of every pixel, [t h w 1]."""
-    return (clip * jnp.asarray(_LUMA)).sum(-1, keepdims=True)
+    # As a product 3 ms per clip of 32x224x224 on two CPU cores; as a sum over channels 30.
+    return jnp.matmul(clip, jnp.asarray(_LUMA)[:, None], precision='highest')
 
 
 def random_color_jitter(

@@ -7,31 +7,48 @@ import jax.numpy as jnp
 
 from vivit_jax.augment.color import random_color_drop, random_color_jitter
 from vivit_jax.augment.geometry import random_flip
+from vivit_jax.augment.randaugment import random_augment
 from vivit_jax.data.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Probabilities, per clip, of what happens on the device.
+    """What happens to a clip on the device; by default nothing.
 
     Attributes:
-        flip: mirroring; 0 wherever left and right are part of a label.
-        color_jitter: see `random_color_jitter`.
-        color_drop: greyscale.
+        flip: probability of mirroring; 0 wherever left and right are part of a label.
+        color_jitter: probability of `random_color_jitter`.
+        color_drop: probability of greyscale.
+        randaugment_layers: see `random_augment`. The original ViViT has either this or changes
+            of colour.
+        randaugment_magnitude: see `random_augment`.
+        mixup_alpha: see `mixup`, which follows `augment` and takes the targets too.
     """
 
     flip: float = 0.0
     color_jitter: float = 0.0
     color_drop: float = 0.0
+    randaugment_layers: int = 0
+    randaugment_magnitude: float = 10.0
+    mixup_alpha: float = 0.0
 
 
 def augment(key: jax.Array, rgb: jax.Array, policy: Augmentation) -> jax.Array:
-    """Augments uint8 clips [b t h w 3]; returns float32 in [0, 1]."""
+    """Augments uint8 clips [b t h w 3], one by one; returns float32 in [0, 1].
+
+    The order is that of the original: mirroring, RandAugment, changes of colour.
+    """
 
     def one(key: jax.Array, clip: jax.Array) -> jax.Array:
-        flip_key, jitter_key, drop_key = jax.random.split(key, 3)
+        flip_key, jitter_key, drop_key, randaugment_key = jax.random.split(key, 4)
         if policy.flip:
             clip = random_flip(flip_key, clip, policy.flip)
+        clip = random_augment(
+            randaugment_key,
+            clip,
+            num_layers=policy.randaugment_layers,
+            magnitude=policy.randaugment_magnitude,
+        )
         if policy.color_jitter:
             clip = random_color_jitter(jitter_key, clip, probability=policy.color_jitter)
         if policy.color_drop:

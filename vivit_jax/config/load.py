@@ -1,5 +1,6 @@
 """What follows from a config: durations in steps, settings of the parts, and differences."""
 
+import dataclasses
 import difflib
 import json
 import math
@@ -17,6 +18,7 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.data.transforms import RandomCrop
 from vivit_jax.errors import UserError
+from vivit_jax.heads import by_head
 
 # A resumed run may change these: they do not alter what is computed.
 MAY_DIFFER = (
@@ -53,6 +55,9 @@ _RANGES = {
     'augment.flip': (0, 1),
     'augment.color_jitter': (0, 1),
     'augment.color_drop': (0, 1),
+    'augment.randaugment_layers': (0, math.inf),
+    'augment.randaugment_magnitude': (0, math.inf),
+    'augment.mixup_alpha': (0, math.inf),
 }
 
 
@@ -63,6 +68,12 @@ def check_ranges(config: ConfigDict):
         if not low <= flat[key] <= high:
             limit = f'at least {low}' if high == math.inf else f'from {low} to {high}'
             raise UserError(f'{key}={flat[key]} must be {limit}')
+    sizes = config.model.num_classes
+    if sizes is not None and not all(type(n) is int and n >= 1 for n in by_head(sizes).values()):
+        raise UserError(
+            f'model.num_classes={sizes!r} must be a whole number from 1, or one for each of '
+            "several heads, such as {'verb': 97, 'noun': 300}"
+        )
 
 
 def steps(section: ConfigDict, name: str, steps_per_epoch: int) -> int:
@@ -94,7 +105,7 @@ def synthetic_videos(config: ConfigDict) -> SyntheticVideos:
 
 def augmentation(config: ConfigDict) -> Augmentation:
     """What of the section `augment` happens on the device."""
-    names = ('flip', 'color_jitter', 'color_drop')
+    names = (field.name for field in dataclasses.fields(Augmentation))
     return Augmentation(**{name: config.augment[name] for name in names})
 
 

@@ -2,11 +2,38 @@
 
 from ml_collections import ConfigDict
 
+from vivit_jax.config.schema import default_config
+
 
 def check_argument(arg: str, *known: str):
     """Raises a ValueError unless what follows `:` in `--config=FILE:arg` is known, or nothing."""
     if arg and arg not in known:
         raise ValueError(f'unknown argument {arg!r} after the colon; known: {", ".join(known)}')
+
+
+def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
+    """What ViViT's published trainings share; a config adds what depends on its dataset.
+
+    Source: ViViT (arXiv 2103.15691), table 7 in the appendix, and the public configurations.
+    """
+    config = default_config(model)
+    config.model.update(size=size, dtype='bfloat16')
+    config.data.update(
+        train_csv=f'data/{dataset}/train.csv',
+        val_csv=f'data/{dataset}/validate.csv',
+        num_workers=16,
+    )
+    config.augment.update(scale_jitter=(0.9, 1.33), flip=0.5)
+    config.train.update(
+        batch_size=64,
+        warmup_epochs=2.5,
+        optimizer='sgd',
+        momentum=0.9,
+        clip_norm=1.0,
+        checkpoint_every_epochs=1.0,
+    )
+    config.eval.update(every_epochs=1.0, batch_size=64, views='4x3')
+    return config
 
 
 def runlocal(config: ConfigDict) -> ConfigDict:
@@ -23,7 +50,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     if 'temporal_num_layers' in config.model and config.model.temporal_num_layers != 0:
         config.model.temporal_num_layers = 1
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
-    config.data.update(source='synthetic', num_workers=1)
+    config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
     config.augment.flip = 0.0
     config.train.update(

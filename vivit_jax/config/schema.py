@@ -19,10 +19,11 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, data order, augmentation and dropout
 
-    # Keywords of the model's class, where they are explained; None: as in `size`, or its default;
-    # num_classes follows the data.
-    keywords = model_keywords(model)
-    config.model = ConfigDict({name: placeholder(type(keywords[name])) for name in keywords})
+    # Keywords of the model's class, where they are explained; None: as in `size`, or its default.
+    # num_classes follows the data, or is a number, of several heads {'verb': 97, 'noun': 300}.
+    types = {name: type(default) for name, default in model_keywords(model).items()}
+    types['num_classes'] = object
+    config.model = ConfigDict({name: placeholder(kind) for name, kind in types.items()})
     config.model.name = model  # one of vivit_jax.list_models()
     config.model.size = placeholder(str)  # such as 'B/16x2'
 
@@ -35,7 +36,11 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     data.val_csv = ''  # watched during training; the best checkpoint is chosen by it
     data.test_csv = ''  # evaluated at the end and by --mode=evaluate; '': val_csv is
     data.root = ''  # folder of the video paths; '': the folder of each CSV
-    data.label_map = ''  # class names, one a line; '': the sorted labels of train_csv
+    # Columns with labels; each of several, such as ('verb', 'noun'), gets a head of its name.
+    data.label_columns = ('label',)
+    # Class names, one a line; '': the sorted labels of train_csv. Several heads have a file each:
+    # 'classes_{head}.txt' stands for classes_verb.txt and classes_noun.txt.
+    data.label_map = ''
     data.max_bad_fraction = 0.01  # videos of a split that may be missing or broken
     data.num_workers = 2  # decoding processes per host; 0: threads of the trainer
     data.worker_threads = 1  # decoding threads of each worker
@@ -49,6 +54,9 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     augment.flip = 0.0  # probability; keep 0 where left and right are part of a label
     augment.color_jitter = 0.0  # probability
     augment.color_drop = 0.0  # probability of greyscale
+    augment.randaugment_layers = 0  # operations per clip; ViViT has 2, instead of color jitter
+    augment.randaugment_magnitude = 10.0
+    augment.mixup_alpha = 0.0  # of the Beta distribution of the weights; 0: no mixing
 
     config.train = train = ConfigDict()
     train.batch_size = 64  # clips per step, of all devices together

@@ -6,11 +6,14 @@ import dataclasses
 import difflib
 import io
 import logging
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from vivit_jax.errors import UserError
+from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 
 _log = logging.getLogger(__name__)
 
@@ -25,39 +28,51 @@ class Row:
 
     Attributes:
         video_path: file to decode.
-        label: index of the class.
+        label: index of the class, of each head.
         start_sec, end_sec: the part; None where the list gives none.
     """
 
     video_path: str
-    label: int
+    label: PerHead[int]
     start_sec: float | None = None
     end_sec: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """The splits of a dataset, by name, and the class names in the order of the labels."""
+    """The splits of a dataset, by name, and its classes."""
 
     splits: Mapping[str, Sequence[Row]]
-    label_names: tuple[str, ...]
+    label_names: LabelNames
+
+
+class _Line(NamedTuple):
+    """A video in a CSV file: where it stands, and its values by column."""
+
+    place: str
+    values: dict[str, str]
+
+
+_ONE_HEAD = {'label': 'label'}
 
 
 def load_annotations(
     csv_files: Mapping[str, str],
     *,
+    label_columns: Mapping[str, str] = _ONE_HEAD,
     root: str = '',
-    label_names: Sequence[str] | None = None,
-    num_classes: int | None = None,
+    label_names: PerHead[Sequence[str]] | None = None,
+    num_classes: PerHead[int] | None = None,
     max_bad_fraction: float = 0.0,
 ) -> Annotations:
     """Reads and checks the CSV files of a dataset.
 
-    A file has a header with `video_path` and `label`, optionally `start_sec` and `end_sec`. Labels
-    are names, or class indices from 0 where every one is a whole number.
+    A file has a header with `video_path` and the columns of the labels, optionally `start_sec` and
+    `end_sec`. Labels are names, or class indices from 0 where the whole column has whole numbers.
 
     Args:
         csv_files: split name to CSV file.
+        label_columns: for each head the column of its labels.
         root: folder of the video paths; by default each CSV's own.
         label_names: the classes in order; by default the sorted labels of the split `train`.
         num_classes: classes that the model has; by default as many as found.
@@ -66,33 +81,24 @@ def load_annotations(
     Raises:
         AnnotationError: see the checks below.
     """
-    tables = {split: _read_csv(Path(path), root) for split, path in csv_files.items()}
-    is_index = all(_is_index(row['label']) for rows in tables.values() for row in rows)
-    if label_names is None:
-        if 'train' not in tables:
-            raise AnnotationError('no class names: set data.train_csv or data.label_map')
-        found = {row['label'] for row in tables['train']}
-        if is_index:
-            highest = max(int(row['label']) for rows in tables.values() for row in rows)
-            _check_base(tables, num_classes or highest + 1)
-            label_names = [str(i) for i in range(num_classes or highest + 1)]
-        else:
-            label_names = sorted(found)
-    label_names = tuple(label_names)
-    if num_classes and num_classes != len(label_names):
-        raise AnnotationError(
-            f'model.num_classes={num_classes}, but there are {len(label_names)} classes '
-            f'({", ".join(label_names[:3])}, …); leave model.num_classes unset to follow the data'
+    given_names = _of_heads('The list of classes', label_names, label_columns)
+    given_sizes = _of_heads(f'model.num_classes={num_classes}', num_classes, label_columns)
+    columns = tuple(label_columns.values())
+    tables = {split: _read_csv(Path(path), root, columns) for split, path in csv_files.items()}
+    names, labels = {}, {}
+    for head, column in label_columns.items():
+        names[head], labels[head] = _read_labels(
+            tables, column, given_names[head], given_sizes[head]
         )
-    to_index = {name: i for i, name in enumerate(label_names)}
-    if is_index and not all(_is_index(name) for name in label_names):
-        to_index = {str(i): i for i in range(len(label_names))}
-    splits = {split: _rows_of(rows, csv_files[split], to_index) for split, rows in tables.items()}
-    _check_classes(splits.get('train', ()), label_names)
+    names = _only_or_all(names)
+    splits = {
+        split: _rows_of(lines, _only_or_all({head: labels[head][split] for head in labels}))
+        for split, lines in tables.items()
+    }
     _check_overlap(splits)
     for split, rows in splits.items():
-        _check_files(split, rows, label_names, max_bad_fraction)
-    return Annotations(splits, label_names)
+        _check_files(split, rows, names, max_bad_fraction)
+    return Annotations(splits, names)
 
 
 def read_label_map(path: str | os.PathLike) -> tuple[str, ...]:
@@ -109,11 +115,29 @@ def read_label_map(path: str | os.PathLike) -> tuple[str, ...]:
     return names
 
 
-def _read_csv(path: Path, root: str) -> list[dict[str, str]]:
+def _of_heads(what: str, value: PerHead | None, heads: Collection[str]) -> dict[str, object]:
+    if value is None:
+        return dict.fromkeys(heads)
+    if len(heads) == 1 and not isinstance(value, dict):
+        return dict.fromkeys(heads, value)
+    if len(heads) > 1 and isinstance(value, dict) and value.keys() == set(heads):
+        return value
+    found = f'the heads {", ".join(value)}' if isinstance(value, dict) else 'a single head'
+    raise AnnotationError(
+        f'{what} is for {found}, but data.label_columns names {", ".join(heads)}: they must agree'
+    )
+
+
+def _only_or_all(values: dict) -> PerHead:
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def _read_csv(path: Path, root: str, label_columns: Sequence[str]) -> list[_Line]:
+    needed = ('video_path', *label_columns)
     if not path.is_file():
         raise AnnotationError(
             f'no annotation file at {path.absolute()}. It should be a CSV with the header '
-            '"video_path,label" and a line per video, paths relative to its own folder or to '
+            f'"{",".join(needed)}" and a line per video, paths relative to its own folder or to '
             'data.root. To see a config run without its data, add ":runlocal" to --config.'
         )
     try:
@@ -122,78 +146,124 @@ def _read_csv(path: Path, root: str) -> list[dict[str, str]]:
         raise AnnotationError(f'{path}: is not in UTF-8 ({error})') from error
     reader = csv.DictReader(io.StringIO(text))
     reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-    missing = [name for name in ('video_path', 'label') if name not in columns]
+    missing = [name for name in needed if name not in columns]
     if missing:
-        raise AnnotationError(f'{path}: no column {missing}; the header has {columns}')
-    rows = []
+        raise AnnotationError(
+            f'{path}: no column {missing}; the header has {columns}. Those with labels are named '
+            'by data.label_columns'
+        )
+    lines = []
     for row in reader:
-        row = {key: (value or '').strip() for key, value in row.items() if key}
-        if not row['video_path'] or not row['label']:
-            raise AnnotationError(f'{path}, line {reader.line_num}: no video_path or no label')
-        row['video_path'] = os.path.join(root or path.parent, row['video_path'])
-        row['line'] = reader.line_num
-        rows.append(row)
-    if not rows:
+        place = f'{path}, line {reader.line_num}'
+        values = {key: (value or '').strip() for key, value in row.items() if key}
+        empty = [name for name in needed if not values[name]]
+        if empty:
+            raise AnnotationError(f'{place}: no {" and no ".join(empty)}')
+        values['video_path'] = os.path.join(root or path.parent, values['video_path'])
+        lines.append(_Line(place, values))
+    if not lines:
         raise AnnotationError(f'{path}: the split is empty: it has a header and no videos')
-    return rows
+    return lines
 
 
 def _is_index(label: str) -> bool:
     return label.isascii() and label.isdigit()
 
 
-def _check_base(tables: Mapping[str, list[dict]], num_classes: int):
-    lowest = min(int(row['label']) for rows in tables.values() for row in rows)
-    highest = max(int(row['label']) for rows in tables.values() for row in rows)
+def _read_labels(
+    tables: Mapping[str, list[_Line]],
+    column: str,
+    label_names: Sequence[str] | None,
+    num_classes: int | None,
+) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    """The classes of a column, and of every split the class indices."""
+    labels = {split: [line.values[column] for line in lines] for split, lines in tables.items()}
+    every = [label for split in labels.values() for label in split]
+    are_indices = all(map(_is_index, every))
+    if label_names is None:
+        if 'train' not in tables:
+            raise AnnotationError('no class names: set data.train_csv or data.label_map')
+        if are_indices:
+            size = num_classes or max(map(int, every)) + 1
+            _check_base(every, size, column)
+            label_names = [str(i) for i in range(size)]
+        else:
+            label_names = sorted(set(labels['train']))
+    label_names = tuple(label_names)
+    if num_classes is not None and num_classes != len(label_names):
+        raise AnnotationError(
+            f'model.num_classes={num_classes}, but there are {len(label_names)} classes '
+            f'({", ".join(label_names[:3])}, …) in column {column!r}; leave model.num_classes '
+            'unset to follow the data'
+        )
+    to_index = {name: i for i, name in enumerate(label_names)}
+    if are_indices and not all(map(_is_index, label_names)):
+        to_index = {str(i): i for i in range(len(label_names))}
+    for lines in tables.values():
+        _check_known(lines, column, to_index)
+    indices = {split: [to_index[label] for label in found] for split, found in labels.items()}
+    if 'train' in indices:
+        _check_classes(column, label_names, set(indices['train']))
+    return label_names, indices
+
+
+def _check_base(labels: Sequence[str], num_classes: int, column: str):
+    indices = list(map(int, labels))
+    lowest, highest = min(indices), max(indices)
     if lowest == 1 and highest in (num_classes, num_classes - 1):
         raise AnnotationError(
-            f'labels run from 1 to {highest} and look 1-based; classes count from 0: subtract 1 '
-            'from every label, or write class names'
+            f'column {column!r}: labels run from 1 to {highest} and look 1-based; classes count '
+            'from 0: subtract 1 from every label, or write class names'
         )
     if highest >= num_classes:
         raise AnnotationError(
-            f'label {highest} is out of range: with {num_classes} classes labels are '
-            f'0 … {num_classes - 1}'
+            f'column {column!r}: label {highest} is out of range: with {num_classes} classes '
+            f'labels are 0 … {num_classes - 1}'
         )
 
 
-def _rows_of(table: list[dict], path: str, to_index: Mapping[str, int]) -> list[Row]:
-    unknown = [row for row in table if row['label'] not in to_index]
-    if unknown:
-        first = unknown[0]
-        if all(_is_index(row['label']) for row in table):
-            _check_base({path: table}, len(to_index))
-        near = difflib.get_close_matches(first['label'], to_index, n=1)
-        raise AnnotationError(
-            f'{path}, line {first["line"]}: label {first["label"]!r} is none of the '
-            f'{len(to_index)} classes{f"; did you mean {near[0]!r}?" if near else ""} '
-            f'({len(unknown)} of {len(table)} lines have such labels)'
+def _check_known(lines: Sequence[_Line], column: str, to_index: Mapping[str, int]):
+    labels = [line.values[column] for line in lines]
+    unknown = [line for line in lines if line.values[column] not in to_index]
+    if not unknown:
+        return
+    if all(map(_is_index, labels)):
+        _check_base(labels, len(to_index), column)
+    place, label = unknown[0].place, unknown[0].values[column]
+    near = difflib.get_close_matches(label, to_index, n=1)
+    raise AnnotationError(
+        f'{place}: {column} {label!r} is none of the {len(to_index)} classes'
+        f'{f"; did you mean {near[0]!r}?" if near else ""} '
+        f'({len(unknown)} of {len(lines)} lines have such labels)'
+    )
+
+
+def _check_classes(column: str, label_names: Sequence[str], labels: Collection[int]):
+    absent = [name for i, name in enumerate(label_names) if i not in labels]
+    if absent:
+        _log.warning(
+            'column %r: %d classes have no training video: %s', column, len(absent), _some(absent)
         )
 
-    def second(row: dict, column: str) -> float | None:
-        try:
-            return float(row[column]) if row.get(column) else None
-        except ValueError:
-            raise AnnotationError(
-                f'{path}, line {row["line"]}: {column}={row[column]!r} is not a number of seconds'
-            ) from None
 
+def _rows_of(lines: Sequence[_Line], labels: PerHead[Sequence[int]]) -> list[Row]:
     rows = []
-    for row in table:
-        start, end = second(row, 'start_sec'), second(row, 'end_sec')
+    for index, (place, values) in enumerate(lines):
+        start, end = (_second(place, values, name) for name in ('start_sec', 'end_sec'))
         if end is not None and end <= (start or 0):
-            raise AnnotationError(
-                f'{path}, line {row["line"]}: end_sec={end} does not lie after start_sec={start}'
-            )
-        rows.append(Row(row['video_path'], to_index[row['label']], start, end))
+            raise AnnotationError(f'{place}: end_sec={end} does not lie after start_sec={start}')
+        label = map_heads(operator.itemgetter(index), labels)
+        rows.append(Row(values['video_path'], label, start, end))
     return rows
 
 
-def _check_classes(rows: Sequence[Row], label_names: Sequence[str]):
-    absent = set(range(len(label_names))) - {row.label for row in rows}
-    if rows and absent:
-        names = [label_names[i] for i in sorted(absent)]
-        _log.warning('%d classes have no training video: %s', len(names), _some(names))
+def _second(place: str, values: Mapping[str, str], column: str) -> float | None:
+    try:
+        return float(values[column]) if values.get(column) else None
+    except ValueError:
+        raise AnnotationError(
+            f'{place}: {column}={values[column]!r} is not a number of seconds'
+        ) from None
 
 
 def _check_overlap(splits: Mapping[str, Sequence[Row]]):
@@ -210,16 +280,18 @@ def _check_overlap(splits: Mapping[str, Sequence[Row]]):
             )
 
 
-def _check_files(
-    split: str, rows: Sequence[Row], label_names: Sequence[str], max_bad_fraction: float
-):
+def _check_files(split: str, rows: Sequence[Row], label_names: LabelNames, max_bad_fraction: float):
     missing = [row for row in rows if not os.path.exists(row.video_path)]
     if not missing:
         return
-    counts = collections.Counter(label_names[row.label] for row in missing)
+    by_class = []
+    for head, names in by_head(label_names).items():
+        counts = collections.Counter(names[by_head(row.label)[head]] for row in missing)
+        most = _some([f'{name} {count}' for name, count in counts.most_common()])
+        by_class.append(f'by {head or "class"}: {most}')
     message = (
         f'{len(missing)} of {len(rows)} videos of the {split} split do not exist, such as '
-        f'{missing[0].video_path}; by class: {_some([f"{k} {n}" for k, n in counts.most_common()])}'
+        f'{missing[0].video_path}; {"; ".join(by_class)}'
     )
     if len(missing) > max_bad_fraction * len(rows):
         raise AnnotationError(

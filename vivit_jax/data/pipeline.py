@@ -20,8 +20,9 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sampling import sample_train_frames, sample_view_frames
 from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.transforms import RandomCrop, view_crops
+from vivit_jax.heads import PerHead, map_heads
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 
 _ERROR_BYTES = 512
 _MAX_SUBSTITUTES = 8
@@ -72,9 +73,10 @@ def train_batches(
         host: see `Host`.
 
     Returns:
-        An iterator with a `close()`. Its batches hold `rgb` uint8 [b t h w 3], `label` int32 [b],
-        `video_id` int32 [b], and per clip the video that could not be used and was substituted:
-        `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 512], text in UTF-8.
+        An iterator with a `close()`. Its batches hold `rgb` uint8 [b t h w 3], `label` int32 [b]
+        (of each head), `video_id` int32 [b], and per clip the video that could not be used and was
+        substituted: `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 512], text in
+        UTF-8.
     """
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
     dataset = dataset.random_map(_LoadClip(source, crop))
@@ -94,8 +96,8 @@ def view_batches(
 
     Returns:
         An iterator with a `close()`. Its batches hold, per temporal view of a video, the spatial
-        views as `rgb` uint8 [b views t h w 3], `label`, `video_id` and `view` int32 [b], `mask`
-        bool [b], false where the row only fills the last batch, and `error` as in
+        views as `rgb` uint8 [b views t h w 3], `label` (of each head), `video_id` and `view` int32
+        [b], `mask` bool [b], false where the row only fills the last batch, and `error` as in
         `train_batches`; the pixels of a video with an error are zero.
     """
     num_items = len(source) * views[0]
@@ -131,7 +133,7 @@ class _LoadClip(grain.transforms.RandomMap):
             raise RuntimeError(f'{_MAX_SUBSTITUTES} unusable videos in a row; the first: {error}')
         return {
             'rgb': rgb,
-            'label': np.int32(self._source.label(index)),
+            'label': map_heads(np.int32, self._source.label(index)),
             'video_id': np.int32(index),
             'bad_id': np.int32(bad_id),
             'error': _error_bytes(error),
@@ -169,7 +171,7 @@ class _LoadViews(grain.transforms.Map):
                 error = str(problem)
         return {
             'rgb': rgb,
-            'label': np.int32(self._source.label(index) if mask else 0),
+            'label': map_heads(np.int32, self._source.label(index if mask else 0)),
             'video_id': np.int32(index if mask else -1),
             'view': np.int32(view),
             'mask': np.bool_(mask),
@@ -223,7 +225,7 @@ class _Batches:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         else:
             batch = next(self._batches)
-        return {key: np.asarray(value) for key, value in batch.items()}
+        return {key: map_heads(np.asarray, value) for key, value in batch.items()}
 
     def close(self):
         self._batches.close()

@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 
 from vivit_jax.data.annotations import Row, load_annotations, read_label_map
 from vivit_jax.data.decode import VideoReader
-from vivit_jax.data.synthetic import SyntheticVideos, create_synthetic_videos
+from vivit_jax.data.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
 from vivit_jax.errors import UserError
+from vivit_jax.heads import LabelNames, PerHead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,8 @@ class VideoFiles:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def label(self, index: int) -> int:
-        """Class index of a video."""
+    def label(self, index: int) -> PerHead[int]:
+        """Class index of a video, of each head."""
         return self.rows[index].label
 
     def name(self, index: int) -> str:
@@ -43,20 +44,23 @@ class VideoFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Videos:
-    """The splits of a dataset, by name, and its classes in the order of the labels."""
+    """The splits of a dataset, by name, and its classes."""
 
     splits: Mapping[str, VideoFiles]
-    label_names: tuple[str, ...]
+    label_names: LabelNames
 
 
 def load_videos(
     data: ConfigDict,
     *,
-    num_classes: int | None = None,
-    label_names: Sequence[str] | None = None,
+    num_classes: PerHead[int] | None = None,
+    label_names: LabelNames | None = None,
     splits: Sequence[str] = ('train', 'val', 'test'),
 ) -> Videos:
     """Lists and checks the videos of the section `data` of a config.
+
+    The heads are `data.label_columns`. The embedded videos have two columns, `label` (motion) and
+    `sprite` (shape); heads with other names take them in this order.
 
     Args:
         data: the section.
@@ -67,7 +71,11 @@ def load_videos(
     Raises:
         UserError: see `load_annotations`.
     """
+    heads = data.label_columns
+    _check_heads(heads)
+    label_columns = {head: head for head in heads}
     if data.source == 'synthetic':
+        label_columns = _embedded_columns(heads)
         folder = create_synthetic_videos(
             SyntheticVideos(**data.synthetic.to_dict()), data.cache_dir
         )
@@ -81,9 +89,10 @@ def load_videos(
     if not files:
         raise UserError(f'no videos: set {" or ".join(f"data.{split}_csv" for split in splits)}')
     if label_names is None and data.label_map:
-        label_names = read_label_map(data.label_map)
+        label_names = _read_label_maps(data.label_map, heads)
     annotations = load_annotations(
         files,
+        label_columns=label_columns,
         root=root,
         label_names=label_names,
         num_classes=num_classes,
@@ -91,3 +100,36 @@ def load_videos(
     )
     videos = {split: VideoFiles(rows) for split, rows in annotations.splits.items()}
     return Videos(videos, annotations.label_names)
+
+
+def _check_heads(heads: tuple[str, ...]):
+    # They become parts of names of metrics, files and parameters.
+    usable = all(isinstance(head, str) and head and '/' not in head for head in heads)
+    if not heads or not usable or len(set(heads)) < len(heads):
+        raise UserError(
+            f'data.label_columns={heads} must be different columns of the CSV files, without "/" '
+            "in their names, such as ('verb', 'noun')"
+        )
+
+
+def _embedded_columns(heads: tuple[str, ...]) -> dict[str, str]:
+    """The columns themselves, or in their order: so any config of one or two heads runs."""
+    if set(heads) <= set(LABEL_COLUMNS):
+        return {head: head for head in heads}
+    if len(heads) > len(LABEL_COLUMNS):
+        raise UserError(
+            f'data.label_columns={heads}: the embedded videos have labels for '
+            f'{len(LABEL_COLUMNS)} heads only: {", ".join(LABEL_COLUMNS)}'
+        )
+    return dict(zip(heads, LABEL_COLUMNS, strict=False))
+
+
+def _read_label_maps(path: str, heads: tuple[str, ...]) -> LabelNames:
+    if len(heads) == 1:
+        return read_label_map(path)
+    if '{head}' not in path:
+        raise UserError(
+            f'data.label_map={path} must contain {{head}}, which stands for {", ".join(heads)}: '
+            'there is a file for each'
+        )
+    return {head: read_label_map(path.replace('{head}', head)) for head in heads}

@@ -31,6 +31,8 @@ MOTIONS = (
 )
 SHAPES = ('square', 'bar', 'triangle', 'cross')
 
+LABEL_COLUMNS = ('label', 'sprite')  # motion and shape
+
 _VERSION = 1  # raise when the rendering changes: the cache folder carries it
 
 
@@ -100,7 +102,7 @@ def _create_split(folder: Path, split: str, size: int, what: SyntheticVideos, se
     (folder / split).mkdir()
     with (folder / f'{split}.csv').open('w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow(['video_path', 'label', 'sprite'])
+        writer.writerow(['video_path', *LABEL_COLUMNS])
         for index in range(size):
             rng = np.random.default_rng([*seed, index])
             motion = MOTIONS[index % len(MOTIONS)]

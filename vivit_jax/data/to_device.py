@@ -5,23 +5,28 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding
+
+from vivit_jax.data.pipeline import Batch
+from vivit_jax.heads import PerHead
 
 
 def to_global(
-    batch: dict[str, np.ndarray], sharding: NamedSharding, keys: Iterable[str]
-) -> dict[str, jax.Array]:
+    batch: Batch, sharding: NamedSharding, keys: Iterable[str]
+) -> dict[str, PerHead[jax.Array]]:
     """Makes global arrays of this host's rows; the transfer goes on in the background."""
-    return {key: jax.make_array_from_process_local_data(sharding, batch[key]) for key in keys}
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(sharding, rows),
+        {key: batch[key] for key in keys},
+    )
 
 
 def prefetch(
-    batches: Iterator[dict[str, np.ndarray]],
+    batches: Iterator[Batch],
     sharding: NamedSharding,
     keys: Iterable[str],
     size: int = 2,
-) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+) -> Iterator[tuple[Batch, dict[str, PerHead[jax.Array]]]]:
     """Keeps `size` batches on their way to the device; yields (host, device) batches."""
     keys = tuple(keys)
     ready = collections.deque()

@@ -14,6 +14,7 @@ from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.to_device import prefetch
 from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import merge_views
+from vivit_jax.heads import PerHead, by_head, map_heads
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, replicated
 
@@ -23,19 +24,26 @@ class Results:
     """What an evaluation saw.
 
     Attributes:
-        logits: float32 [videos views classes], temporal views outermost; zero for failed videos.
-        labels: int32 [videos].
+        logits: float32 [videos views classes] of each head, temporal views outermost; zero for
+            failed videos.
+        labels: int32 [videos] of each head.
         failures: message per video (its index) that could not be decoded.
     """
 
-    logits: np.ndarray
-    labels: np.ndarray
+    logits: PerHead[np.ndarray]
+    labels: PerHead[np.ndarray]
     failures: dict[int, str]
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the split, failed ones included."""
+        return len(next(iter(by_head(self.labels).values())))
 
     def metrics(self, merge: str) -> dict[str, float]:
         """Metrics of the merged views; failed videos count as wrong."""
-        failed = np.isin(np.arange(len(self.labels)), list(self.failures))
-        return classification_metrics(merge_views(self.logits, merge), self.labels, failed)
+        failed = np.isin(np.arange(self.num_videos), list(self.failures))
+        scores = map_heads(lambda logits: merge_views(logits, merge), self.logits)
+        return classification_metrics(scores, self.labels, failed)
 
 
 class Evaluator:
@@ -87,7 +95,10 @@ class Evaluator:
             workers=self._workers,
             host=Host(jax.process_index(), jax.process_count()),
         )
-        labels = np.array([source.label(i) for i in range(len(source))], np.int32)
+        labels = map_heads(
+            lambda *labels: np.array(labels, np.int32),
+            *(source.label(i) for i in range(len(source))),
+        )
         logits = None
         failures: dict[int, str] = {}
         counted = np.zeros((len(source), temporal), int)
@@ -98,19 +109,22 @@ class Evaluator:
             for batch, on_device in feed:
                 if stop():
                     return None
-                output = self._forward(variables, on_device['rgb'])
+                with jax.set_mesh(self._mesh):
+                    output = self._forward(variables, on_device['rgb'])
                 rows = _gather({key: batch[key] for key in ('video_id', 'view', 'mask', 'error')})
-                output = np.asarray(output)
+                output = map_heads(np.asarray, output)
                 if logits is None:
-                    shape = (len(source), temporal, spatial, output.shape[-1])
-                    logits = np.zeros(shape, np.float32)
+                    logits = map_heads(
+                        lambda x: np.zeros((*counted.shape, *x.shape[1:]), np.float32), output
+                    )
                 for row in np.flatnonzero(rows['mask']):
                     video, view = int(rows['video_id'][row]), int(rows['view'][row])
                     counted[video, view] += 1
                     if error := error_text(rows['error'][row]):
                         failures[video] = error
                     else:
-                        logits[video, view] = output[row]
+                        for head, found in by_head(output).items():
+                            by_head(logits)[head][video, view] = found[row]
                 bar.update()
         finally:
             bar.close()
@@ -118,7 +132,8 @@ class Evaluator:
             batches.close()
         if not (counted == 1).all():
             raise RuntimeError('an evaluation must see every view of every video exactly once')
-        return Results(logits.reshape(len(source), temporal * spatial, -1), labels, failures)
+        logits = map_heads(lambda x: x.reshape(len(source), temporal * spatial, -1), logits)
+        return Results(logits, labels, failures)
 
 
 def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,29 +1,50 @@
 """Numbers from scores and labels."""
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 
 from vivit_jax.evaluation.views import softmax
+from vivit_jax.heads import PerHead, by_head
 
 
 def classification_metrics(
-    scores: np.ndarray, labels: np.ndarray, failed: np.ndarray | None = None
+    scores: PerHead[np.ndarray], labels: PerHead[np.ndarray], failed: np.ndarray | None = None
 ) -> dict[str, float]:
     """Loss, top-1, top-5 and mean class accuracy, accuracies as fractions.
 
     Among equal scores the label comes last, so that constant scores count as wrong.
 
     Args:
-        scores: logits, or logarithms of probabilities, [videos classes].
-        labels: [videos].
+        scores: logits, or logarithms of probabilities, [videos classes] of each head.
+        labels: [videos] of each head.
         failed: bool [videos], videos without an answer: wrong in every accuracy, and left out of
             the loss.
 
     Returns:
-        `loss`, `acc1`, `acc5` and `mean_class_acc`, over the classes that occur.
+        `loss`, `acc1`, `acc5` and `mean_class_acc`, over the classes that occur. Of several heads
+        these are `<head>/loss` and so on; then `loss` is the mean over the heads, and `acc1` and
+        `acc5` are those of the action: a class of each head, with the product of their
+        probabilities as its score.
     """
-    failed = np.zeros(len(labels), bool) if failed is None else failed
-    of_label = np.take_along_axis(scores, labels[:, None], axis=1)
-    rank = (~(scores < of_label)).sum(axis=1) - 1
+    scores, labels = by_head(scores), by_head(labels)
+    if failed is None:
+        failed = np.zeros(len(next(iter(labels.values()))), bool)
+    of_heads = {head: _head_metrics(scores[head], labels[head], failed) for head in labels}
+    rank = _rank([scores[head] for head in labels], list(labels.values()))
+    metrics = {
+        'loss': float(np.mean([found['loss'] for found in of_heads.values()])),
+        'acc1': float(((rank < 1) & ~failed).mean()),
+        'acc5': float(((rank < 5) & ~failed).mean()),
+    }
+    for head, found in of_heads.items():
+        metrics |= {f'{head}/{name}' if head else name: value for name, value in found.items()}
+    return metrics
+
+
+def _head_metrics(scores: np.ndarray, labels: np.ndarray, failed: np.ndarray) -> dict[str, float]:
+    rank = _rank([scores], [labels])
     top1, top5 = (rank < 1) & ~failed, (rank < 5) & ~failed
     log_probabilities = np.log(np.maximum(softmax(scores), np.finfo(np.float32).tiny))
     loss = -np.take_along_axis(log_probabilities, labels[:, None], axis=1)[~failed, 0]
@@ -33,3 +54,17 @@ def classification_metrics(
         'acc5': float(top5.mean()),
         'mean_class_acc': float(np.mean([top1[labels == c].mean() for c in np.unique(labels)])),
     }
+
+
+def _rank(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:
+    """How many combinations of one class per head come before the true one: int [videos].
+
+    Sums of scores rank like products of probabilities, as within a head a score is the logarithm
+    of a probability but for a constant.
+    """
+    ranks = []
+    for video in range(len(labels[0])):  # 97 verbs x 300 nouns: 29,100 sums for each
+        sums = functools.reduce(np.add.outer, [np.float64(head[video]) for head in scores])
+        of_label = sums[tuple(head[video] for head in labels)]
+        ranks.append((~(sums < of_label)).sum() - 1)
+    return np.array(ranks)

@@ -7,15 +7,25 @@ import numpy as np
 
 from vivit_jax.data.sources import VideoFiles
 from vivit_jax.evaluation.evaluator import Results
+from vivit_jax.heads import LabelNames, head_names, map_heads, name_heads
 
 
 def describe(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
-    """Accuracies in percent, and how they were obtained."""
-    lines = [
-        f'{split}, {protocol}, {len(results.labels)} videos: '
-        f'top-1 {100 * metrics["acc1"]:.2f} %, top-5 {100 * metrics["acc5"]:.2f} %, '
-        f'mean class {100 * metrics["mean_class_acc"]:.2f} %, loss {metrics["loss"]:.4f}'
-    ]
+    """Accuracies in percent, of several heads first those of the action; how they were obtained."""
+    names = {'acc1': 'top-1', 'acc5': 'top-5', 'mean_class_acc': 'mean class'}
+
+    def numbers(prefix: str) -> str:
+        found = [
+            f'{text} {100 * metrics[prefix + name]:.2f} %'
+            for name, text in names.items()
+            if prefix + name in metrics
+        ]
+        return ', '.join([*found, f'loss {metrics[prefix + "loss"]:.4f}'])
+
+    heads = head_names(results.labels)
+    title = f'{split}, {protocol}, {results.num_videos} videos: '
+    lines = [title + ('action ' if heads else '') + numbers('')]
+    lines += [f'  {head} {numbers(f"{head}/")}' for head in heads]
     if results.failures:
         first = next(iter(results.failures.values()))
         lines.append(
@@ -29,28 +39,30 @@ def save(
     folder: Path,
     results: Results,
     source: VideoFiles,
-    label_names: tuple[str, ...],
+    label_names: LabelNames,
     summary: dict[str, object],
 ) -> Path:
     """Writes `<split>_<views>_step<step>.npz` (all logits, so that merging can be redone) and a
     `.json` with the protocol and the metrics; returns the path of the former.
 
+    Of several heads `logits`, `labels` and `label_names` are called `<head>/logits` and so on.
+
     Args:
         folder: `evaluation` in the run folder.
         results: what was seen.
         source: names the videos.
-        label_names: classes in the order of the logits.
+        label_names: the classes.
         summary: at least `split`, `views` and `step`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{summary["split"]}_{summary["views"]}_step{summary["step"]}.npz'
     np.savez_compressed(
         path,
-        logits=results.logits,
-        labels=results.labels,
+        **name_heads('logits', results.logits),
+        **name_heads('labels', results.labels),
+        **name_heads('label_names', map_heads(np.array, label_names)),
         videos=np.array([source.name(i) for i in range(len(source))]),
         failed=np.array(sorted(results.failures), np.int32),
-        label_names=np.array(label_names),
     )
     failures = {source.name(i): text for i, text in results.failures.items()}
     text = json.dumps({**summary, 'failures': failures}, indent=2)

@@ -13,6 +13,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
+from vivit_jax.heads import LabelNames, map_heads
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import TrainState
 
@@ -28,12 +29,12 @@ class ModelCard:
     Attributes:
         model: name and keywords for `create_model`.
         preprocessing: how videos became clips.
-        label_names: classes in the order of the logits.
+        label_names: the classes.
     """
 
     model: dict[str, object]
     preprocessing: Preprocessing
-    label_names: tuple[str, ...]
+    label_names: LabelNames
 
     def to_json(self) -> dict:
         """As plain lists, numbers and strings."""
@@ -43,7 +44,9 @@ class ModelCard:
     def from_json(cls, card: dict) -> 'ModelCard':
         """The inverse of `to_json`."""
         return cls(
-            card['model'], Preprocessing(**card['preprocessing']), tuple(card['label_names'])
+            card['model'],
+            Preprocessing(**card['preprocessing']),
+            map_heads(tuple, card['label_names']),
         )
 
 
@@ -134,9 +137,7 @@ class Checkpoints:
             ) from error
 
 
-def load_checkpoint(
-    path: str | Path,
-) -> tuple[nn.Module, dict, Preprocessing, tuple[str, ...]]:
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, LabelNames]:
     """Loads a trained model.
 
     >>> model, variables, preprocessing, label_names = load_checkpoint('runs/demo')
@@ -146,7 +147,8 @@ def load_checkpoint(
             checkpoint, as in `runs/demo/checkpoints/480`.
 
     Returns:
-        The model, its variables on the default device, how to make clips for it, and its classes.
+        The model, its variables on the default device, how to make clips for it, and its classes:
+        a tuple of names, or a dict head -> names where it has several heads.
 
     Raises:
         UserError: there is no checkpoint.

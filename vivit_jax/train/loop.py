@@ -19,6 +19,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.evaluation import report
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
+from vivit_jax.heads import head_names, map_heads
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
 from vivit_jax.train.checkpoints import Checkpoints, ModelCard, find_checkpoint, load_checkpoint
@@ -70,7 +71,7 @@ class Trainer:
         self.eval_every = load.steps(config.eval, 'every', steps_per_epoch)
 
         keywords = load.model_keywords(config)
-        keywords['num_classes'] = len(self.videos.label_names)
+        keywords['num_classes'] = map_heads(len, self.videos.label_names)
         self.card = ModelCard(keywords, self.spec, self.videos.label_names)
         self.schedule = create_schedule(config.train.learning_rate, warmup_steps, self.num_steps)
         self.optimizer = create_optimizer(config.train, self.schedule)
@@ -104,8 +105,9 @@ class Trainer:
             number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            state = self._start(checkpoints)
-            state = self._loop(state, checkpoints)
+            with jax.set_mesh(self.mesh):
+                state = self._start(checkpoints)
+                state = self._loop(state, checkpoints)
             checkpoints.wait()
         finally:
             for number, handler in handlers.items():
@@ -230,10 +232,10 @@ class Trainer:
             ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.spec).items()),
         )
         _log.info(
-            'Data: %s; %d classes; flip %s, color jitter %s, color drop %s',
+            'Data: %s; %s classes; %s',
             ', '.join(f'{len(rows)} {name}' for name, rows in self.videos.splits.items()),
-            len(self.videos.label_names),
-            *dataclasses.astuple(self.policy),
+            map_heads(len, self.videos.label_names),
+            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.policy).items()),
         )
         _log.info(
             '%d steps of %d clips on %d %s device(s), %d process(es); run folder %s',
@@ -255,7 +257,13 @@ class _Recorder:
         self._batch_size = config.train.batch_size
         self._source = trainer.train_source
         self._writer = MetricWriter(workdir, step, active=first_host)
-        self._progress = Progress(step, trainer.num_steps, self._batch_size, active=first_host)
+        self._progress = Progress(
+            step,
+            trainer.num_steps,
+            self._batch_size,
+            heads=head_names(trainer.videos.label_names),
+            active=first_host,
+        )
         self._bad_videos = BadVideos(
             workdir, len(self._source), config.data.max_bad_fraction, jax.process_index()
         )

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
-) -> jax.Array:
-    """Mean cross-entropy of logits [b classes] and int labels [b], in float32.
+def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+    """Targets float32 [b classes] of int labels [b].
 
-    With smoothing s the target is (1 - s) on the label plus s / classes everywhere.
+    With smoothing s a target is (1 - s) on the label plus s / classes everywhere.
 
     Source: Inception-v3 (arXiv 1512.00567), section 7.
     """
-    logits = logits.astype(jnp.float32)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets).mean()
+    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean cross-entropy of logits and targets [b classes], in float32; targets sum to 1."""
+    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import vivit_jax
 from vivit_jax.config.load import differences, flatten
 from vivit_jax.errors import UserError
+from vivit_jax.heads import LabelNames, by_head
 
 _log = logging.getLogger(__name__)
 
@@ -27,15 +28,21 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def start_run(folder: Path, config: ConfigDict, label_names: tuple[str, ...]):
+def start_run(folder: Path, config: ConfigDict, label_names: LabelNames):
     """Writes config.json, command.txt, versions.json and label_map.txt, or checks them.
+
+    Several heads have a label_map_<head>.txt each.
 
     A run that goes on may differ in the keys of `config.load.MAY_DIFFER`, which is logged.
 
     Raises:
         UserError: the folder is of another config or has other classes.
     """
-    config_file, label_file = folder / 'config.json', folder / 'label_map.txt'
+    config_file = folder / 'config.json'
+    label_files = {
+        folder / (f'label_map_{head}.txt' if head else 'label_map.txt'): names
+        for head, names in by_head(label_names).items()
+    }
     new = flatten(config)
     if config_file.exists():
         allowed, forbidden = differences(json.loads(config_file.read_text('utf-8')), new)
@@ -47,11 +54,12 @@ def start_run(folder: Path, config: ConfigDict, label_names: tuple[str, ...]):
                 + '\n  '.join(forbidden)
                 + '\nGive a new --workdir for a new run, or the old values to go on with this one.'
             )
-        if tuple(label_file.read_text('utf-8').splitlines()) != label_names:
-            raise UserError(
-                f'the classes of the data are not those of {label_file}: labels would change '
-                'their meaning; restore the annotations or start a new --workdir'
-            )
+        for path, names in label_files.items():
+            if tuple(path.read_text('utf-8').splitlines()) != names:
+                raise UserError(
+                    f'the classes of the data are not those of {path}: labels would change '
+                    'their meaning; restore the annotations or start a new --workdir'
+                )
     if jax.process_index():
         return
     try:
@@ -60,7 +68,8 @@ def start_run(folder: Path, config: ConfigDict, label_names: tuple[str, ...]):
         raise UserError(
             f'--workdir={folder} cannot be a folder ({error.strerror}): name another'
         ) from error
-    _write(label_file, '\n'.join(label_names) + '\n')
+    for path, names in label_files.items():
+        _write(path, '\n'.join(names) + '\n')
     _write(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
     _write(config_file, json.dumps(new, indent=2) + '\n')
     with (folder / 'command.txt').open('a', encoding='utf-8') as file:

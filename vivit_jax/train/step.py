@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vivit_jax.augment.mixing import mixup
 from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
 from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.heads import map_heads, name_heads
 from vivit_jax.models.outputs import ModelOutput
-from vivit_jax.train.losses import cross_entropy
+from vivit_jax.train.losses import cross_entropy, smooth_one_hot
 from vivit_jax.train.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -29,27 +31,38 @@ def create_train_step(
     """Makes the function (state, batch) -> (state, metrics).
 
     It is pure: what is random follows from `seed` and the step. A batch holds `rgb` uint8
-    [b t h w 3] and `label` int32 [b]; the metrics are scalars: loss, acc1, lr and grad_norm
-    (before clipping).
+    [b t h w 3] and `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over
+    heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
+    `<head>/loss` and `<head>/acc1`.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, dropout_key = jax.random.split(key)
+        augment_key, dropout_key, mixup_key = jax.random.split(key, 3)
         clip = normalize(augment(augment_key, batch['rgb'], policy), spec)
+        targets = map_heads(
+            lambda label, size: smooth_one_hot(label, size, label_smoothing),
+            batch['label'],
+            model.num_classes,
+        )
+        if policy.mixup_alpha:
+            clip, targets = mixup(mixup_key, clip, targets, policy.mixup_alpha)
 
-        def loss_fn(params: dict) -> tuple[jax.Array, jax.Array]:
+        def loss_fn(params: dict) -> tuple[jax.Array, tuple]:
             rngs = {'dropout': dropout_key}
             logits = model.apply({'params': params}, clip, train=True, rngs=rngs).logits
-            loss = cross_entropy(logits, batch['label'], label_smoothing=label_smoothing)
-            return loss, logits
+            losses = map_heads(cross_entropy, logits, targets)
+            return jnp.mean(jnp.stack(jax.tree.leaves(losses))), (losses, logits)
 
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (losses, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, batch['label'])
         metrics = {
+            **name_heads('loss', losses),
+            **name_heads('acc1', map_heads(jnp.mean, is_right)),
             'loss': loss,
-            'acc1': jnp.mean(logits.argmax(-1) == batch['label']),
+            'acc1': jnp.mean(jnp.stack(jax.tree.leaves(is_right)).all(axis=0)),
             'lr': schedule(state.step),
             'grad_norm': optax.tree.norm(grads),
         }

@@ -5,7 +5,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -67,12 +67,20 @@ class Progress:
         step: where the run starts.
         num_steps: where it ends.
         batch_size: clips per step.
+        heads: names of several heads, whose accuracies are shown beside that of the action.
         active: False on all hosts but the first.
     """
 
     _LOG_EVERY_SEC = 20.0
 
-    def __init__(self, step: int, num_steps: int, batch_size: int, active: bool = True):
+    def __init__(
+        self,
+        step: int,
+        num_steps: int,
+        batch_size: int,
+        heads: Sequence[str] = (),
+        active: bool = True,
+    ):
         self._bar = tqdm(
             total=num_steps,
             initial=step,
@@ -82,6 +90,7 @@ class Progress:
         self._logs = active and self._bar.disable
         self._num_steps = num_steps
         self._batch_size = batch_size
+        self._heads = heads
         self._step = step
         self._logged = time.monotonic()
         self._since = None  # when and at which step the clock was started
@@ -89,7 +98,10 @@ class Progress:
     def update(self, step: int, metrics: Mapping[str, float]):
         """Shows the metrics of a step."""
         self._step, now = step, time.monotonic()
-        text = f'loss {metrics["train/loss"]:.3f}, acc {100 * metrics["train/acc1"]:.0f} %'
+        name = 'action' if self._heads else 'acc'
+        text = f'loss {metrics["train/loss"]:.3f}, {name} {100 * metrics["train/acc1"]:.0f} %'
+        for head in self._heads:
+            text += f', {head} {100 * metrics[f"train/{head}/acc1"]:.0f} %'
         if self._since is None:  # the first step after a start or a pause only starts the clock
             self._since = now, step
         elif step > self._since[1]:

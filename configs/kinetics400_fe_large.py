@@ -1,0 +1,29 @@
+"""ViViT-L/16x2, factorized encoder (model 2), on Kinetics-400.
+
+    python -m vivit_jax.main --config=configs/kinetics400_fe_large.py \
+        --config.data.train_csv=/data/kinetics400/train.csv \
+        --config.data.val_csv=/data/kinetics400/validate.csv
+
+Source: ViViT (arXiv 2103.15691), tables 6a and 7, with 4 temporal layers; the public configuration
+has 24 (`--config.model.temporal_num_layers=24`). Expected: 80.3 % top-1 for the released
+checkpoint (4x3 views), starting from an ImageNet-21k ViT-L/16; from scratch, expect far less.
+
+Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 42.8e18 FLOPs
+(two per multiply-add) for 30 epochs of 240,436 clips. 8 H100 at 400 TFLOP/s each (40 % of their
+peak in bfloat16) compute that in 3.7 hours, if decoding keeps up: 100 core-hours at 20 clips a
+second and core. Estimates, not measurements.
+
+`--config=configs/kinetics400_fe_large.py:runlocal` runs the same on the embedded data in about a
+minute.
+"""
+
+from vivit_jax.config.presets import check_argument, published_vivit, runlocal
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'runlocal'."""
+    check_argument(arg, 'runlocal')
+    config = published_vivit('vivit_fe', 'L/16x2', 'kinetics400')
+    config.augment.update(color_jitter=0.8, color_drop=0.1)
+    config.train.update(num_epochs=30.0, learning_rate=0.1)
+    return runlocal(config) if arg == 'runlocal' else config

@@ -1,0 +1,29 @@
+"""ViViT-B/16x2, factorized self-attention (model 3), on Kinetics-400.
+
+    python -m vivit_jax.main --config=configs/kinetics400_fsa.py \
+        --config.data.train_csv=/data/kinetics400/train.csv \
+        --config.data.val_csv=/data/kinetics400/validate.csv
+
+Source: ViViT (arXiv 2103.15691), tables 2 and 7. Expected: 77.4 % top-1 in the paper's ablation
+(4x3 views), starting from an ImageNet-21k ViT-B/16 with zero output projections of the temporal
+attention; from scratch, expect far less.
+
+Cost: 371 billion multiply-adds a clip forward, three times as much for an update: 16.1e18 FLOPs
+(two per multiply-add) for 30 epochs of 240,436 clips. 8 H100 at 400 TFLOP/s each (40 % of their
+peak in bfloat16) compute that in 1.4 hours, if decoding keeps up: 100 core-hours at 20 clips a
+second and core. Estimates, not measurements.
+
+`--config=configs/kinetics400_fsa.py:runlocal` runs the same on the embedded data in about a
+minute.
+"""
+
+from vivit_jax.config.presets import check_argument, published_vivit, runlocal
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'runlocal'."""
+    check_argument(arg, 'runlocal')
+    config = published_vivit('vivit_fsa', 'B/16x2', 'kinetics400')
+    config.augment.update(color_jitter=0.8, color_drop=0.1)
+    config.train.update(num_epochs=30.0, learning_rate=0.1)
+    return runlocal(config) if arg == 'runlocal' else config

@@ -1,0 +1,29 @@
+"""ViViT-L/16x2, factorized encoder (model 2), on Kinetics-600.
+
+    python -m vivit_jax.main --config=configs/kinetics600_fe_large.py \
+        --config.data.train_csv=/data/kinetics600/train.csv \
+        --config.data.val_csv=/data/kinetics600/validate.csv
+
+Source: ViViT (arXiv 2103.15691), tables 6b and 7; the public configuration has 24 temporal layers
+and a learning rate of 0.05. Expected: 81.6 % top-1 for the released checkpoint (4x3 views),
+starting from an ImageNet-21k ViT-L/16; from scratch, expect far less.
+
+Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 64.6e18 FLOPs
+(two per multiply-add) for 30 epochs of 363,213 clips. 8 H100 at 400 TFLOP/s each (40 % of their
+peak in bfloat16) compute that in 5.6 hours, if decoding keeps up: 151 core-hours at 20 clips a
+second and core. Estimates, not measurements.
+
+`--config=configs/kinetics600_fe_large.py:runlocal` runs the same on the embedded data in about a
+minute.
+"""
+
+from vivit_jax.config.presets import check_argument, published_vivit, runlocal
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'runlocal'."""
+    check_argument(arg, 'runlocal')
+    config = published_vivit('vivit_fe', 'L/16x2', 'kinetics600')
+    config.augment.update(color_jitter=0.8, color_drop=0.1)
+    config.train.update(num_epochs=30.0, learning_rate=0.1)
+    return runlocal(config) if arg == 'runlocal' else config

@@ -1,0 +1,29 @@
+"""ViViT-L/16x2, factorized encoder (model 2), on Moments in Time (339 classes).
+
+    python -m vivit_jax.main --config=configs/moments_in_time_fe_large.py \
+        --config.data.train_csv=/data/moments_in_time/train.csv \
+        --config.data.val_csv=/data/moments_in_time/validate.csv
+
+Source: ViViT (arXiv 2103.15691), tables 6c and 7. Expected: about 38 % top-1, starting from an
+ImageNet-21k ViT-L/16; from scratch, expect far less. The paper does not give its views for this
+dataset; 4x3 is taken.
+
+Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 47.6e18 FLOPs
+(two per multiply-add) for 10 epochs of 802,264 clips. 8 H100 at 400 TFLOP/s each (40 % of their
+peak in bfloat16) compute that in 4.1 hours, if decoding keeps up: 111 core-hours at 20 clips a
+second and core. Estimates, not measurements.
+
+`--config=configs/moments_in_time_fe_large.py:runlocal` runs the same on the embedded data in about
+a minute.
+"""
+
+from vivit_jax.config.presets import check_argument, published_vivit, runlocal
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'runlocal'."""
+    check_argument(arg, 'runlocal')
+    config = published_vivit('vivit_fe', 'L/16x2', 'moments_in_time')
+    config.augment.update(color_jitter=0.8, color_drop=0.1)
+    config.train.update(num_epochs=10.0, learning_rate=0.25)
+    return runlocal(config) if arg == 'runlocal' else config

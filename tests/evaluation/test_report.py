@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import pytest
+
+from vivit_jax.data.annotations import Row
+from vivit_jax.data.sources import VideoFiles
+from vivit_jax.evaluation.evaluator import Results
+from vivit_jax.evaluation.report import describe, save
+
+LOGITS = np.log(np.float32([[[0.7, 0.2, 0.1]], [[0.3, 0.6, 0.1]]]))  # one view
+ONE = Results(LOGITS, np.array([0, 0]), {})
+TWO = Results(
+    {'noun': LOGITS[..., :2], 'verb': LOGITS},  # sorted, as JAX returns it
+    {'verb': np.array([0, 0]), 'noun': np.array([0, 1])},
+    {1: 'b.mp4: damaged'},
+)
+
+
+def test_one_head_is_described_in_a_line():
+    text = describe(ONE, 'val', '1x1', ONE.metrics('logits'))
+    assert text == (
+        'val, 1x1, 2 videos: top-1 50.00 %, top-5 100.00 %, mean class 50.00 %, loss 0.7803'
+    )
+
+
+def test_several_heads_have_a_line_each_after_that_of_the_action():
+    metrics = TWO.metrics('logits')
+    action, verb, noun, failures = describe(TWO, 'test', '1x1', metrics).splitlines()
+    # The second video failed; of the first verb and noun are right.
+    assert action.startswith('test, 1x1, 2 videos: action top-1 50.00 %, top-5 50.00 %, loss ')
+    assert verb.startswith('  verb top-1 50.00 %') and 'mean class 50.00 %' in verb
+    assert verb.endswith(f'loss {-np.log(0.7):.4f}')
+    assert noun.startswith('  noun top-1 50.00 %')
+    assert 'b.mp4: damaged' in failures
+
+
+@pytest.mark.parametrize(
+    ('results', 'label_names', 'arrays'),
+    [
+        (ONE, ('a', 'b', 'c'), {'logits': LOGITS, 'labels': [0, 0], 'label_names': [*'abc']}),
+        (
+            TWO,
+            {'verb': ('a', 'b', 'c'), 'noun': ('x', 'y')},
+            {
+                'verb/logits': LOGITS,
+                'noun/logits': LOGITS[..., :2],
+                'verb/labels': [0, 0],
+                'noun/labels': [0, 1],
+                'verb/label_names': [*'abc'],
+                'noun/label_names': [*'xy'],
+            },
+        ),
+    ],
+    ids=['one head', 'two heads'],
+)
+def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
+    source = VideoFiles([Row('a.mp4', 0), Row('b.mp4', 0)])
+    summary = {'split': 'test', 'views': '1x1', 'step': 3, 'test/acc1@1x1': 0.5}
+    path = save(tmp_path / 'evaluation', results, source, label_names, summary)
+    saved = np.load(path)
+    assert set(saved) == {*arrays, 'videos', 'failed'}
+    for name, expected in arrays.items():
+        np.testing.assert_array_equal(saved[name], expected)
+    assert saved['videos'].tolist() == ['a.mp4', 'b.mp4']
+    assert saved['failed'].tolist() == list(results.failures)
+    assert json.loads(path.with_suffix('.json').read_text())['test/acc1@1x1'] == 0.5
