@@ -1,0 +1,56 @@
+"""Learned position tables for other grids."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vivit_jax.errors import UserError
+
+
+def resize_positions(
+    table: jax.Array,
+    old_grid: tuple[int, ...],
+    new_grid: tuple[int, ...],
+    num_class_tokens: int = 0,
+) -> jax.Array:
+    """Interpolates a position table linearly along each axis of its grid.
+
+    A row stands for the middle of a patch, so that places are compared at half-pixel centers: the
+    grids cover the same picture, whatever their sizes, and beyond the outermost centers the table
+    goes on unchanged. Along an axis that shrinks, the kernel widens with it, so that every old row
+    counts; without that some would be skipped. An axis of the same size is not touched, and a
+    native grid returns the same bits.
+
+    >>> resize_positions(np.zeros((1, 197, 768)), (14, 14), (8, 16, 16), 1).shape
+    (1, 2049, 768)
+
+    Args:
+        table: [1 n d], first the rows of the class tokens, then the grid in row-major order.
+        old_grid: places of the table along each axis, (h, w) or (t, h, w).
+        new_grid: places to make. Axes before those of `old_grid` are added, with the same values
+            at each of their places: the table of an image for a clip.
+        num_class_tokens: rows that have no place and stay as they are.
+
+    Returns:
+        [1 n' d].
+
+    Raises:
+        UserError: the rows of the table do not form that grid.
+    """
+    rows, width = table.shape[1:]
+    if rows != num_class_tokens + math.prod(old_grid):
+        raise UserError(
+            f'a position table of {rows} rows is not that of {num_class_tokens} class tokens and a '
+            f'grid of {format_grid(old_grid)}: give the grid that it was trained with'
+        )
+    num_added = len(new_grid) - len(old_grid)
+    places = table[:, num_class_tokens:].reshape(*old_grid, width)
+    places = jax.image.resize(places, (*new_grid[num_added:], width), 'linear', antialias=True)
+    places = jnp.broadcast_to(places, (*new_grid, width)).reshape(1, -1, width)
+    return jnp.concatenate([table[:, :num_class_tokens], places], axis=1)
+
+
+def format_grid(grid: tuple[int, ...]) -> str:
+    """`'14x14'`."""
+    return 'x'.join(map(str, grid))

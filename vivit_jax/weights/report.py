@@ -1,0 +1,114 @@
+"""What became of every parameter when weights were taken from elsewhere."""
+
+import collections
+import dataclasses
+import fnmatch
+import re
+
+from vivit_jax.errors import UserError
+
+# Of the target; `unused`, of the source, and `misfit`, which `Report.check` never lets pass.
+STATUSES = ('copied', 'resized', 'inflated', 'new', 'unused', 'misfit')
+
+_ADVICE = {
+    'new': (
+        'new: the source lacks it. Take weights that have it, or lower num_layers; code that '
+        'wants it fresh names it in check(new=...)'
+    ),
+    'unused': (
+        'unused: the model has no such parameter. Check that it is the model these weights were '
+        'made for, or raise num_layers; code that leaves it out on purpose names it in '
+        'check(unused=...)'
+    ),
+    'misfit': (
+        'misfit: the shapes differ. Set hidden_size, mlp_dim, num_heads and tubelet_size to those '
+        'of the source, or take weights of these sizes'
+    ),
+}
+
+_LAYER = re.compile(r'(?<=encoderblock_)\d+')
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What became of one parameter.
+
+    Attributes:
+        status: one of `STATUSES`.
+        name: path in the target with slashes; in the source, where unused.
+        source: path in the source; empty where there is none.
+        detail: a few words more, such as `'grid 14x14 -> 16x16'`.
+    """
+
+    status: str
+    name: str
+    source: str = ''
+    detail: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Every parameter of the target, and those of the source that were not used.
+
+    `str(report)` is a table in which equal layers share a line.
+    """
+
+    entries: tuple[Entry, ...]
+
+    def __str__(self) -> str:
+        counts = collections.Counter(entry.status for entry in self.entries)
+        totals = ', '.join(f'{counts[status]} {status}' for status in STATUSES if counts[status])
+        return f'{_table(self.entries)}\n{totals}'
+
+    def check(self, *, new: tuple[str, ...] = (), unused: tuple[str, ...] = ()):
+        """Makes sure that all that is new or unused was expected.
+
+        Args:
+            new: shell-style patterns of names in the target, such as `'output_projection/*'`; a
+                star takes slashes too.
+            unused: those of names in the source.
+
+        Raises:
+            UserError: lists all parameters that are new or unused and match no pattern, and all
+                that do not fit.
+        """
+        allowed = {'new': new, 'unused': unused, 'misfit': ()}
+        wrong = [
+            entry
+            for entry in self.entries
+            if entry.status in allowed
+            and not any(fnmatch.fnmatchcase(entry.name, x) for x in allowed[entry.status])
+        ]
+        if wrong:
+            statuses = {entry.status for entry in wrong}
+            advice = [text for status, text in _ADVICE.items() if status in statuses]
+            raise UserError(
+                '\n'.join(['the weights do not fit the model:', _table(wrong), *advice])
+            )
+
+
+def _table(entries) -> str:
+    groups = collections.defaultdict(list)
+    for entry in entries:
+        name, source = (_LAYER.sub('*', x) for x in (entry.name, entry.source))
+        groups[entry.status, name, source, entry.detail].append(entry)
+    rows = [('status', 'parameter', 'count', 'source', 'detail')]
+    for (status, _, _, detail), group in groups.items():
+        name = _join_layers([entry.name for entry in group])
+        source = _join_layers([entry.source for entry in group])
+        rows.append((status, name, str(len(group)), '(same)' if source == name else source, detail))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _join_layers(names: list[str]) -> str:
+    """One name for names that differ in the layer: `encoderblock_{0…11}`."""
+    layers = sorted({int(layer) for name in names for layer in _LAYER.findall(name)})
+    if len(layers) < 2:
+        return names[0]
+    is_run = layers[-1] - layers[0] == len(layers) - 1
+    text = f'{layers[0]}…{layers[-1]}' if is_run else ','.join(map(str, layers))
+    return _LAYER.sub(f'{{{text}}}', names[0])
