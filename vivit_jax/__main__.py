@@ -10,6 +10,7 @@ _COMMANDS = """Commands
   python -m vivit_jax.main --config=configs/demo.py           train, validate and test a model
   python -m vivit_jax.main --config=FILE --mode=evaluate      test a checkpoint on several views
   python -m vivit_jax.predict --checkpoint=runs/demo VIDEO    name the action in videos
+  python -m vivit_jax.summary --config=FILE                   count parameters, FLOPs and memory
 Each explains its flags with --help."""
 
 

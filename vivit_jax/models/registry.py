@@ -75,6 +75,11 @@ def create_model(name: str, size: str | None = None, **keywords) -> nn.Module:
     values['tubelet_size'] = tuple(values['tubelet_size'])
     model = MODELS[name]
     _validate(values, {**_CHOICES, **model.CHOICES})
+    if model is vivit.FactorizedDotProduct and values['num_heads'] % 2:
+        raise ValueError(
+            f'num_heads={values["num_heads"]} must be even: half of the heads of {name} attend '
+            'along time, the other half along space'
+        )
     return model(**values)
 
 
@@ -83,9 +88,9 @@ def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]])
         if values[keyword] not in choices[keyword]:
             raise ValueError(f'{keyword}={values[keyword]!r} must be one of {choices[keyword]}')
     classes = values['num_classes']
-    for count in classes.values() if isinstance(classes, Mapping) else (classes,):
-        if count < 1:
-            raise ValueError(f'num_classes={classes} must be at least 1')
+    counts = classes.values() if isinstance(classes, Mapping) else (classes,)
+    if not counts or min(counts) < 1:
+        raise ValueError(f'num_classes={classes} must be at least 1, for one head or more')
     for keyword in ('hidden_size', 'num_heads', 'mlp_dim', 'num_sampled_frames'):
         if values[keyword] < 1:
             raise ValueError(f'{keyword}={values[keyword]} must be at least 1')

@@ -1,0 +1,243 @@
+"""Parameters, multiply-adds and memory of a model and its parts, from shapes alone.
+
+    python -m vivit_jax.summary --config=configs/kinetics400_fe.py
+    python -m vivit_jax.summary vivit_joint size=L/16x2 num_classes=600 --frames=16
+    python -m vivit_jax.summary --reference
+
+Nothing is run, compiled or held in memory. The second form takes what it is not told from
+`default_config`.
+"""
+
+import ast
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from vivit_jax import terminal
+from vivit_jax.config import load
+from vivit_jax.config.schema import default_config
+from vivit_jax.errors import UserError
+from vivit_jax.models.cost import (
+    PLAIN_FORM,
+    Call,
+    activation_bytes,
+    count_bytes,
+    count_costs,
+    count_parameters,
+    model_call,
+    part_calls,
+    plain_form,
+)
+from vivit_jax.models.reference import REFERENCES, TOLERANCES
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.optimizer import create_optimizer
+
+_CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
+_FRAMES = flags.DEFINE_integer('frames', None, 'Frames of a clip.', lower_bound=1)
+_CROP_SIZE = flags.DEFINE_integer('crop_size', None, 'Pixels of its sides.', lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Clips of a step.', lower_bound=1)
+_REFERENCE = flags.DEFINE_bool('reference', False, 'Compare published models with their papers.')
+
+_NOTES = """
+GMAC      1e9 multiply-adds of matrix products and convolutions, each counted once
+GMAC-lin  those of them with parameters: without the attention products QK^T and AV
+XLA/2     half of XLA's FLOPs: GMAC and half of the element-wise operations, as ViViT counts
+2xGMAC    two FLOPs for each multiply-add
+          all of one clip in inference mode: einsum attention, layers unrolled, no remat, float32
+kept      for the backward pass of a batch of {batch_size}, on all devices together, before XLA
+          optimizes: {form}, on {backend}
+state     float32 parameters, their gradients, and the state of {optimizer}"""
+
+_DECIMALS = {'parameters': 0, 'kept MiB': 1, 'state MiB': 1}
+
+
+def summarize(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    clip_size: tuple[int, int, int],
+    batch_size: int,
+) -> dict[str, dict[str, float]]:
+    """Counts a model and its top-level parts.
+
+    Args:
+        model: as it is trained.
+        optimizer: what trains it.
+        clip_size: (t, h, w).
+        batch_size: clips of a training step.
+
+    Returns:
+        For each part, for what lies outside of all parts (`'other'`) and for the whole
+        (`'total'`): `parameters`; the costs of `count_costs`, of one clip; the activations
+        `kept MiB` of a batch; parameters, gradients and optimizer, `state MiB`.
+
+    Raises:
+        ValueError: the model does not take such clips.
+    """
+    clip, batch = (
+        jax.ShapeDtypeStruct((size, *clip_size, 3), jnp.float32) for size in (1, batch_size)
+    )
+    plain = plain_form(model)
+
+    def count(inference: list[Call], training: list[Call]) -> dict[str, float]:
+        params = inference[0].params
+        optimizer_state = jax.eval_shape(optimizer.init, params)
+        costs = [count_costs(call) for call in inference]
+        kept = sum(activation_bytes(call.function, *call.args) for call in training)
+        return {
+            'parameters': count_parameters(params),
+            **{name: sum(cost[name] for cost in costs) for name in costs[0]},
+            'kept MiB': kept / 2**20,
+            'state MiB': (2 * count_bytes(params) + count_bytes(optimizer_state)) / 2**20,
+        }
+
+    inference, training = part_calls(plain, clip), part_calls(model, batch, train=True)
+    rows = {name: count(inference[name], training[name]) for name in inference}
+    total = count([model_call(plain, clip)], [model_call(model, batch, train=True)])
+    other = {name: total[name] - sum(row[name] for row in rows.values()) for name in total}
+    return {**rows, 'other': other, 'total': total}
+
+
+def main(words: list[str]) -> int:
+    """Prints a table; returns 1 if `--reference` finds a deviation."""
+    if (_CONFIG.value is not None) + bool(words) + _REFERENCE.value != 1:
+        raise UserError('name either a config, or a model with its keywords, or --reference')
+    if _REFERENCE.value:
+        return _print_references()
+    _print_summary(_CONFIG.value or _config_of(*words))
+    return 0
+
+
+def _config_of(name: str, *settings: str) -> ConfigDict:
+    """The default config with `keyword=value` settings of the model."""
+    try:
+        config = default_config(name)
+        for setting in settings:
+            keyword, is_assigned, text = setting.partition('=')
+            if not is_assigned:
+                raise UserError(f'{setting!r} must have the form keyword=value')
+            if keyword not in config.model:
+                create_model(name, **{keyword: None})  # says which keywords are near
+            config.model[keyword] = _literal(text)
+    except TypeError as error:
+        kind = config.model.get_type(keyword).__name__
+        raise UserError(f'{setting}: {keyword} must be of type {kind}') from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return config
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _print_summary(config: ConfigDict):
+    side = _CROP_SIZE.value or config.preprocessing.crop_size
+    clip_size = (_FRAMES.value or config.preprocessing.num_frames, side, side)
+    batch_size = _BATCH_SIZE.value or config.train.batch_size
+    load.check_ranges(config)
+    keywords = load.model_keywords(config)
+    optimizer = create_optimizer(config.train, optax.constant_schedule(0.0))
+    try:
+        model = create_model(**keywords)
+        rows = summarize(model, optimizer, clip_size, batch_size)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: there is no cuDNN
+        raise UserError(str(error)) from error
+
+    print(keywords.pop('name'), *(f'{name}={value}' for name, value in keywords.items()))
+    classes = model.num_classes
+    if 'num_classes' not in keywords:
+        classes = f'{classes} by default, where a training run would ask its data'
+    print(f'clips {_by(clip_size)}, classes {classes}\n')
+    table = [['part', *rows['total']]]
+    for part, row in rows.items():
+        table.append([part, *(f'{x:z,.{_DECIMALS.get(name, 3)}f}' for name, x in row.items())])
+    print(_aligned(table))
+    form = [f'{name}={getattr(model, name)}' for name in PLAIN_FORM if hasattr(model, name)]
+    print(
+        _NOTES.format(
+            form=', '.join(form),
+            backend=jax.default_backend(),
+            batch_size=batch_size,
+            optimizer=config.train.optimizer,
+        )
+    )
+
+
+def _print_references() -> int:
+    """Returns 1 if a count deviates from the one that it should be."""
+    heads = ('parameters', 'paper M', 'off', 'GMAC', 'XLA/2', 'paper G', 'off')
+    table = [['model', 'clip', *heads]]
+    mistakes = []
+    for reference in REFERENCES:
+        model = plain_form(create_model(**reference.keywords))
+        call = model_call(model, jax.ShapeDtypeStruct((1, *reference.clip, 3), jnp.float32))
+        counted = {'parameters': count_parameters(call.params), **count_costs(call)}
+        expected = {'parameters': reference.parameters, **reference.costs}
+        for name, value in expected.items():
+            if abs(counted[name] / value - 1) > TOLERANCES[name]:
+                mistakes.append(
+                    f'{reference.label}, {_by(reference.clip)}: {name} {counted[name]:,.10g} '
+                    f'instead of {value:,.10g}'
+                )
+        convention = next(iter(reference.costs))
+        table.append(
+            [
+                reference.label,
+                _by(reference.clip),
+                f'{counted["parameters"]:,}',
+                *_beside(reference.published_parameters, counted['parameters'] / 1e6),
+                f'{counted["GMAC"]:,.2f}',
+                f'{counted["XLA/2"]:,.2f}',
+                *_beside(reference.published_cost, counted[convention], convention),
+            ]
+        )
+    print(_aligned(table))
+    print('paper: as published; off: what is counted here, compared with it')
+    for mistake in mistakes:
+        print(f'Error: {mistake}', file=sys.stderr)
+    return 1 if mistakes else 0
+
+
+def _beside(published: float | None, counted: float, convention: str = '') -> tuple[str, str]:
+    """A published number and how far a count is from it."""
+    if published is None:
+        return '', ''
+    return f'{published:g} {convention}'.rstrip(), f'{100 * (counted / published - 1):+z.1f} %'
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, sizes))
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Columns as wide as they need to be, all but the first to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            f'{cell:{">" if index else "<"}{width}}'
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    if any(arg.startswith('--config') for arg in argv):
+        return load.parse_flags(argv)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f'Error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    terminal.run(main, flags_parser=_parse_flags)
