@@ -31,7 +31,14 @@ def csv(synthetic_folder):
 def test_overview_names_versions_and_commands():
     done = run('-m', 'vivit_jax')
     assert done.returncode == 0, done.stderr
-    for part in (vivit_jax.__version__, 'JAX', 'FFmpeg', 'vivit_jax.main', 'vivit_jax.predict'):
+    for part in (
+        vivit_jax.__version__,
+        'JAX',
+        'FFmpeg',
+        'vivit_jax.main',
+        'vivit_jax.predict',
+        'vivit_jax.summary',
+    ):
         assert part in done.stdout
 
 
