@@ -56,3 +56,13 @@ def exact_matmuls() -> Iterator[None]:
 
     with jax.default_matmul_precision('highest'):
         yield
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Compiles with few optimizations: tiny programs take longer to compile than to run."""
+    import jax
+
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)

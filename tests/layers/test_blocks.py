@@ -1,72 +1,105 @@
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 
 from vivit_jax.layers.attention import SelfAttention
 from vivit_jax.layers.blocks import EncoderBlock
 from vivit_jax.layers.drop_path import DropPath
 from vivit_jax.layers.mlp import MlpBlock
 
+pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
-def _layer_norm(x, params):
+
+def _layer_norm(x, params, epsilon):
     x = np.float64(x)
-    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return np.float32(normal * params['scale'] + params['bias'])
 
 
-def _block_and_params(tokens, **kwargs):
-    block = EncoderBlock(num_heads=2, mlp_dim=12, **kwargs)
-    shapes = jax.eval_shape(block.init, jax.random.key(0), tokens)['params']
-    rng = np.random.default_rng(0)
-    return block, jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype(np.float32), shapes)
+def _block(**keywords):
+    return EncoderBlock(num_heads=2, mlp_dim=12, **keywords)
 
 
-def test_block_equals_pre_norm_equations():
+def _tokens(*shape, scale=1.0):
+    return np.random.default_rng(1).normal(0, scale, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize('gelu', ['tanh', 'exact'])
+@pytest.mark.parametrize('layer_norm_eps', [1e-6, 1e-2])
+@pytest.mark.parametrize(
+    ('attentions', 'attention_suffixes', 'last_norm', 'mlp'),
+    [
+        ((('tokens',),), ['0'], 'LayerNorm_1', 'MlpBlock_0'),
+        ((('time', 'space'),), ['0'], 'LayerNorm_1', 'MlpBlock_0'),
+        ((('space',), ('time',)), ['space', 'time'], 'LayerNorm_mlp', 'MlpBlock'),
+        ((('time',), ('space',)), ['time', 'space'], 'LayerNorm_mlp', 'MlpBlock'),
+    ],
+)
+def test_block_equals_pre_norm_equations(
+    random_params, attentions, attention_suffixes, last_norm, mlp, layer_norm_eps, gelu
+):
     # Tokens are so small that the epsilon of the first norm counts.
-    tokens = np.random.default_rng(1).normal(0, 2e-3, (2, 3, 5, 8)).astype(np.float32)
-    block, params = _block_and_params(tokens)
-    with jax.default_matmul_precision('highest'):
-        output = block.apply({'params': params}, tokens)
+    tokens = _tokens(2, 3, 5, 8, scale=2e-3)
+    block = _block(attentions=attentions, layer_norm_eps=layer_norm_eps, gelu=gelu)
+    params = random_params(block, tokens)
+    output, captured = block.apply({'params': params}, tokens)
 
-        normal = _layer_norm(tokens, params['LayerNorm_0'])
-        attention = {'params': params['MultiHeadDotProductAttention_0']}
-        middle = tokens + SelfAttention(2).apply(attention, normal)
-        normal = _layer_norm(middle, params['LayerNorm_1'])
-        expected = middle + MlpBlock(12).apply({'params': params['MlpBlock_0']}, normal)
+    expected = tokens
+    for axes, suffix in zip(attentions, attention_suffixes, strict=True):
+        normal = _layer_norm(expected, params[f'LayerNorm_{suffix}'], layer_norm_eps)
+        attention = {'params': params[f'MultiHeadDotProductAttention_{suffix}']}
+        expected = expected + SelfAttention(2, axes).apply(attention, normal)[0]
+    normal = _layer_norm(expected, params[last_norm], layer_norm_eps)
+    expected = expected + MlpBlock(12, gelu=gelu).apply({'params': params[mlp]}, normal)
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+    assert captured == {}
 
 
-def test_block_drops_its_two_branches_independently():
-    tokens = np.random.default_rng(1).normal(size=(64, 2, 8)).astype(np.float32)
-    block, params = _block_and_params(tokens, drop_path_rate=0.5)
+@pytest.mark.parametrize(
+    ('attentions', 'num_branches'), [((('tokens',),), 2), ((('space',), ('time',)), 3)]
+)
+def test_block_drops_its_branches_independently(random_params, attentions, num_branches):
+    tokens = _tokens(128, 2, 3, 8)
+    block = _block(attentions=attentions)
+    params = random_params(block, tokens)
     dropped = []
 
     def watch(next_call, args, kwargs, context):
         output = next_call(*args, **kwargs)
         if isinstance(context.module, DropPath):
-            dropped.append(np.asarray(output == 0).all((1, 2)))
+            dropped.append(np.asarray(output == 0).all((1, 2, 3)))
         return output
 
     with nn.intercept_methods(watch):
         rngs = {'dropout': jax.random.key(0)}
-        output = block.apply({'params': params}, tokens, train=True, rngs=rngs)
+        output, _ = block.apply({'params': params}, tokens, 0.5, train=True, rngs=rngs)
 
-    attention, mlp = dropped
-    assert 0 < (attention & ~mlp).sum() < 64
-    assert 0 < (~attention & mlp).sum() < 64
-    both = attention & mlp
-    assert 0 < both.sum() < 64
-    same = (np.asarray(output) == tokens).all((1, 2))
-    np.testing.assert_array_equal(same, both)  # only then the block is the identity
+    assert len(dropped) == num_branches
+    outcomes, counts = np.unique(np.stack(dropped), axis=1, return_counts=True)
+    assert outcomes.shape[1] == 2**num_branches
+    assert counts.min() > 128 / 2**num_branches / 3
+    same = (np.asarray(output) == tokens).all((1, 2, 3))
+    np.testing.assert_array_equal(same, np.all(dropped, 0))  # only then the block is the identity
 
 
-def test_block_drops_channels_of_the_attention_branch():
+def test_block_drops_channels_of_the_attention_branch(random_params):
     tokens = np.zeros((50, 3, 8), np.float32)
-    block, params = _block_and_params(tokens, dropout_rate=0.5)
-    params = jax.tree.map(np.zeros_like, params)  # switches the other branch off
+    block = _block(dropout_rate=0.5)
+    params = jax.tree.map(np.zeros_like, random_params(block, tokens))  # silences the other branch
     params['MultiHeadDotProductAttention_0']['out']['bias'] += 1
     rngs = {'dropout': jax.random.key(0)}
-    output = np.asarray(block.apply({'params': params}, tokens, train=True, rngs=rngs))
+    output = np.asarray(block.apply({'params': params}, tokens, train=True, rngs=rngs)[0])
     assert set(np.unique(output)) == {0, 2}
     assert abs(output.mean() - 1) < 0.15
-    np.testing.assert_array_equal(block.apply({'params': params}, tokens), 1)
+    np.testing.assert_array_equal(block.apply({'params': params}, tokens)[0], 1)
+
+
+def test_block_captures_by_attention_and_axis(random_params):
+    block, tokens = _block(attentions=(('space',), ('time',))), _tokens(2, 3, 5, 8)
+    params = random_params(block, tokens)
+    _, captured = block.apply({'params': params}, tokens, capture_attention=True)
+    assert jax.tree.map(np.shape, captured) == {
+        'MultiHeadDotProductAttention_space': {'space': (2, 3, 2, 5, 5)},
+        'MultiHeadDotProductAttention_time': {'time': (2, 5, 2, 3, 3)},
+    }

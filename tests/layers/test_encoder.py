@@ -1,44 +1,65 @@
+import functools
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.drop_path import DropPath
+from vivit_jax.layers.blocks import EncoderBlock
 from vivit_jax.layers.encoder import Encoder
 
-
-def _encoder(**kwargs):
-    return Encoder(**{'num_layers': 1, 'num_heads': 2, 'mlp_dim': 8, 'grid': (3,), **kwargs})
+pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
+class _RateBlock(nn.Module):
+    """Returns its stochastic-depth rate as what it captures."""
+
+    layer_norm_eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens, drop_path_rate, train, capture_attention):
+        scale = self.param('scale', nn.initializers.ones, ())
+        return tokens * scale, {'rate': drop_path_rate} if capture_attention else {}
+
+
+def _encoder(**keywords):
+    block = functools.partial(
+        EncoderBlock, num_heads=2, mlp_dim=8, layer_norm_eps=keywords.pop('layer_norm_eps', 1e-6)
+    )
+    return Encoder(**{'block': block, 'num_layers': 1, 'grid': (3,), **keywords})
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
 @pytest.mark.parametrize(
     ('num_layers', 'expected'), [(1, [0]), (2, [0, 0.3]), (4, [0, 0.1, 0.2, 0.3])]
 )
-def test_encoder_drop_path_rates_rise_linearly(num_layers, expected):
-    rates = []
-
-    def watch(next_call, args, kwargs, context):
-        if isinstance(context.module, DropPath):
-            rates.append(context.module.rate)
-        return next_call(*args, **kwargs)
-
-    encoder = _encoder(num_layers=num_layers, drop_path_rate=0.3)
-    with nn.intercept_methods(watch):
-        jax.eval_shape(encoder.init, jax.random.key(0), np.zeros((1, 3, 4), np.float32))
-    np.testing.assert_allclose(rates, np.repeat(expected, 2))  # two branches a block
+def test_encoder_drop_path_rates_rise_linearly(num_layers, expected, scan_layers):
+    encoder = _encoder(
+        block=_RateBlock, num_layers=num_layers, drop_path_rate=0.3, scan_layers=scan_layers
+    )
+    tokens = np.zeros((1, 3, 4), np.float32)
+    variables = encoder.init(jax.random.key(0), tokens)
+    _, captured = encoder.apply(variables, tokens, train=True, capture_attention=True)
+    rates = [captured[f'encoderblock_{layer}']['rate'] for layer in range(num_layers)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
-def test_encoder_without_blocks_normalizes_tokens_plus_positions():
+@pytest.mark.parametrize('layer_norm_eps', [1e-6, 0.5])
+def test_encoder_without_blocks_normalizes_tokens_plus_positions(layer_norm_eps):
     tokens = np.random.default_rng(0).normal(size=(2, 5, 3, 4)).astype(np.float32)
-    encoder = _encoder(num_layers=0)
+    encoder = _encoder(num_layers=0, layer_norm_eps=layer_norm_eps)
     params = encoder.init(jax.random.key(0), tokens)['params']
     scale, bias = np.float32([1, 2, 3, 4]), np.float32([0, 0, 1, 1])
     params['encoder_norm'] = {'scale': scale, 'bias': bias}
 
     x = tokens + np.asarray(params['posembed_input']['pos_embedding'])
-    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    output = encoder.apply({'params': params}, tokens)
+    deviation = np.sqrt(x.var(-1, keepdims=True) + layer_norm_eps)
+    normal = (x - x.mean(-1, keepdims=True)) / deviation
+    output, captured = encoder.apply({'params': params}, tokens)
     np.testing.assert_allclose(output, normal * scale + bias, rtol=1e-4, atol=1e-5)
+    assert captured == {}
 
 
 def test_encoder_drops_embeddings():
@@ -46,8 +67,35 @@ def test_encoder_drops_embeddings():
     tokens = np.ones((20, 3, 100), np.float32)
     params = encoder.init(jax.random.key(0), tokens)
     rngs = {'dropout': jax.random.key(1)}
-    output = np.asarray(encoder.apply(params, tokens, train=True, rngs=rngs))
+    output = np.asarray(encoder.apply(params, tokens, train=True, rngs=rngs)[0])
     # The norm of ones is zero; of kept and dropped ones, above and below.
     assert abs((output < 0).mean() - 0.25) < 0.03
     assert (output != 0).all()
-    np.testing.assert_array_equal(encoder.apply(params, tokens), 0)
+    np.testing.assert_array_equal(encoder.apply(params, tokens)[0], 0)
+
+
+@pytest.mark.parametrize('remat', ['none', 'block', 'dots'])
+@pytest.mark.parametrize('scan_layers', [False, True])
+def test_encoder_applies_its_blocks_in_order(random_params, scan_layers, remat):
+    encoder = _encoder(num_layers=3, scan_layers=scan_layers, remat=remat)
+    tokens = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    params = random_params(encoder, tokens)
+    expected = tokens + params['posembed_input']['pos_embedding']
+    for layer in range(3):
+        block = {'params': params[f'encoderblock_{layer}']}
+        expected, _ = EncoderBlock(num_heads=2, mlp_dim=8).apply(block, expected)
+    expected = nn.LayerNorm().apply({'params': params['encoder_norm']}, expected)
+    output, _ = encoder.apply({'params': params}, tokens)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scan_drops_differently_in_every_layer(random_params):
+    # With the same parameters in all blocks and no other randomness, one block in two is dropped.
+    encoder = _encoder(num_layers=3, position='none', drop_path_rate=0.5, scan_layers=True)
+    tokens = np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)
+    tokens = np.broadcast_to(tokens, (256, 3, 4))
+    params = random_params(encoder, tokens)
+    rngs = {'dropout': jax.random.key(0)}
+    output, _ = encoder.apply({'params': params}, tokens, train=True, rngs=rngs)
+    # Both branches of the second block, and of the third one, are there or are not.
+    assert len(np.unique(np.asarray(output).reshape(256, -1).round(3), axis=0)) == 2**4

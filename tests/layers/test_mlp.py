@@ -1,5 +1,8 @@
+import math
+
 import jax
 import numpy as np
+import pytest
 
 from vivit_jax.layers.mlp import MlpBlock
 
@@ -14,16 +17,23 @@ def _params(width, mlp_dim):
     return {'Dense_0': dense(width, mlp_dim), 'Dense_1': dense(mlp_dim, width)}
 
 
-def test_mlp_equals_formula_with_tanh_gelu():
+def _tanh_gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _exact_gelu(x):
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+
+
+@pytest.mark.parametrize(('gelu', 'formula'), [('tanh', _tanh_gelu), ('exact', _exact_gelu)])
+def test_mlp_equals_formula(exact_matmuls, gelu, formula):
     params = _params(4, 6)
     x = np.random.default_rng(1).normal(0, 2, (2, 3, 4)).astype(np.float32)
-    with jax.default_matmul_precision('highest'):
-        output = MlpBlock(6).apply({'params': params}, x)
+    output = MlpBlock(6, gelu=gelu).apply({'params': params}, x)
 
     first, second = params['Dense_0'], params['Dense_1']
-    hidden = np.float64(x) @ first['kernel'] + first['bias']
-    hidden *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
-    # The exact GELU would differ by up to 5e-4.
+    hidden = formula(np.float64(x) @ first['kernel'] + first['bias'])
+    # The other GELU would differ by up to 5e-4.
     np.testing.assert_allclose(output, hidden @ second['kernel'] + second['bias'], atol=1e-5)
 
 

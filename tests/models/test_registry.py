@@ -5,8 +5,13 @@ import pytest
 from vivit_jax.models.registry import create_model, list_models, model_keywords
 from vivit_jax.models.sizes import parse_size
 
-# Of every model as it comes; from its paper, or from the specification where the paper has none.
-PARAMETERS = {'vivit_fe': 115_062_928}
+# Of every model as it comes; ViViT, table 2, has the first digits of each.
+PARAMETERS = {
+    'vivit_joint': 88_954_000,
+    'vivit_fe': 115_062_928,
+    'vivit_fsa': 117_319_312,
+    'vivit_fdp': 88_952_464,
+}
 
 
 def test_every_model_has_an_expected_parameter_count():
@@ -92,11 +97,75 @@ def test_bad_size_is_an_error_that_names_it(size):
         ('tokenizer', 'tubelets', 'uniform_frames'),
         ('pool', 'gap', 'mean'),
         ('position', 'sincos', 'sincos3d'),
+        ('attention_order', 'time_then_space', 'time_space'),
+        ('attention_implementation', 'flash', 'chunked'),
+        ('gelu', 'erf', 'exact'),
+        ('remat', 'full', 'dots'),
     ],
 )
 def test_unknown_choice_is_an_error_that_lists_the_choices(keyword, value, choice):
     with pytest.raises(ValueError, match=f"{keyword}='{value}' must be one of .*'{choice}'"):
+        create_model('vivit_fsa', **{keyword: value})
+
+
+@pytest.mark.parametrize('name', ['vivit_fsa', 'vivit_fdp'])
+def test_class_token_of_a_model_without_is_an_error(name):
+    assert model_keywords(name)['pool'] == 'mean'
+    with pytest.raises(ValueError, match=r"pool='cls' must be one of \('mean',\)"):
+        create_model(name, pool='cls')
+
+
+@pytest.mark.parametrize(
+    ('name', 'keyword'),
+    [
+        ('vivit_joint', 'temporal_num_layers'),
+        ('vivit_fsa', 'temporal_num_layers'),
+        ('vivit_joint', 'attention_order'),
+        ('vivit_fdp', 'attention_order'),
+    ],
+)
+def test_keyword_of_another_model_is_an_error(name, keyword):
+    with pytest.raises(ValueError, match=f"{name} has no keyword '{keyword}'"):
+        create_model(name, **{keyword: 'time_space'})
+
+
+def test_odd_number_of_heads_that_share_axes_is_an_error():
+    with pytest.raises(ValueError, match='num_heads=3 must be even: half of the heads'):
+        create_model('vivit_fdp', size='Ti/16x2')
+    assert create_model('vivit_fdp', size='Ti/16x2', num_heads=6).num_heads == 6
+    assert create_model('vivit_fsa', size='Ti/16x2').num_heads == 3
+
+
+@pytest.mark.parametrize('num_classes', [0, {}, {'verb': 3, 'noun': 0}])
+def test_head_without_classes_is_an_error(num_classes):
+    with pytest.raises(ValueError, match=r'num_classes=.* must be at least 1') as error:
+        create_model('vivit_joint', num_classes=num_classes)
+    assert str(num_classes) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('keyword', 'value', 'message'),
+    [
+        ('mlp_dim', 0, 'mlp_dim=0 must be at least 1'),
+        ('num_sampled_frames', 0, 'num_sampled_frames=0 must be at least 1'),
+        ('num_layers', -1, 'num_layers=-1 must not be negative'),
+        ('temporal_num_layers', -1, 'temporal_num_layers=-1 must not be negative'),
+        ('tubelet_size', (2, 16), r'tubelet_size=\(2, 16\) must be \(t, h, w\)'),
+        ('tubelet_size', (2, 16, 0), r'tubelet_size=\(2, 16, 0\) must be \(t, h, w\)'),
+        ('dtype', 'bf16', "dtype='bf16' is no type such as 'bfloat16'"),
+    ],
+)
+def test_impossible_value_is_an_error(keyword, value, message):
+    with pytest.raises(ValueError, match=message):
         create_model('vivit_fe', **{keyword: value})
+
+
+@pytest.mark.parametrize('implementation', ['cudnn', 'pallas'])
+def test_attention_dropout_with_a_fused_kernel_is_an_error(implementation):
+    keywords = {'attention_implementation': implementation, 'attention_dropout_rate': 0.1}
+    with pytest.raises(ValueError, match=f"attention_implementation='{implementation}' has no"):
+        create_model('vivit_joint', **keywords)
+    create_model('vivit_joint', **{**keywords, 'attention_dropout_rate': 0.0})
 
 
 def test_heads_that_do_not_divide_the_width_are_an_error():

@@ -1,211 +1,233 @@
+"""Outputs, parameters and gradients of the four models."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vivit_jax.layers.position import sincos_positions
-from vivit_jax.models.registry import create_model
+from vivit_jax.models.registry import create_model, list_models
 
-CLIP_SHAPE = (2, 4, 16, 16, 3)
+POOLS = [
+    ('vivit_joint', 'cls'),
+    ('vivit_joint', 'mean'),
+    ('vivit_fe', 'cls'),
+    ('vivit_fe', 'mean'),
+    ('vivit_fsa', 'mean'),
+    ('vivit_fdp', 'mean'),
+]
 
-
-@pytest.fixture(autouse=True)
-def exact_matmuls():
-    """Accelerators multiply float32 coarsely by default."""
-    with jax.default_matmul_precision('highest'):
-        yield
-
-
-def _tiny(**keywords):
-    sizes = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
-    length = 1 if keywords.get('tokenizer') == 'uniform_frames' else 2
-    defaults = {**sizes, 'tubelet_size': (length, 8, 8), 'temporal_num_layers': 1}
-    return create_model('vivit_fe', **{**defaults, **keywords})
+pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
-def _clip(shape=CLIP_SHAPE, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+def _path(path):
+    return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def _params(model, clip, scale=0.3):
-    """Random parameters: at initialisation class tokens and classifier would be zero."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), clip)['params']
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, scale, x.shape), x.dtype), shapes)
-
-
-def _spatial_encoder(model):
-    """Makes (params, clip, key) -> the spatial encoder's output [b t n d]; a key: in training."""
-
-    @jax.jit
-    def spatial_encoder(params, clip, key=None):
-        _, state = model.apply(
-            {'params': params},
-            clip,
-            train=key is not None,
-            rngs=None if key is None else {'dropout': key},
-            capture_intermediates=lambda module, _: module.name == 'SpatialTransformer',
-        )
-        return state['intermediates']['SpatialTransformer']['__call__'][0]
-
-    return lambda *args: np.asarray(spatial_encoder(*args))
-
-
-# ViViT, table 1 and 4, where it has the figure; the others follow from the block's 12 d² + 13 d.
+# ViViT, tables 4 and 6, where it has the figure; the others follow from its equations.
 @pytest.mark.parametrize(
-    ('size', 'temporal_num_layers', 'count'),
+    ('name', 'keywords', 'frame_size', 'count'),
     [
-        ('B/16x2', 0, 86_696_080),
-        ('B/16x2', 1, 93_799_312),
-        ('B/16x2', 4, 115_062_928),
-        ('B/16x2', 8, 143_414_416),
-        ('L/16x2', 4, 354_903_440),
-        ('H/14x2', 4, 710_765_200),
+        ('vivit_joint', {'size': 'L/16x2'}, 320, 310_850_960),
+        ('vivit_joint', {'size': 'H/14x2'}, 224, 636_945_040),
+        ('vivit_fe', {'size': 'B/16x2', 'temporal_num_layers': 0}, 224, 86_696_080),
+        ('vivit_fe', {'size': 'B/16x2', 'temporal_num_layers': 1}, 224, 93_799_312),
+        ('vivit_fe', {'size': 'B/16x2', 'temporal_num_layers': 12}, 224, 171_765_904),
+        ('vivit_fe', {'size': 'L/16x2'}, 224, 354_903_440),
     ],
 )
-def test_parameter_count_equals_specification(size, temporal_num_layers, count):
-    model = create_model('vivit_fe', size=size, temporal_num_layers=temporal_num_layers)
-    clip = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), clip)['params']
+def test_parameter_count_equals_specification(name, keywords, frame_size, count):
+    clip = jax.ShapeDtypeStruct((1, 32, frame_size, frame_size, 3), jnp.float32)
+    params = jax.eval_shape(create_model(name, **keywords).init, jax.random.key(0), clip)['params']
     assert sum(x.size for x in jax.tree.leaves(params)) == count
 
 
-@pytest.mark.parametrize('position', ['learned', 'sincos3d', 'none'])
-@pytest.mark.parametrize('pool', ['cls', 'mean'])
-@pytest.mark.parametrize('tokenizer', ['tubelet', 'uniform_frames'])
-@pytest.mark.parametrize('shape', [(2, 4, 16, 16, 3), (1, 10, 24, 40, 3), (3, 2, 8, 8, 3)])
-def test_output_has_documented_shapes_and_parameters(shape, tokenizer, pool, position):
-    model = _tiny(tokenizer=tokenizer, pool=pool, position=position, num_sampled_frames=3)
+@pytest.mark.parametrize(
+    ('tokenizer', 'position', 'shape'),
+    [
+        ('tubelet', 'learned', (2, 4, 16, 16, 3)),
+        ('tubelet', 'sincos3d', (1, 10, 24, 40, 3)),
+        ('tubelet', 'none', (3, 2, 8, 8, 3)),
+        ('uniform_frames', 'learned', (1, 10, 24, 40, 3)),
+        ('uniform_frames', 'sincos3d', (3, 2, 8, 8, 3)),
+        ('uniform_frames', 'none', (2, 5, 16, 24, 3)),
+    ],
+)
+@pytest.mark.parametrize(('name', 'pool'), POOLS)
+def test_output_has_documented_shapes_and_parameters(
+    create_tiny, name, pool, tokenizer, position, shape
+):
+    model = create_tiny(
+        name, pool=pool, tokenizer=tokenizer, position=position, num_sampled_frames=3, num_layers=1
+    )
     clip = jax.ShapeDtypeStruct(shape, jnp.float32)
     output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), clip)
     assert (output.logits.shape, output.logits.dtype) == ((shape[0], 5), jnp.float32)
     assert (output.features.shape, output.features.dtype) == ((shape[0], 16), jnp.float32)
+    assert output.intermediates == {}
 
     params = variables['params']
     num_times = shape[1] // 2 if tokenizer == 'tubelet' else min(3, shape[1])
-    num_class_tokens = 1 if pool == 'cls' else 0
-    for name, places in (
-        ('SpatialTransformer', shape[2] // 8 * (shape[3] // 8)),
-        ('TemporalTransformer', num_times),
-    ):
-        assert (f'cls_{name}' in params) == (pool == 'cls')
+    num_places = shape[2] // 8 * (shape[3] // 8)
+    if name == 'vivit_fe':
+        places = {'SpatialTransformer': num_places, 'TemporalTransformer': num_times}
+        class_tokens = {f'cls_{encoder}' for encoder in places}
+    else:
+        places = {'Transformer': num_times * num_places}
+        class_tokens = {'cls'}
+    expected = {*places, 'embedding', 'output_projection'}
+    if pool == 'cls':
+        expected |= class_tokens
+    assert set(params) == expected
+    for encoder, count in places.items():
         if position == 'learned':
-            table = params[name]['posembed_input']['pos_embedding']
-            assert table.shape == (1, num_class_tokens + places, 16)
+            table = params[encoder]['posembed_input']['pos_embedding']
+            assert table.shape == (1, count + (pool == 'cls'), 16)
         else:
-            assert 'posembed_input' not in params[name]
+            assert 'posembed_input' not in params[encoder]
     kernel = (8, 8, 3, 16) if tokenizer == 'uniform_frames' else (2, 8, 8, 3, 16)
     assert params['embedding']['kernel'].shape == kernel
 
 
-def test_classifier_starts_at_zero_on_finite_features():
-    model = _tiny(num_layers=1, temporal_num_layers=0)
-    key = jax.random.key(0, impl='rbg')  # compiles faster
-    output, _ = jax.jit(model.init_with_output)(key, _clip())
+@pytest.mark.parametrize('name', list_models())
+def test_several_heads_have_logits_and_parameters_by_name(create_tiny, random_clip, name):
+    model = create_tiny(name, num_classes={'verb': 4, 'noun': 7}, num_layers=1)
+    output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), random_clip())
+    shapes = {head: (logits.shape, logits.dtype) for head, logits in output.logits.items()}
+    assert shapes == {'verb': ((2, 4), jnp.float32), 'noun': ((2, 7), jnp.float32)}
+    heads = {key for key in variables['params'] if key.startswith('output_projection')}
+    assert heads == {'output_projection_verb', 'output_projection_noun'}
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_classifier_starts_at_zero_on_finite_features(create_tiny, random_clip, name):
+    model = create_tiny(name, num_layers=1)
+    output, _ = model.init_with_output(jax.random.key(0), random_clip())
     np.testing.assert_array_equal(output.logits, np.zeros((2, 5)))
     assert np.isfinite(output.features).all()
     assert not np.allclose(output.features[0], output.features[1])
 
 
+@pytest.mark.parametrize('name', list_models())
+def test_output_with_jit_equals_output_without(create_tiny, random_clip, random_params, name):
+    model, clip = create_tiny(name, num_layers=1), random_clip((2, 6, 8, 24, 3))
+    variables = {'params': random_params(model, clip)}
+    output, jitted = model.apply(variables, clip), jax.jit(model.apply)(variables, clip)
+    for field in ('logits', 'features'):
+        value = getattr(output, field)
+        assert np.isfinite(value).all() and np.std(value) > 0.1
+        np.testing.assert_allclose(getattr(jitted, field), value, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    'keywords',
+    ('name', 'keywords'),
     [
-        {},
-        {'pool': 'mean', 'tokenizer': 'uniform_frames'},
-        {'temporal_num_layers': 0, 'position': 'sincos3d', 'dtype': 'bfloat16'},
+        *((name, {}) for name in list_models()),
+        ('vivit_joint', {'pool': 'mean', 'tokenizer': 'uniform_frames'}),
+        ('vivit_fe', {'temporal_num_layers': 0, 'position': 'sincos3d', 'dtype': 'bfloat16'}),
+        ('vivit_fsa', {'attention_order': 'time_space', 'num_classes': {'verb': 2, 'noun': 3}}),
+        ('vivit_fdp', {'position': 'none', 'gelu': 'exact', 'tokenizer': 'uniform_frames'}),
     ],
     ids=str,
 )
-def test_every_parameter_gets_a_gradient(keywords):
-    model, clip = _tiny(**{'num_layers': 1, **keywords}), _clip()
-    params = _params(model, clip)
+def test_every_parameter_gets_a_gradient(create_tiny, random_clip, random_params, name, keywords):
+    model, clip = create_tiny(name, **{'num_layers': 1, **keywords}), random_clip()
+    params = random_params(model, clip, scale=0.3)
 
     def loss(params):
-        return (model.apply({'params': params}, clip).logits * _clip((2, 5), 1)).sum()
+        logits = jax.tree.leaves(model.apply({'params': params}, clip).logits)
+        return sum((x * random_clip(x.shape, 1)).sum() for x in logits)
 
     for path, grad in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
         assert grad.dtype == jnp.float32
-        assert np.isfinite(grad).all(), name
+        assert np.isfinite(grad).all(), _path(path)
         # A key's bias shifts all scores of a query alike, which the softmax does not see.
-        if not name.endswith('key/bias'):
-            assert np.abs(grad).max() > 1e-4, name
+        if not _path(path).endswith('key/bias'):
+            assert np.abs(grad).max() > 1e-4, _path(path)
 
 
-def test_bfloat16_is_near_float32_with_float32_parameters_and_logits():
-    clip = _clip()
-    params = _params(_tiny(), clip, 0.2)
-    variables = jax.eval_shape(_tiny(dtype='bfloat16').init, jax.random.key(0), clip)
+@pytest.mark.parametrize('name', list_models())
+def test_bfloat16_is_near_float32_with_float32_parameters_and_logits(
+    create_tiny, random_clip, random_params, name
+):
+    clip, coarse_model = random_clip(), create_tiny(name, dtype='bfloat16')
+    params = random_params(create_tiny(name), clip, scale=0.2)
+    variables = jax.eval_shape(coarse_model.init, jax.random.key(0), clip)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
 
-    exact = jax.jit(_tiny().apply)({'params': params}, clip)
-    coarse = jax.jit(_tiny(dtype='bfloat16').apply)({'params': params}, clip)
+    exact = create_tiny(name).apply({'params': params}, clip)
+    coarse = coarse_model.apply({'params': params}, clip)
     assert (coarse.logits.dtype, coarse.features.dtype) == (jnp.float32, jnp.float32)
     error = np.linalg.norm(coarse.logits - exact.logits) / np.linalg.norm(exact.logits)
     assert 1e-4 < error < 0.03  # float32 throughout would be nearer
 
 
-def test_spatial_encoder_keeps_time_indices_and_clips_apart():
-    model, clip = _tiny(), _clip((2, 8, 16, 16, 3))
-    params = _params(model, clip)
-    spatial_encoder = _spatial_encoder(model)
-    before = spatial_encoder(params, clip)
-    changed = clip.at[1, 5, 3, 3].add(1)  # one pixel of the third tubelet
-    after = spatial_encoder(params, changed)
-    moved = np.abs(after - before).max(-1)
-    expected = np.zeros((2, 4, 5), bool)
-    expected[1, 2] = True  # all tokens of that time index, the class token too
-    np.testing.assert_array_equal(moved > 1e-5, expected)
+@pytest.mark.parametrize('name', list_models())
+@pytest.mark.parametrize(
+    'keywords', [{'gelu': 'exact'}, {'layer_norm_eps': 0.1}, {'position': 'none'}], ids=str
+)
+def test_keyword_changes_every_block_or_encoder(
+    create_tiny, random_clip, random_params, name, keywords
+):
+    model, clip = create_tiny(name, num_layers=1), random_clip()
+    variables = {'params': random_params(model, clip)}
+    changed = create_tiny(name, num_layers=1, **keywords)
+    difference = changed.apply(variables, clip).logits - model.apply(variables, clip).logits
+    assert np.abs(difference).max() > 1e-5
 
 
-def test_spatial_positions_are_those_of_rows_and_columns():
+def test_order_of_attentions_changes_the_result_but_no_parameter(
+    create_tiny, random_clip, random_params
+):
+    first, second = (
+        create_tiny('vivit_fsa', num_layers=1, attention_order=order)
+        for order in ('space_time', 'time_space')
+    )
+    clip = random_clip()
+    variables = {'params': random_params(first, clip)}
+    shapes = jax.eval_shape(second.init, jax.random.key(0), clip)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
+    one, other = (model.apply(variables, clip).logits for model in (first, second))
+    assert np.abs(one - other).max() > 0.01
+
+
+def test_spatial_positions_are_those_of_rows_and_columns(
+    create_tiny, random_clip, random_params, encoder_tokens
+):
     # A black clip without biases leaves only the normalized positions.
-    model = _tiny(num_layers=0, temporal_num_layers=0, pool='mean', position='sincos3d')
+    model = create_tiny(
+        'vivit_fe', num_layers=0, temporal_num_layers=0, pool='mean', position='sincos3d'
+    )
     clip = jnp.zeros((1, 2, 16, 24, 3))
-    params = jax.tree.map(jnp.zeros_like, _params(model, clip))
+    params = jax.tree.map(jnp.zeros_like, random_params(model, clip))
     params['SpatialTransformer']['encoder_norm']['scale'] += 1
     positions = sincos_positions((2, 3), 16)
     expected = (positions - positions.mean(-1, keepdims=True)) / positions.std(-1, keepdims=True)
-    output = _spatial_encoder(model)(params, clip)
+    output = encoder_tokens(model, params, clip)
     np.testing.assert_allclose(output[0, 0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ('temporal_num_layers', 'position', 'sees_order'),
-    [(0, 'learned', False), (1, 'none', False), (1, 'learned', True), (1, 'sincos3d', True)],
+    ('name', 'keywords', 'sees_order'),
+    [
+        ('vivit_fe', {'temporal_num_layers': 0}, False),
+        ('vivit_fe', {'position': 'none'}, False),
+        ('vivit_fe', {}, True),
+        ('vivit_fe', {'position': 'sincos3d'}, True),
+        *(
+            (name, {'position': position}, position != 'none')
+            for name in ('vivit_joint', 'vivit_fsa', 'vivit_fdp')
+            for position in ('none', 'learned')
+        ),
+    ],
 )
 def test_only_temporal_positions_tell_the_order_of_frames(
-    temporal_num_layers, position, sees_order
+    create_tiny, random_clip, random_params, name, keywords, sees_order
 ):
-    model = _tiny(
-        tokenizer='uniform_frames',
-        num_layers=1,
-        temporal_num_layers=temporal_num_layers,
-        position=position,
-    )
-    clip = _clip((2, 5, 16, 16, 3))
-    params = _params(model, clip)
-    apply = jax.jit(model.apply)
-    before = apply({'params': params}, clip).logits
-    after = apply({'params': params}, clip[:, jnp.array([3, 0, 4, 1, 2])]).logits
+    model = create_tiny(name, tokenizer='uniform_frames', num_layers=1, **keywords)
+    clip = random_clip((2, 5, 16, 16, 3))
+    variables = {'params': random_params(model, clip)}
+    before = model.apply(variables, clip).logits
+    after = model.apply(variables, clip[:, jnp.array([3, 0, 4, 1, 2])]).logits
     difference = np.linalg.norm(after - before) / np.linalg.norm(before)
-    assert difference > 1e-3 if sees_order else difference < 1e-5
-
-
-@pytest.mark.parametrize('keyword', ['dropout_rate', 'attention_dropout_rate'])
-def test_dropout_masks_differ_between_frames_and_examples(keyword):
-    model = _tiny(tokenizer='uniform_frames', num_layers=1, **{keyword: 0.5})
-    clip = jnp.broadcast_to(_clip((1, 1, 16, 16, 3)), (3, 4, 16, 16, 3))  # still, and alike
-    params, spatial_encoder = _params(model, clip), _spatial_encoder(model)
-    for key, num_different in ((None, 1), (jax.random.key(0), 12)):
-        tokens = spatial_encoder(params, clip, key)
-        assert len(np.unique(tokens.reshape(12, -1).round(4), axis=0)) == num_different
-
-
-def test_drop_path_drops_all_frames_of_an_example():
-    model = _tiny(tokenizer='uniform_frames', drop_path_rate=0.5)
-    clip = jnp.broadcast_to(_clip((1, 1, 16, 16, 3)), (16, 3, 16, 16, 3))
-    tokens = _spatial_encoder(model)(_params(model, clip), clip, jax.random.key(0))
-    np.testing.assert_allclose(tokens, np.broadcast_to(tokens[:, :1], tokens.shape), atol=1e-4)
-    # Each branch of the second block is there or is not.
-    assert len(np.unique(tokens.reshape(16, -1).round(3), axis=0)) == 4
+    assert difference > 1e-4 if sees_order else difference < 5e-6

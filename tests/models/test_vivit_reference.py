@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from vivit_jax.layers import attention_kernels
 from vivit_jax.models.registry import create_model
 
 TOLERANCE = 1e-5
@@ -17,21 +18,42 @@ TOLERANCE = 1e-5
 # Norms below this are rounding: a key's bias has no gradient in theory.
 SMALLEST_NORM = 1e-4
 
+# (scan_layers, remat, attention_implementation): any two values meet in one of them.
+SETTINGS = {
+    'plain': (False, 'none', 'einsum'),
+    'loop_block': (False, 'block', 'chunked'),
+    'loop_dots': (False, 'dots', 'einsum'),
+    'scan_none': (True, 'none', 'chunked'),
+    'scan_block': (True, 'block', 'einsum'),
+    'scan_dots': (True, 'dots', 'chunked'),
+}
+# Every model meets all of them, in one file or in another.
+CASES = {
+    'joint_cls': ['plain', 'scan_block'],
+    'joint_mean': ['loop_block', 'scan_dots'],
+    'joint_uniform_frames': ['loop_dots', 'scan_none'],
+    'fe_cls': ['plain', 'scan_dots'],
+    'fe_mean': ['loop_block', 'scan_none'],
+    'fe_frame_average': ['loop_dots', 'scan_block'],
+    'fsa_space_time': list(SETTINGS),
+    'fdp_mean': list(SETTINGS),
+}
 
-@pytest.fixture(scope='module', params=['fe_cls', 'fe_mean', 'fe_frame_average'])
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
+
+
+@pytest.fixture(params=CASES)
 def reference(request, shared):
-    with np.load(shared / f'fixtures/vivit/{request.param}.npz', allow_pickle=False) as file:
+    return _load(shared, request.param)
+
+
+def _load(shared, name):
+    with np.load(shared / f'fixtures/vivit/{name}.npz', allow_pickle=False) as file:
         return dict(file)
 
 
-@pytest.fixture
-def model(reference):
-    return create_model(str(reference['model']), **json.loads(str(reference['kwargs'])))
-
-
-@pytest.fixture
-def params(reference):
-    return _unflatten(reference, 'params/')
+def _model(reference, **keywords):
+    return create_model(str(reference['model']), **json.loads(str(reference['kwargs'])), **keywords)
 
 
 def _unflatten(reference, prefix):
@@ -43,21 +65,40 @@ def _error(value, expected):
     return np.linalg.norm(value - expected) / np.linalg.norm(expected)
 
 
-def test_parameters_have_names_and_shapes_of_the_original(reference, model, params):
+def test_all_reference_files_are_tested(shared):
+    assert {path.stem for path in (shared / 'fixtures/vivit').glob('*.npz')} == set(CASES)
+
+
+def test_parameters_have_names_and_shapes_of_the_original(reference):
+    model = _model(reference)
     variables = jax.eval_shape(model.init, jax.random.key(0), reference['inputs'])
     shapes = jax.tree.map(lambda x: x.shape, variables['params'])
-    assert shapes == jax.tree.map(lambda x: x.shape, params)
+    assert shapes == jax.tree.map(lambda x: x.shape, _unflatten(reference, 'params/'))
 
 
-def test_logits_and_gradients_equal_the_original(reference, model, params):
+@pytest.mark.parametrize(
+    ('name', 'setting'), [(name, setting) for name in CASES for setting in CASES[name]]
+)
+def test_logits_and_gradients_equal_the_original(shared, name, setting, monkeypatch, request):
+    if setting != 'plain':  # which is compiled as in earnest
+        request.getfixturevalue('quick_compilation')
+    monkeypatch.setattr(attention_kernels, '_CHUNK', 24)  # several in the 64 or 65 tokens
+    reference = _load(shared, name)
+    scan_layers, remat, implementation = SETTINGS[setting]
+    model = _model(
+        reference,
+        scan_layers=scan_layers,
+        remat=remat,
+        attention_implementation=implementation,
+    )
+
     def scalar(params, inputs):
         logits = model.apply({'params': params}, inputs).logits
         return (logits * reference['cotangent']).sum(), logits
 
-    with jax.default_matmul_precision('highest'):
-        (grads, grad_inputs), logits = jax.jit(jax.grad(scalar, (0, 1), has_aux=True))(
-            params, reference['inputs']
-        )
+    (grads, grad_inputs), logits = jax.jit(jax.grad(scalar, (0, 1), has_aux=True))(
+        _unflatten(reference, 'params/'), reference['inputs']
+    )
     assert _error(logits, reference['logits']) <= TOLERANCE
     assert _error(grad_inputs, reference['grad_inputs']) <= TOLERANCE
 
@@ -71,7 +112,7 @@ def test_logits_and_gradients_equal_the_original(reference, model, params):
             assert abs(norm - expected[name]) <= TOLERANCE * expected[name], name
 
 
-def test_logits_equal_the_original_without_jit(reference, model, params):
-    with jax.default_matmul_precision('highest'):
-        logits = model.apply({'params': params}, reference['inputs']).logits
+def test_logits_equal_the_original_without_jit(reference):
+    params = _unflatten(reference, 'params/')
+    logits = _model(reference).apply({'params': params}, reference['inputs']).logits
     assert _error(logits, reference['logits']) <= TOLERANCE

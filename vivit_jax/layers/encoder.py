@@ -56,7 +56,8 @@ class Encoder(nn.Module):
             self.position, self.grid, self.token_axes, name='posembed_input'
         )(tokens)
         tokens = nn.Dropout(self.dropout_rate)(tokens, deterministic=not train)
-        run = self._scan if self.scan_layers and not self.is_initializing() else self._loop
+        scans = self.scan_layers and self.num_layers and not self.is_initializing()
+        run = self._scan if scans else self._loop
         rates = None
         if self.drop_path_rate:
             rates = self.drop_path_rate * jnp.arange(self.num_layers) / max(self.num_layers - 1, 1)

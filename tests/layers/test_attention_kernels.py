@@ -1,0 +1,298 @@
+"""Every implementation of attention against the formula and its derivative, in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.experimental.pallas import tpu as pltpu
+from jax.experimental.pallas.ops.tpu import flash_attention as tpu_kernel
+
+from vivit_jax.layers import attention_kernels
+from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+
+TOLERANCES = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}
+
+pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+
+
+@pytest.fixture(params=['einsum', 'chunked', 'chunked_vectorized'])
+def implementation(request, monkeypatch):
+    """Those that run everywhere; chunks are 8 queries, on an accelerator of all heads at once."""
+    monkeypatch.setattr(attention_kernels, '_CHUNK', 8)
+    on_cpu = request.param != 'chunked_vectorized'
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu' if on_cpu else 'gpu')
+    return request.param.removesuffix('_vectorized')
+
+
+def _arrays(length, head_dim, dtype=jnp.float32):
+    """Query, key, value and a gradient of the output, [2 n 3 d]."""
+    rng = np.random.default_rng(length)
+    return [jnp.asarray(rng.normal(size=(2, length, 3, head_dim)), dtype) for _ in range(4)]
+
+
+def _formula(query, key, value, grad, mask=1.0):
+    """The output and the gradients of the three inputs; `mask` [b k q n] multiplies weights."""
+    query, key, value, grad = (np.float64(x) for x in (query, key, value, grad))
+    scale = query.shape[-1] ** -0.5
+    scores = np.einsum('bqkd,bnkd->bkqn', query, key) * scale
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    output = np.einsum('bkqn,bnkd->bqkd', weights * mask, value)
+    grad_weights = np.einsum('bqkd,bnkd->bkqn', grad, value) * mask
+    grad_scores = weights * (grad_weights - (weights * grad_weights).sum(-1, keepdims=True))
+    return (
+        output,
+        np.einsum('bkqn,bnkd->bqkd', grad_scores, key) * scale,
+        np.einsum('bkqn,bqkd->bnkd', grad_scores, query) * scale,
+        np.einsum('bkqn,bqkd->bnkd', weights * mask, grad),
+    )
+
+
+def _output_and_gradients(query, key, value, grad, **keywords):
+    @jax.jit
+    def run(*inputs):
+        output, backward = jax.vjp(lambda *x: dot_product_attention(*x, **keywords), *inputs)
+        return output, *backward(grad)
+
+    return run(query, key, value)
+
+
+def _assert_near(values, expected, dtype):
+    for value, right in zip(values, expected, strict=True):
+        assert value.dtype == dtype
+        error = np.linalg.norm(np.float64(value) - right)
+        # Of one token alone, queries and keys have no gradient.
+        assert error <= TOLERANCES[dtype] * max(np.linalg.norm(right), 1)
+
+
+@pytest.mark.parametrize(
+    ('length', 'dtype'),
+    [
+        *((length, jnp.float32) for length in (1, 7, 8, 9, 16, 29)),
+        *((length, jnp.bfloat16) for length in (8, 29)),
+    ],
+)
+def test_attention_equals_formula_with_gradients(implementation, length, dtype):
+    arrays = _arrays(length, 4, dtype)
+    values = _output_and_gradients(*arrays, implementation=implementation)
+    _assert_near(values, _formula(*arrays), dtype)
+
+
+def test_weights_equal_formula():
+    query, key, _, _ = _arrays(5, 4)
+    weights = attention_weights(query, key)
+    value = jnp.broadcast_to(jnp.eye(5)[:, None], (2, 5, 3, 5))
+    expected = _formula(query, key, value, value)[0]  # values that tell the tokens apart
+    np.testing.assert_allclose(weights.swapaxes(1, 2), expected, rtol=1e-5)
+    assert weights.shape == (2, 3, 5, 5)
+
+
+def test_softmax_in_bfloat16_has_float32_scores(implementation):
+    # 1/2 (32, 2) . (16, 0) = 256 and 1/2 (32, 2) . (16, 1) = 257: one number to bfloat16.
+    query = jnp.zeros((1, 2, 1, 4)).at[..., :2].set(jnp.array([32, 2]))
+    key = jnp.zeros((1, 2, 1, 4)).at[..., 0].set(16).at[:, 1, :, 1].set(1)
+    arrays = (x.astype(jnp.bfloat16) for x in (query, key, key))
+    output = dot_product_attention(*arrays, implementation=implementation)
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(output)[..., 1], 1 / (1 + np.exp(-1)), atol=0.01)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_huge_scores_take_the_largest_with_finite_gradients(implementation, dtype):
+    query, key, value, grad = _arrays(9, 4, dtype)
+    key = key.at[:, 5].set(jnp.abs(key).max() * 2)
+    query = jnp.abs(query) * 3e4 + 3e4
+    output, *grads = _output_and_gradients(query, key, value, grad, implementation=implementation)
+    expected = np.broadcast_to(np.float32(value)[:, 5:6], output.shape)
+    np.testing.assert_array_equal(np.float32(output), expected)
+    assert all(np.isfinite(np.float32(x)).all() for x in grads)
+
+
+def test_dropout_drops_and_scales_weights_independently(implementation):
+    # With the identity as values, the output is the weights.
+    rate, length = 0.3, 40
+    query, key, _, _ = _arrays(length, length)
+    value = jnp.broadcast_to(jnp.eye(length)[:, None], (2, length, 3, length))
+    dropped = dot_product_attention(
+        query,
+        key,
+        value,
+        implementation=implementation,
+        dropout_rate=rate,
+        dropout_key=jax.random.key(0),
+    )
+    dropped = np.asarray(dropped).swapaxes(1, 2)
+    weights = attention_weights(query, key)
+    is_kept = dropped != 0
+    np.testing.assert_allclose(dropped[is_kept], (weights / (1 - rate))[is_kept], rtol=1e-5)
+    # Five standard deviations of a share.
+    assert abs(is_kept.mean() - 0.7) < 5 * np.sqrt(rate * (1 - rate) / is_kept.size)
+    # No mask is that of another example, head or chunk, nor of another query.
+    assert len(np.unique(is_kept.reshape(-1, length), axis=0)) == 2 * 3 * length
+
+
+def test_mean_over_dropout_keys_is_the_output_without_dropout(implementation):
+    query, key, value, _ = _arrays(9, 4)
+
+    @jax.jit
+    @jax.vmap
+    def run(dropout_key):
+        return dot_product_attention(
+            query,
+            key,
+            value,
+            implementation=implementation,
+            dropout_rate=0.5,
+            dropout_key=dropout_key,
+        )
+
+    outputs = np.asarray(run(jax.random.split(jax.random.key(0), 1000)))
+    expected = _formula(query, key, value, value)[0]
+    deviation = outputs.std(0) / np.sqrt(len(outputs))
+    assert deviation.min() > 1e-4
+    assert (np.abs(outputs.mean(0) - expected) < 5 * deviation).all()
+
+
+def test_gradients_with_dropout_use_the_masks_of_the_output(implementation):
+    keywords = {
+        'implementation': implementation,
+        'dropout_rate': 0.5,
+        'dropout_key': jax.random.key(3),
+    }
+    length = 11
+    arrays = _arrays(length, length)
+    identity = jnp.broadcast_to(jnp.eye(length)[:, None], (2, length, 3, length))
+    dropped = dot_product_attention(*arrays[:2], identity, **keywords)
+    mask = 2 * (np.asarray(dropped).swapaxes(1, 2) != 0)
+    _assert_near(_output_and_gradients(*arrays, **keywords), _formula(*arrays, mask), jnp.float32)
+
+
+@pytest.mark.parametrize('implementation', ['cudnn', 'pallas'])
+def test_dropout_of_a_fused_kernel_is_an_error(implementation):
+    query, key, value, _ = _arrays(4, 8)
+    with pytest.raises(ValueError, match=f"'{implementation}' has no dropout"):
+        dot_product_attention(
+            query,
+            key,
+            value,
+            implementation=implementation,
+            dropout_rate=0.1,
+            dropout_key=jax.random.key(0),
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('length', 'head_dim', 'longest_block', 'dtype'),
+    [
+        (40, 16, 640, jnp.float32),  # padded to one block
+        (130, 16, 128, jnp.float32),  # to two, of which the second one is nearly empty
+        (128, 16, 128, jnp.bfloat16),  # none
+        (130, 200, 640, jnp.float32),  # channels too
+    ],
+)
+def test_tpu_kernel_in_simulation_equals_formula_with_gradients(
+    monkeypatch, length, head_dim, longest_block, dtype
+):
+    monkeypatch.setattr(attention_kernels, '_LONGEST_TPU_BLOCK', longest_block)
+    arrays = _arrays(length, head_dim, dtype)
+    with pltpu.force_tpu_interpret_mode():
+        values = _output_and_gradients(*arrays, implementation='pallas')
+    _assert_near(values, _formula(*arrays), dtype)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ('length', 'head_dim'), [(3137, 64), (3137, 80), (3137, 200), (513, 64), (2048, 256)]
+)
+def test_tpu_kernel_is_lowered_for_tpu_with_gradients(length, head_dim, dtype):
+    def attend(*inputs):
+        return dot_product_attention(*inputs, implementation='pallas')
+
+    def loss(*inputs):
+        return attend(*inputs).astype(jnp.float32).sum()
+
+    x = jax.ShapeDtypeStruct((2, length, 2, head_dim), dtype)
+    for function, num_kernels in ((attend, 1), (jax.grad(loss, (0, 1, 2)), 3)):
+        program = export.export(jax.jit(function), platforms=['tpu'])(x, x, x)
+        assert program.mlir_module().count('custom_call @tpu_custom_call') == num_kernels
+        assert all(out.shape == x.shape for out in program.out_avals)
+
+
+@pytest.mark.parametrize(
+    ('length', 'padded_length', 'block'),
+    [(40, 128, 128), (513, 640, 640), (3137, 3200, 640), (2048, 2048, 512), (6401, 6528, 384)],
+)
+def test_tpu_blocks_divide_the_padded_length_and_fit_the_memory(
+    monkeypatch, length, padded_length, block
+):
+    calls = []
+
+    def record(query, key, value, *, block_sizes, **keywords):
+        calls.append((query.shape[2], block_sizes))
+        return query
+
+    monkeypatch.setattr(tpu_kernel, 'flash_attention', record)
+    x = jnp.zeros((1, length, 1, 8))
+    assert dot_product_attention(x, x, x, implementation='pallas').shape == x.shape
+    sizes = {
+        name: block for name in tpu_kernel.BlockSizes.__dataclass_fields__ if name != 'block_b'
+    }
+    assert calls == [(padded_length, tpu_kernel.BlockSizes(block_b=1, **sizes))]
+
+
+@pytest.mark.parametrize('length', [130, 3137])
+@pytest.mark.parametrize('dtype', [jnp.bfloat16])
+def test_cudnn_equals_formula_with_gradients(length, dtype):
+    is_there = jax.default_backend() == 'gpu' and attention_kernels._has_cudnn(64, jnp.dtype(dtype))
+    if not is_there:
+        pytest.skip('needs a GPU of the Ampere generation or later with cuDNN')
+    arrays = _arrays(length, 64, dtype)
+    values = _output_and_gradients(*arrays, implementation='cudnn')
+    _assert_near(values, _formula(*arrays), dtype)
+
+
+@pytest.mark.parametrize(
+    ('backend', 'has_cudnn', 'length', 'drops', 'expected'),
+    [
+        ('cpu', False, 256, False, 'einsum'),
+        ('cpu', False, 257, False, 'chunked'),
+        ('cpu', True, 257, False, 'chunked'),
+        ('cpu', False, 256, True, 'einsum'),
+        ('cpu', False, 257, True, 'chunked'),
+        ('gpu', True, 10, False, 'cudnn'),
+        ('gpu', True, 257, False, 'cudnn'),
+        ('gpu', True, 256, True, 'einsum'),
+        ('gpu', True, 257, True, 'chunked'),
+        ('gpu', False, 256, False, 'einsum'),
+        ('gpu', False, 257, False, 'chunked'),
+        ('tpu', False, 256, False, 'einsum'),
+        ('tpu', False, 257, False, 'pallas'),
+        ('tpu', True, 257, False, 'pallas'),
+        ('tpu', False, 257, True, 'chunked'),
+    ],
+)
+def test_auto_chooses_by_device_length_and_dropout(
+    monkeypatch, backend, has_cudnn, length, drops, expected
+):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    monkeypatch.setattr(attention_kernels, '_has_cudnn', lambda head_dim, dtype: has_cudnn)
+    assert attention_kernels._choose(length, 64, jnp.bfloat16, drops) == expected
+
+
+def test_cudnn_takes_no_float32_and_no_odd_channels():
+    attention_kernels._has_cudnn.cache_clear()
+    assert not attention_kernels._has_cudnn(64, jnp.dtype('float32'))
+    assert not attention_kernels._has_cudnn(12, jnp.dtype('bfloat16'))
+    if jax.default_backend() != 'gpu':
+        assert not attention_kernels._has_cudnn(64, jnp.dtype('bfloat16'))
+
+
+def test_auto_asks_whether_cudnn_takes_the_type_and_the_head(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    monkeypatch.setattr(attention_kernels, '_has_cudnn', lambda *x: asked.append(x))
+    query, key, value, _ = _arrays(5, 4, jnp.bfloat16)
+    dot_product_attention(query, key, value)
+    assert asked == [(4, jnp.dtype('bfloat16'))]

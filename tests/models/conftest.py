@@ -1,0 +1,62 @@
+"""Tiny models and their inputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vivit_jax.models.registry import create_model
+
+_SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
+
+
+@pytest.fixture(scope='session')
+def create_tiny():
+    """Makes a small ViViT by its name."""
+
+    def create(name, **keywords):
+        length = 1 if keywords.get('tokenizer') == 'uniform_frames' else 2
+        defaults = {**_SIZES, 'tubelet_size': (length, 8, 8)}
+        if name == 'vivit_fe':
+            defaults['temporal_num_layers'] = 1
+        return create_model(name, **{**defaults, **keywords})
+
+    return create
+
+
+@pytest.fixture(scope='session')
+def random_clip():
+    """Makes a clip; with tubelets, the default has a grid of 2 x 2 x 2."""
+
+    def create(shape=(2, 4, 16, 16, 3), seed=0):
+        return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+    return create
+
+
+@pytest.fixture(scope='session')
+def dropout_key():
+    """Makes a key whose random numbers compile faster than those of the default."""
+    return lambda seed=0: jax.random.key(seed, impl='rbg')
+
+
+@pytest.fixture(scope='session')
+def encoder_tokens():
+    """Runs a model; returns what its first encoder makes of the tokens."""
+
+    def run(model, params, clip, key=None):
+        _, state = model.apply(
+            {'params': params},
+            clip,
+            train=key is not None,
+            rngs=None if key is None else {'dropout': key},
+            capture_intermediates=lambda module, _: module.name == _encoder_name(model),
+        )
+        return state['intermediates'][_encoder_name(model)]['__call__'][0][0]
+
+    return run
+
+
+def _encoder_name(model):
+    is_fe = type(model).__name__ == 'FactorizedEncoder'
+    return 'SpatialTransformer' if is_fe else 'Transformer'
