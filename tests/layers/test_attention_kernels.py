@@ -254,30 +254,30 @@ def test_cudnn_equals_formula_with_gradients(length, dtype):
 
 
 @pytest.mark.parametrize(
-    ('backend', 'has_cudnn', 'length', 'drops', 'expected'),
+    ('backend', 'has_cudnn', 'is_long', 'drops', 'expected'),
     [
-        ('cpu', False, 256, False, 'einsum'),
-        ('cpu', False, 257, False, 'chunked'),
-        ('cpu', True, 257, False, 'chunked'),
-        ('cpu', False, 256, True, 'einsum'),
-        ('cpu', False, 257, True, 'chunked'),
-        ('gpu', True, 10, False, 'cudnn'),
-        ('gpu', True, 257, False, 'cudnn'),
-        ('gpu', True, 256, True, 'einsum'),
-        ('gpu', True, 257, True, 'chunked'),
-        ('gpu', False, 256, False, 'einsum'),
-        ('gpu', False, 257, False, 'chunked'),
-        ('tpu', False, 256, False, 'einsum'),
-        ('tpu', False, 257, False, 'pallas'),
-        ('tpu', True, 257, False, 'pallas'),
-        ('tpu', False, 257, True, 'chunked'),
+        ('cpu', False, False, False, 'einsum'),
+        ('cpu', False, True, False, 'chunked'),
+        ('cpu', True, True, False, 'chunked'),
+        ('cpu', False, True, True, 'chunked'),
+        ('gpu', True, False, False, 'cudnn'),
+        ('gpu', True, True, False, 'cudnn'),
+        ('gpu', True, False, True, 'einsum'),
+        ('gpu', True, True, True, 'chunked'),
+        ('gpu', False, False, False, 'einsum'),
+        ('gpu', False, True, False, 'chunked'),
+        ('tpu', False, False, False, 'einsum'),
+        ('tpu', False, True, False, 'pallas'),
+        ('tpu', True, True, False, 'pallas'),
+        ('tpu', False, True, True, 'chunked'),
     ],
 )
 def test_auto_chooses_by_device_length_and_dropout(
-    monkeypatch, backend, has_cudnn, length, drops, expected
+    monkeypatch, backend, has_cudnn, is_long, drops, expected
 ):
     monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     monkeypatch.setattr(attention_kernels, '_has_cudnn', lambda head_dim, dtype: has_cudnn)
+    length = attention_kernels._LONGEST_FOR_EINSUM + is_long
     assert attention_kernels._choose(length, 64, jnp.bfloat16, drops) == expected
 
 

@@ -217,7 +217,8 @@ def test_finished_run_may_be_given_again(tmp_path, command):
 
 @pytest.mark.slow
 def test_more_devices_and_processes_compute_the_same(tmp_path, command):
-    one = run(command('one'))
+    exact = '--config.model.dtype=float32'  # another order of sums must not change what is right
+    one = run(command('one', exact))
     assert one.returncode == 0, one.stderr
     address = f'localhost:{10000 + os.getpid() % 20000}'
     processes = []
@@ -231,7 +232,7 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command):
         }
         processes.append(
             subprocess.Popen(
-                command('four'), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+                command('four', exact), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
             )
         )
     logs = [process.communicate(timeout=300)[1] for process in processes]
@@ -242,15 +243,14 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command):
     ]
     for left, right in zip(*lines, strict=True):
         names = [name for name in left if name.startswith(('train/', 'val/loss'))]
-        # bfloat16 sums, taken in another order
         assert {name: left[name] for name in names} == pytest.approx(
-            {name: right[name] for name in names}, rel=2e-2
+            {name: right[name] for name in names}, rel=1e-3
         )
     results = [
         np.load(tmp_path / name / 'evaluation' / 'test_2x3_step12.npz') for name in ('one', 'four')
     ]
     np.testing.assert_array_equal(results[0]['labels'], results[1]['labels'])
-    np.testing.assert_allclose(results[0]['logits'], results[1]['logits'], atol=2e-2)
+    np.testing.assert_allclose(results[0]['logits'], results[1]['logits'], atol=1e-3)
 
 
 @pytest.mark.slow

@@ -170,11 +170,16 @@ def _count_bodies(
     repeats = 1
     if equation.primitive.name == 'scan':
         repeats = equation.params['length']
-        start = equation.params['num_consts']
-        stop = start + equation.params['num_carry']
+        # Constants, what is carried, and slices, which alone have an axis less inside.
+        stop = sum(_same_rank(equation.invars, bodies[0].invars))
+        start = stop - sum(_same_rank(equation.outvars, bodies[0].outvars))
         operands[start:stop] = [any(operands)] * (stop - start)  # from the second turn on
     macs, linear_macs, results = _count(bodies[0], operands)
     return repeats * macs, repeats * linear_macs, results
+
+
+def _same_rank(outside: Sequence, inside: Sequence) -> list[bool]:
+    return [a.aval.ndim == b.aval.ndim for a, b in zip(outside, inside, strict=True)]
 
 
 def _product_macs(equation: JaxprEqn) -> int:
