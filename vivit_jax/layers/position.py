@@ -7,26 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def sincos_positions(grid: tuple[int, ...], width: int) -> np.ndarray:
-    """Sines and cosines of the places of a grid, float32 [prod(grid) width].
-
-    Every axis longer than one place gets an equal, even share of the channels; those that remain
-    are zero. Channel i of m pairs has the wavelength 2π · 10000^(i/m).
-
-    Source: Attention Is All You Need (arXiv 1706.03762), section 3.5, for each axis.
-    """
-    axes = [axis for axis, size in enumerate(grid) if size > 1]
-    table = np.zeros((*grid, width), np.float32)
-    pairs = width // (2 * max(len(axes), 1))
-    frequencies = 10000.0 ** -(np.arange(pairs) / max(pairs, 1))
-    for share, axis in enumerate(axes):
-        shape = [-1 if a == axis else 1 for a in range(len(grid))]
-        angles = np.arange(grid[axis]).reshape(*shape, 1) * frequencies
-        start = 2 * pairs * share
-        table[..., start : start + pairs] = np.sin(angles)
-        table[..., start + pairs : start + 2 * pairs] = np.cos(angles)
-    return table.reshape(-1, width)
+from vivit_jax.layers.grid import sincos_positions
 
 
 class PositionEmbedding(nn.Module):

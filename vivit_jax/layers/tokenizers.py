@@ -3,19 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
-
-def uniform_frame_indices(num_frames: int, num_sampled_frames: int) -> np.ndarray:
-    """Frames `round(i * num_frames / (n + 1))` for i = 1 … n, halves rounded to even.
-
-    All frames when as many as there are, or more, are asked for.
-    """
-    if num_sampled_frames >= num_frames:
-        return np.arange(num_frames)
-    steps = np.arange(1, num_sampled_frames + 1)
-    return np.round(steps * num_frames / (num_sampled_frames + 1)).astype(int)
+from vivit_jax.layers.grid import token_grid, uniform_frame_indices
 
 
 class Tokenizer(nn.Module):
@@ -41,17 +31,11 @@ class Tokenizer(nn.Module):
         Raises:
             ValueError: the clip does not divide into whole patches.
         """
-        batch, frames, height, width, channels = clip.shape
+        batch, *clip_shape, channels = clip.shape
         time_patch, *patch = self.tubelet_size
-        names = ('frames', 'height', 'width')
-        for name, size, part in zip(names, clip.shape[1:4], self.tubelet_size, strict=True):
-            if size % part:
-                raise ValueError(
-                    f'a clip with {name}={size} does not divide into tubelets of '
-                    f'(t, h, w)={tuple(self.tubelet_size)}: choose {name} as a multiple of {part}'
-                )
+        grid = token_grid(clip_shape, self.tubelet_size, self.tokenizer, self.num_sampled_frames)
         if self.tokenizer == 'uniform_frames':
-            clip = clip[:, uniform_frame_indices(frames, self.num_sampled_frames)]
+            clip = clip[:, uniform_frame_indices(clip_shape[0], self.num_sampled_frames)]
             kernel_shape = (*patch, channels, self.hidden_size)
         else:
             kernel_shape = (time_patch, *patch, channels, self.hidden_size)
@@ -61,7 +45,6 @@ class Tokenizer(nn.Module):
         bias = self.param('bias', nn.initializers.zeros, (self.hidden_size,))
 
         # A convolution whose stride is its kernel is one matrix product over cut-out patches.
-        grid = (clip.shape[1] // time_patch, height // patch[0], width // patch[1])
         patches = clip.reshape(
             batch, grid[0], time_patch, grid[1], patch[0], grid[2], patch[1], channels
         )

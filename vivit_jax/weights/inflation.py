@@ -5,17 +5,16 @@ Source: ViViT (arXiv 2103.15691), section 3.4.
 
 import fnmatch
 import math
-import re
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
-from vivit_jax.layers.tokenizers import Tokenizer
 from vivit_jax.models.vivit import ViViT
-from vivit_jax.weights.positions import format_grid, resize_positions
-from vivit_jax.weights.report import Entry, Report
+from vivit_jax.weights.copying import copy_parameters, position_grids
+from vivit_jax.weights.positions import fit_positions, format_grid
+from vivit_jax.weights.report import Report
 
 TUBELET_INITS = ('central_frame', 'filter_inflation', 'random')
 TEMPORAL_ATTENTION_INITS = ('zero', 'pretrained', 'fresh')
@@ -113,64 +112,36 @@ def init_from_image_vit(
     # First the ViT is extended in time, then it is a matter of names.
     extended = {name: jnp.asarray(x, jnp.float32) for name, x in source.items()}
     changes = {}  # status and detail of what is not simply copied or new
-    if tubelet_init == 'random':
-        extended.pop(_KERNEL, None)
-    elif _KERNEL in source and target[_KERNEL].ndim == 5:
+    if tubelet_init != 'random' and _KERNEL in source and target[_KERNEL].ndim == 5:
         extended[_KERNEL], changes[_KERNEL] = _inflate_kernel(
             extended[_KERNEL], model.tubelet_size[0], tubelet_init
         )
-    grid = _token_grid(model, clip_shape)
-    for name, places in ((_POSITIONS, grid), (f'Spatial{_POSITIONS}', grid[1:])):
-        if name in target:
-            num_rows = int(model.pool == 'cls') + math.prod(places)
-            if target[name].shape[1] != num_rows:
-                raise ValueError(
-                    f'{name} has {target[name].shape[1]} rows, but a clip of {clip_shape} needs '
-                    f'{num_rows}: initialize params with such a clip'
-                )
-            if _POSITIONS in source:
-                extended[_POSITIONS], changes[_POSITIONS] = _extend_positions(
-                    extended[_POSITIONS], int('cls' in source), image_grid, target[name], places
-                )
+    for name, places in position_grids(model, target, clip_shape).items():
+        if _POSITIONS in source and not name.startswith('Temporal'):
+            num_class_tokens = int('cls' in source)
+            num_places = source[_POSITIONS].shape[1] - num_class_tokens
+            extended[_POSITIONS], changes[_POSITIONS] = fit_positions(
+                extended[_POSITIONS],
+                num_class_tokens,
+                _checked_grid(image_grid, num_places),
+                target[name],
+                places,
+            )
 
     rules = _RULES
+    if tubelet_init == 'random':
+        rules = ((_KERNEL, ''), *rules)
     if temporal_attention_init == 'pretrained':
         rules = (_TEMPORAL_ATTENTION_RULE, *rules)
     elif temporal_attention_init == 'zero':
         for name in fnmatch.filter(target, '*_time/out/*'):
             target[name], changes[name] = jnp.zeros_like(target[name]), ('new', 'zero')
 
-    result, entries = _copy(target, extended, rules, changes)
-    used = {entry.source for entry in entries}
-    entries += [Entry('unused', name) for name in source if name not in used]
+    result, entries = copy_parameters(target, extended, rules, changes)
     report = Report(tuple(entries))
     random = (_KERNEL,) if tubelet_init == 'random' else ()
     report.check(new=(*_NEW, *random), unused=(*_UNUSED, *random))
     return flax.traverse_util.unflatten_dict(result, sep='/'), report
-
-
-def _copy(
-    target: dict[str, jax.Array],
-    source: dict[str, jax.Array],
-    rules: tuple[tuple[str, str], ...],
-    changes: dict[str, tuple[str, str]],
-) -> tuple[dict[str, jax.Array], list[Entry]]:
-    """The target with what it finds in the source, and an entry for each of its parameters."""
-    result, entries = dict(target), []
-    for name, fresh in target.items():
-        origin = _find_source(name, rules)
-        if origin not in source:
-            status, detail = changes.get(name, ('new', ''))
-            entries.append(Entry(status, name, detail=detail))
-            continue
-        value = source[origin]
-        status, detail = changes.get(origin, ('copied', ''))
-        if value.shape == fresh.shape:
-            result[name] = jnp.array(value, fresh.dtype)
-        else:
-            status, detail = 'misfit', f'{value.shape}, needed {fresh.shape}'
-        entries.append(Entry(status, name, origin, detail))
-    return result, entries
 
 
 def _inflate_kernel(
@@ -184,57 +155,15 @@ def _inflate_kernel(
     return inflated, ('inflated', f'central frame of {length}')
 
 
-def _extend_positions(
-    table: jax.Array,
-    num_class_tokens: int,
-    old_grid: tuple[int, int] | None,
-    fresh: jax.Array,
-    new_grid: tuple[int, ...],
-) -> tuple[jax.Array, tuple[str, str]]:
-    """A table [1 n d] for the rows and class token of `fresh`, and what is to be reported."""
-    if table.shape[-1] != fresh.shape[-1]:
-        return table, ('misfit', '')  # to be listed with all others
-    num_places = table.shape[1] - num_class_tokens
-    old_grid = tuple(old_grid or (math.isqrt(num_places),) * 2)
-    if math.prod(old_grid) != num_places:
+def _checked_grid(grid: tuple[int, int] | None, num_places: int) -> tuple[int, int]:
+    grid = tuple(grid or (math.isqrt(num_places),) * 2)
+    if math.prod(grid) != num_places:
         raise UserError(
-            f'image_grid={format_grid(old_grid)} is not that of the {num_places} places in the '
+            f'image_grid={format_grid(grid)} is not that of the {num_places} places in the '
             'position table of the ViT: give (h, w), the patches along height and width of its '
             'images'
         )
-    table = resize_positions(table, old_grid, new_grid, num_class_tokens)
-    num_new = fresh.shape[1] - math.prod(new_grid)
-    details = []
-    if new_grid != old_grid:
-        details.append(f'grid {format_grid(old_grid)} -> {format_grid(new_grid)}')
-    if num_new < num_class_tokens:
-        table = table[:, 1:]
-        details.append('row of the class token left out')
-    elif num_new > num_class_tokens:
-        table = jnp.concatenate([fresh[:, :1], table], axis=1)
-        details.append('row of the class token new')
-    status = 'copied'
-    if new_grid[-2:] != old_grid:
-        status = 'resized'
-    elif len(new_grid) > 2:
-        status = 'inflated'
-    return table, (status, ', '.join(details))
-
-
-def _token_grid(model: ViViT, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    tokenizer = Tokenizer(
-        model.hidden_size, model.tubelet_size, model.tokenizer, model.num_sampled_frames
-    )
-    clip = jax.ShapeDtypeStruct((1, *clip_shape, 3), jnp.float32)
-    tokens, _ = jax.eval_shape(tokenizer.init_with_output, jax.random.key(0), clip)
-    return tokens.shape[1:4]
-
-
-def _find_source(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
-    for pattern, source in rules:
-        if match := re.fullmatch(pattern, name):
-            return match.expand(source)
-    return None
+    return grid
 
 
 def _check_choice(keyword: str, value: str, choices: tuple[str, ...]):

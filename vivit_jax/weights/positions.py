@@ -54,3 +54,37 @@ def resize_positions(
 def format_grid(grid: tuple[int, ...]) -> str:
     """`'14x14'`."""
     return 'x'.join(map(str, grid))
+
+
+def fit_positions(
+    table: jax.Array,
+    num_class_tokens: int,
+    old_grid: tuple[int, ...],
+    fresh: jax.Array,
+    new_grid: tuple[int, ...],
+) -> tuple[jax.Array, tuple[str, str]]:
+    """Resizes a table for the rows and class token of a fresh one.
+
+    Returns:
+        [1 n d] of `fresh`, with its own row for a class token that the table lacks; and status and
+        detail for a report.
+    """
+    if table.shape[-1] != fresh.shape[-1]:
+        return table, ('misfit', '')  # to be listed with all others
+    table = resize_positions(table, old_grid, new_grid, num_class_tokens)
+    num_new = fresh.shape[1] - math.prod(new_grid)
+    details = []
+    if new_grid != old_grid:
+        details.append(f'grid {format_grid(old_grid)} -> {format_grid(new_grid)}')
+    if num_new < num_class_tokens:
+        table = table[:, 1:]
+        details.append('row of the class token left out')
+    elif num_new > num_class_tokens:
+        table = jnp.concatenate([fresh[:, :1], table], axis=1)
+        details.append('row of the class token new')
+    status = 'copied'
+    if new_grid[-len(old_grid) :] != old_grid:
+        status = 'resized'
+    elif len(new_grid) > len(old_grid):
+        status = 'inflated'
+    return table, (status, ', '.join(details))

@@ -1,0 +1,90 @@
+"""Keywords of a model: presets, defaults and checks, without JAX."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from vivit_jax.models.sizes import parse_size
+
+_CHOICES = {
+    'tokenizer': ('tubelet', 'uniform_frames'),
+    'pool': ('cls', 'mean'),
+    'position': ('learned', 'sincos3d', 'none'),
+    'attention_order': ('space_time', 'time_space'),
+    'gelu': ('tanh', 'exact'),
+}
+
+
+def resolve_keywords(
+    name: str,
+    defaults: Mapping[str, object],
+    size: str | None,
+    keywords: Mapping[str, object],
+    choices: Mapping[str, tuple[str, ...]],
+) -> dict[str, object]:
+    """Completes the keywords of a model.
+
+    Args:
+        name: of the model.
+        defaults: of all its keywords.
+        size: `'B/16x2'` style preset or None; wins over the defaults.
+        keywords: what was given; wins over both.
+        choices: of keywords with other choices than usual.
+
+    Returns:
+        A value for each of `defaults`.
+
+    Raises:
+        ValueError: unknown keyword or choice, or sizes that do not fit each other.
+    """
+    for keyword in keywords:
+        if keyword not in defaults:
+            raise ValueError(f'{name} has no keyword {keyword!r}{near_words(keyword, defaults)}')
+    preset = parse_size(size) if size else {}
+    if keywords.get('tokenizer') == 'uniform_frames':
+        patch = preset.get('tubelet_size', defaults['tubelet_size'])[1:]
+        preset['tubelet_size'] = (1, *patch)  # the kernel of a frame has no time axis
+    values = {**defaults, **preset, **keywords}
+    values['tubelet_size'] = tuple(values['tubelet_size'])
+    _validate(values, {**_CHOICES, **choices})
+    if name == 'vivit_fdp' and values['num_heads'] % 2:
+        raise ValueError(
+            f'num_heads={values["num_heads"]} must be even: half of the heads of {name} attend '
+            'along time, the other half along space'
+        )
+    return values
+
+
+def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]]):
+    for keyword in values.keys() & choices.keys():
+        if values[keyword] not in choices[keyword]:
+            raise ValueError(f'{keyword}={values[keyword]!r} must be one of {choices[keyword]}')
+    classes = values['num_classes']
+    counts = classes.values() if isinstance(classes, Mapping) else (classes,)
+    if not counts or min(counts) < 1:
+        raise ValueError(f'num_classes={classes} must be at least 1, for one head or more')
+    for keyword in ('hidden_size', 'num_heads', 'mlp_dim', 'num_sampled_frames'):
+        if values[keyword] < 1:
+            raise ValueError(f'{keyword}={values[keyword]} must be at least 1')
+    for keyword in ('num_layers', 'temporal_num_layers'):
+        if values.get(keyword, 0) < 0:
+            raise ValueError(f'{keyword}={values[keyword]} must not be negative')
+    if len(values['tubelet_size']) != 3 or min(values['tubelet_size']) < 1:
+        raise ValueError(f'tubelet_size={values["tubelet_size"]} must be (t, h, w), each from 1')
+    if values['hidden_size'] % values['num_heads']:
+        raise ValueError(
+            f'num_heads={values["num_heads"]} must divide hidden_size={values["hidden_size"]}'
+        )
+    if values['tokenizer'] == 'uniform_frames' and values['tubelet_size'][0] != 1:
+        raise ValueError(
+            f"tokenizer='uniform_frames' embeds single frames, so tubelet_size="
+            f'{values["tubelet_size"]} must have t=1'
+        )
+    for rate in ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'):
+        if not 0 <= values[rate] < 1:
+            raise ValueError(f'{rate}={values[rate]} must lie in [0, 1)')
+
+
+def near_words(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'vivit_fe'?"`, or all known words."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f'; did you mean {" or ".join(map(repr, near))}?' if near else f'; known: {list(known)}'
