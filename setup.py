@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 _ROOT = Path(__file__).parent
 _VERSION = re.search(r"__version__ = '(.+)'", (_ROOT / 'vivit_jax/__init__.py').read_text())[1]
 
-_TEST = ['pillow>=10', 'pytest>=8', 'tensorboard>=2.18']
+_TEST = ['pillow>=10', 'pytest>=8', 'tensorboard>=2.18', 'torch<2.14', 'transformers>=5']
 
 setup(
     name='vivit_jax',
@@ -28,9 +28,11 @@ setup(
         'grain>=0.2.14',
         'jax>=0.10,<0.13',
         'ml-collections>=1.0',
+        'ml-dtypes>=0.5',
         'numpy>=2.0',
         'optax>=0.2.5',
         'orbax-checkpoint>=0.12',
+        'safetensors>=0.5',
         'tensorboardX>=2.6',
         'tensorflow-datasets>=4.9.9',
         'tqdm>=4.66',
@@ -39,7 +41,7 @@ setup(
         'cuda12': ['jax[cuda12]>=0.10,<0.13'],
         'cuda13': ['jax[cuda13]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
-        'torch': ['torch>=2.4', 'safetensors>=0.5'],
+        'torch': ['torch>=2.4'],
         'test': _TEST,
         'dev': [*_TEST, 'ruff>=0.14'],
     },

@@ -14,9 +14,10 @@ from vivit_jax.data.decode import VideoReader
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.synthetic import write_video
 from vivit_jax.data.transforms import Crops
+from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.predict import Predictor
-from vivit_jax.train.checkpoints import Checkpoints, ModelCard
+from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import TrainState
 
 ROOT = Path(__file__).parents[1]

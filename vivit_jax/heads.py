@@ -38,3 +38,8 @@ def head_names(value: PerHead) -> tuple[str, ...]:
 def name_heads(name: str, value: PerHead[_T]) -> dict[str, _T]:
     """`{'<head>/<name>': …}` for each of several heads, or `{name: value}` for the only one."""
     return {f'{head}/{name}' if head else name: x for head, x in by_head(value).items()}
+
+
+def numbered_labels(num_classes: PerHead[int]) -> LabelNames:
+    """`('0', '1', …)`: names for classes of which only the number is known."""
+    return map_heads(lambda count: tuple(map(str, range(count))), num_classes)

@@ -1,7 +1,5 @@
 """Saving and restoring training; a trained model from a folder."""
 
-import dataclasses
-import json
 import logging
 from pathlib import Path
 
@@ -13,41 +11,14 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames, map_heads
+from vivit_jax.heads import LabelNames
+from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)
 
 _METRIC = 'val/acc1'
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What, beside its parameters, makes a checkpoint usable on its own.
-
-    Attributes:
-        model: name and keywords for `create_model`.
-        preprocessing: how videos became clips.
-        label_names: the classes.
-    """
-
-    model: dict[str, object]
-    preprocessing: Preprocessing
-    label_names: LabelNames
-
-    def to_json(self) -> dict:
-        """As plain lists, numbers and strings."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    @classmethod
-    def from_json(cls, card: dict) -> 'ModelCard':
-        """The inverse of `to_json`."""
-        return cls(
-            card['model'],
-            Preprocessing(**card['preprocessing']),
-            map_heads(tuple, card['label_names']),
-        )
 
 
 class Checkpoints:

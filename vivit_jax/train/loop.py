@@ -20,9 +20,10 @@ from vivit_jax.evaluation import report
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import head_names, map_heads
+from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
-from vivit_jax.train.checkpoints import Checkpoints, ModelCard, find_checkpoint, load_checkpoint
+from vivit_jax.train.checkpoints import Checkpoints, find_checkpoint, load_checkpoint
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.run_folder import BadVideos, start_run
 from vivit_jax.train.state import init_state

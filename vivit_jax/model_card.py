@@ -1,0 +1,35 @@
+"""What, beside its parameters, makes a trained model usable on its own."""
+
+import dataclasses
+import json
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.heads import LabelNames, map_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Stored beside the parameters in every checkpoint and in every file that is converted.
+
+    Attributes:
+        model: name and keywords for `create_model`.
+        preprocessing: how videos became clips.
+        label_names: the classes.
+    """
+
+    model: dict[str, object]
+    preprocessing: Preprocessing
+    label_names: LabelNames
+
+    def to_json(self) -> dict:
+        """As plain lists, numbers and strings."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, card: dict) -> 'ModelCard':
+        """The inverse of `to_json`."""
+        return cls(
+            card['model'],
+            Preprocessing(**card['preprocessing']),
+            map_heads(tuple, card['label_names']),
+        )

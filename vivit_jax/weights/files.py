@@ -1,0 +1,184 @@
+"""Named arrays in files, read one at a time; nothing is ever unpickled."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from vivit_jax.errors import UserError
+
+_METADATA = 'metadata'  # entry of an .npz with what the header of a .safetensors holds
+_SHARDS = '.index.json'
+_TORCH_NESTING = ('state_dict', 'model', 'model_state', 'module')
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Arrays by name, each read from its file whenever it is asked for.
+
+    Attributes:
+        metadata: strings stored beside the arrays.
+    """
+
+    def __init__(
+        self, loaders: Mapping[str, Callable[[], np.ndarray]], metadata: Mapping[str, str] = {}
+    ):
+        self._loaders, self.metadata = dict(loaders), dict(metadata)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._loaders[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaders)
+
+    def __len__(self) -> int:
+        return len(self._loaders)
+
+
+def file_format(path: Path) -> str:
+    """What a file is by its content: `'safetensors'`, `'npz'`, `'torch'` or `'msgpack'`.
+
+    Raises:
+        UserError: it is not there, is empty, or is none of them.
+    """
+    try:
+        with path.open('rb') as file:
+            head = file.read(16)
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith('data.pkl') for name in names):
+            return 'torch'
+        if names and all(name.endswith('.npy') for name in names):
+            return 'npz'
+    elif head[8:9] == b'{' and 8 + int.from_bytes(head[:8], 'little') <= size:
+        return 'safetensors'
+    elif head[:1] == b'\x80' and head[1:2] in b'\x02\x03\x04\x05':
+        return 'torch'  # a pickle, as torch wrote them before 1.6
+    elif head and (0x80 < head[0] < 0x90 or head[0] in (0xDE, 0xDF)):
+        return 'msgpack'  # a map
+    raise UserError(
+        f'{path} is no file of weights that can be read ({size} bytes, beginning with '
+        f'{head[:8].hex(" ") or "nothing"}): expected .npz, .safetensors, a PyTorch .pth or a Flax '
+        'msgpack checkpoint, whole; download it again, or give the path of the file itself'
+    )
+
+
+def open_tensors(path: str | Path) -> Tensors:
+    """The arrays of an .npz, .safetensors or PyTorch file, or of a .safetensors in shards.
+
+    A PyTorch file may nest them in `state_dict` or `model`.
+
+    Args:
+        path: of the file; of the `.index.json` where there are shards.
+
+    Raises:
+        UserError: the file is truncated, not of these formats, or would have to be unpickled.
+    """
+    path = Path(path)
+    if path.name.endswith(_SHARDS):
+        return _open_shards(path)
+    kind = file_format(path)
+    if kind == 'msgpack':
+        raise UserError(f'{path} is a msgpack file, not one of .npz, .safetensors or .pth')
+    return {'npz': _open_npz, 'safetensors': _open_safetensors, 'torch': _open_torch}[kind](path)
+
+
+def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]):
+    """Writes an .npz or a .safetensors, as the name ends, in one step.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(f'{path.name}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == '.npz':
+            with temporary.open('wb') as file:
+                np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(dict(metadata)))})
+        else:
+            contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            save_file(contiguous, temporary, dict(metadata))
+        temporary.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f'{path} cannot be written: {error}') from error
+
+
+def _open_npz(path: Path) -> Tensors:
+    archive = np.load(path, allow_pickle=False)
+
+    def load(name: str) -> np.ndarray:
+        try:
+            array = archive[name]
+        except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+            raise UserError(
+                f'{path}: {name} cannot be read ({error}); it is damaged, or a pickled object, '
+                'which is never loaded'
+            ) from error
+        # NumPy has no bfloat16 and writes its bytes alone.
+        return array.view(ml_dtypes.bfloat16) if array.dtype == 'V2' else array
+
+    metadata = json.loads(str(load(_METADATA))) if _METADATA in archive.files else {}
+    names = [name for name in archive.files if name != _METADATA]
+    return Tensors({name: lambda name=name: load(name) for name in names}, metadata)
+
+
+def _open_safetensors(path: Path) -> Tensors:
+    try:
+        file = safetensors.safe_open(path, 'np')
+    except safetensors.SafetensorError as error:
+        raise UserError(f'{path} is damaged: {error}') from error
+    loaders = {name: lambda name=name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return Tensors(loaders, file.metadata() or {})
+
+
+def _open_shards(index: Path) -> Tensors:
+    try:
+        files = json.loads(index.read_text('utf-8'))['weight_map']
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f'{index} is no list of shards: {error!r}') from error
+    shards = {name: _open_safetensors(index.parent / name) for name in sorted(set(files.values()))}
+    missing = [name for name, file in files.items() if name not in shards[file]]
+    if missing:
+        raise UserError(f'{index} names tensors that its files lack: {", ".join(missing)}')
+    return Tensors({name: lambda name=name: shards[files[name]][name] for name in files})
+
+
+def _open_torch(path: Path) -> Tensors:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{path} is a PyTorch file: pip install 'vivit_jax[torch]'") from error
+    try:
+        content = torch.load(
+            path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:  # torch raises many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f'{path} cannot be read without unpickling objects, which could run code: {reason}. '
+            'Save its state_dict as .safetensors where you trust it'
+        ) from error
+    for name in _TORCH_NESTING:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    tensors = {}
+    if isinstance(content, Mapping):
+        tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise UserError(f'{path} holds no state_dict, but a {type(content).__name__}')
+
+    def load(tensor) -> np.ndarray:
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.detach().numpy()
+
+    return Tensors({str(name): lambda x=x: load(x) for name, x in tensors.items()})
