@@ -5,6 +5,13 @@
 Two CPU cores need about a minute; see README.md for the accuracy to expect. Chance is 12.5 %.
 `--config=configs/demo.py:joint`, `:fsa` and `:fdp` train the other ViViTs on the same budget, and
 `:blind` a model that sees single frames only: what it reaches is what can be told without motion.
+
+`:image` trains a ViT for images, the spatial half of the factorized encoder, to name the shape of
+the sprite in single frames. The motions are learned in fewer steps from its weights:
+
+    python -m vivit_jax.main --config=configs/demo.py:image
+    python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo-inflated \
+        --config.init_from=runs/demo-image --config.init.reinit="('head',)"
 """
 
 from vivit_jax.config.presets import check_argument
@@ -12,9 +19,15 @@ from vivit_jax.config.schema import default_config
 
 
 def get_config(arg=''):
-    """`arg`: '', 'joint', 'fsa', 'fdp' or 'blind'."""
-    check_argument(arg, 'joint', 'fsa', 'fdp', 'blind')
-    config = default_config(f'vivit_{arg}' if arg in ('joint', 'fsa', 'fdp') else 'vivit_fe')
+    """`arg`: '', 'joint', 'fsa', 'fdp', 'blind' or 'image'."""
+    check_argument(arg, 'joint', 'fsa', 'fdp', 'blind', 'image')
+    models = {
+        'joint': 'vivit_joint',
+        'fsa': 'vivit_fsa',
+        'fdp': 'vivit_fdp',
+        'image': 'vivit_joint',
+    }
+    config = default_config(models.get(arg, 'vivit_fe'))
     config.model.update(
         hidden_size=96,
         num_layers=4,
@@ -33,9 +46,16 @@ def get_config(arg=''):
             num_sampled_frames=4,
             temporal_num_layers=0,
         )
+    if arg == 'image':
+        config.model.update(
+            num_layers=2, tokenizer='uniform_frames', tubelet_size=(1, 8, 8), num_sampled_frames=1
+        )
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=56, crop_size=48)
 
     config.data.source = 'synthetic'
+    if arg == 'image':
+        config.preprocessing.num_frames = 1
+        config.data.label_columns = ('sprite',)
 
     config.train.update(
         batch_size=32,

@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/epic_kitchens100_fe_large.py \
         --config.data.train_csv=/data/epic_kitchens100/train.csv \
-        --config.data.val_csv=/data/epic_kitchens100/validate.csv
+        --config.data.val_csv=/data/epic_kitchens100/validate.csv \
+        --config.init_from=vivit_large_kinetics400
 
 Source: ViViT (arXiv 2103.15691), tables 6d and 7, and the public configuration. Expected, starting
 from a Kinetics-400 model: action 44.0 %, verb 66.4 %, noun 56.8 % top-1 in the paper; action

@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/kinetics400_fe.py \
         --config.data.train_csv=/data/kinetics400/train.csv \
-        --config.data.val_csv=/data/kinetics400/validate.csv
+        --config.data.val_csv=/data/kinetics400/validate.csv \
+        --config.init_from=ViT-B_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 2 and 7; learning rate of the public configuration of this
 model. Expected: 78.8 % top-1 in the paper's ablation, 78.4 % for the released checkpoint (4x3

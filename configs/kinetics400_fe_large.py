@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/kinetics400_fe_large.py \
         --config.data.train_csv=/data/kinetics400/train.csv \
-        --config.data.val_csv=/data/kinetics400/validate.csv
+        --config.data.val_csv=/data/kinetics400/validate.csv \
+        --config.init_from=ViT-L_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 6a and 7, with 4 temporal layers; the public configuration
 has 24 (`--config.model.temporal_num_layers=24`). Expected: 80.3 % top-1 for the released

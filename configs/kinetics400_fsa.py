@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/kinetics400_fsa.py \
         --config.data.train_csv=/data/kinetics400/train.csv \
-        --config.data.val_csv=/data/kinetics400/validate.csv
+        --config.data.val_csv=/data/kinetics400/validate.csv \
+        --config.init_from=ViT-B_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 2 and 7. Expected: 77.4 % top-1 in the paper's ablation
 (4x3 views), starting from an ImageNet-21k ViT-B/16 with zero output projections of the temporal

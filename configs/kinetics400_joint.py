@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/kinetics400_joint.py \
         --config.data.train_csv=/data/kinetics400/train.csv \
-        --config.data.val_csv=/data/kinetics400/validate.csv
+        --config.data.val_csv=/data/kinetics400/validate.csv \
+        --config.init_from=ViT-B_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 2 and 7, and the public configuration of this model.
 Expected: 80.0 % top-1 in the paper's ablation, 79.9 % for the released checkpoint (4x3 views),

@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/kinetics600_fe_large.py \
         --config.data.train_csv=/data/kinetics600/train.csv \
-        --config.data.val_csv=/data/kinetics600/validate.csv
+        --config.data.val_csv=/data/kinetics600/validate.csv \
+        --config.init_from=ViT-L_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 6b and 7; the public configuration has 24 temporal layers
 and a learning rate of 0.05. Expected: 81.6 % top-1 for the released checkpoint (4x3 views),

@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/moments_in_time_fe_large.py \
         --config.data.train_csv=/data/moments_in_time/train.csv \
-        --config.data.val_csv=/data/moments_in_time/validate.csv
+        --config.data.val_csv=/data/moments_in_time/validate.csv \
+        --config.init_from=ViT-L_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 6c and 7. Expected: about 38 % top-1, starting from an
 ImageNet-21k ViT-L/16; from scratch, expect far less. The paper does not give its views for this

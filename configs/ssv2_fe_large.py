@@ -2,7 +2,8 @@
 
     python -m vivit_jax.main --config=configs/ssv2_fe_large.py \
         --config.data.train_csv=/data/ssv2/train.csv \
-        --config.data.val_csv=/data/ssv2/validate.csv
+        --config.data.val_csv=/data/ssv2/validate.csv \
+        --config.init_from=vivit_large_kinetics400
 
 Source: ViViT (arXiv 2103.15691), tables 6e and 7; learning rate and resolution of the public
 configuration (0.5 in the paper). Expected: 65.4 % top-1 (4x3 views), starting from a Kinetics-400

@@ -16,7 +16,7 @@ if multiprocessing.current_process().name.startswith('grain-process-prefetch'):
 
 if TYPE_CHECKING:
     from vivit_jax.models.registry import create_model, list_models
-    from vivit_jax.train.checkpoints import load_checkpoint
+    from vivit_jax.weights.load import load_checkpoint
 
 __all__ = ['__version__', 'create_model', 'list_models', 'load_checkpoint']
 
@@ -26,7 +26,7 @@ def __getattr__(name: str):
     if name in ('create_model', 'list_models'):
         from vivit_jax.models import registry as module
     elif name == 'load_checkpoint':
-        from vivit_jax.train import checkpoints as module
+        from vivit_jax.weights import load as module
     else:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(module, name)

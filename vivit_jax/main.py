@@ -18,14 +18,17 @@ _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of confi
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run folder; by default runs/<config name>.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
 _CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', None, 'What to evaluate: a run folder or a checkpoint; by default the workdir.'
+    'checkpoint',
+    None,
+    'What to evaluate: whatever vivit_jax.convert reads; by default the workdir.',
 )
 
 
 def main(args: list[str]) -> int:
     """Runs `--mode`; returns an exit status."""
+    from vivit_jax.evaluation.evaluate import evaluate
     from vivit_jax.parallel import distributed
-    from vivit_jax.train import loop
+    from vivit_jax.train.loop import Trainer
 
     if args:
         raise UserError(f'unexpected {args}; overrides have the form --config.train.batch_size=8')
@@ -34,9 +37,9 @@ def main(args: list[str]) -> int:
     name = Path(file).name.replace('.py', '').replace(':', '-')
     workdir = Path(_WORKDIR.value or Path('runs') / name)
     if _MODE.value == 'evaluate':
-        loop.evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
+        evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
-        return loop.Trainer(_CONFIG.value, workdir).run()
+        return Trainer(_CONFIG.value, workdir).run()
     return 0
 
 

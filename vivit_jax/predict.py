@@ -26,7 +26,9 @@ from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import softmax
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads
 
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run folder, or one of its checkpoints.')
+_CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'
+)
 _TOP_K = flags.DEFINE_integer('top_k', 5, 'Labels per video.', lower_bound=1)
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object per video.')
 _FEATURES = flags.DEFINE_string('features', None, 'An .npz file for the features of the videos.')
@@ -98,10 +100,12 @@ class Predictor:
     def __init__(self, checkpoint: str | Path):
         import jax
 
-        from vivit_jax.train.checkpoints import load_checkpoint
         from vivit_jax.train.step import create_forward
+        from vivit_jax.weights.load import load_checkpoint
+        from vivit_jax.weights.start import find_untrained_heads
 
         model, self._variables, self.preprocessing, self.label_names = load_checkpoint(checkpoint)
+        self.untrained_heads = find_untrained_heads(self._variables['params'])
         self._forward = jax.jit(create_forward(model, self.preprocessing))
 
     def __call__(self, video: str | Path) -> Prediction:
@@ -154,6 +158,11 @@ def main(videos: list[str]) -> int:
     if not videos:
         raise UserError('name at least one video file')
     predictor = Predictor(_CHECKPOINT.value)
+    if predictor.untrained_heads and not _FEATURES.value:
+        raise UserError(
+            f'{_CHECKPOINT.value} has a classifier that was never trained, all zero: it gives '
+            'every video the same answer. Fine-tune it, or ask for --features'
+        )
     failed, features = 0, {}
     for video in videos:
         try:

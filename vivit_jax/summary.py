@@ -8,7 +8,6 @@ Nothing is run, compiled or held in memory. The second form takes what it is not
 `default_config`.
 """
 
-import ast
 import sys
 
 import flax.linen as nn
@@ -20,7 +19,6 @@ from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import terminal
 from vivit_jax.config import load
-from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError
 from vivit_jax.models.cost import (
     PLAIN_FORM,
@@ -108,34 +106,8 @@ def main(words: list[str]) -> int:
         raise UserError('name either a config, or a model with its keywords, or --reference')
     if _REFERENCE.value:
         return _print_references()
-    _print_summary(_CONFIG.value or _config_of(*words))
+    _print_summary(_CONFIG.value or load.model_config(*words))
     return 0
-
-
-def _config_of(name: str, *settings: str) -> ConfigDict:
-    """The default config with `keyword=value` settings of the model."""
-    try:
-        config = default_config(name)
-        for setting in settings:
-            keyword, is_assigned, text = setting.partition('=')
-            if not is_assigned:
-                raise UserError(f'{setting!r} must have the form keyword=value')
-            if keyword not in config.model:
-                create_model(name, **{keyword: None})  # says which keywords are near
-            config.model[keyword] = _literal(text)
-    except TypeError as error:
-        kind = config.model.get_type(keyword).__name__
-        raise UserError(f'{setting}: {keyword} must be of type {kind}') from error
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return config
-
-
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 def _print_summary(config: ConfigDict):

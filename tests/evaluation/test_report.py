@@ -57,7 +57,7 @@ def test_several_heads_have_a_line_each_after_that_of_the_action():
 def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
     source = VideoFiles([Row('a.mp4', 0), Row('b.mp4', 0)])
     summary = {'split': 'test', 'views': '1x1', 'step': 3, 'test/acc1@1x1': 0.5}
-    path = save(tmp_path / 'evaluation', results, source, label_names, summary)
+    path = save(tmp_path / 'evaluation', 'step7', results, source, label_names, summary)
     saved = np.load(path)
     assert set(saved) == {*arrays, 'videos', 'failed'}
     for name, expected in arrays.items():
@@ -65,3 +65,20 @@ def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
     assert saved['videos'].tolist() == ['a.mp4', 'b.mp4']
     assert saved['failed'].tolist() == list(results.failures)
     assert json.loads(path.with_suffix('.json').read_text())['test/acc1@1x1'] == 0.5
+
+
+def test_loss_of_equal_probabilities_is_warned_of():
+    constant = Results(np.zeros((2, 1, 4), np.float32), np.array([0, 3]), {})
+    text = describe(constant, 'val', '1x1', constant.metrics('logits'))
+    assert 'Warning: the loss is ln(4)' in text.splitlines()[-1]
+    assert 'Warning' not in describe(ONE, 'val', '1x1', ONE.metrics('logits'))
+
+
+def test_the_head_that_answers_all_alike_is_named():
+    logits = {'verb': LOGITS, 'noun': np.full((2, 1, 5), 3.0, np.float32)}
+    results = Results(logits, {'verb': np.array([0, 0]), 'noun': np.array([0, 1])}, {})
+    text = describe(results, 'val', '1x1', results.metrics('logits'))
+    assert [line for line in text.splitlines() if 'Warning' in line] == [
+        line for line in text.splitlines() if 'of noun is ln(5)' in line
+    ]
+    assert 'of noun is ln(5)' in text

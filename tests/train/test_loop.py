@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.train.checkpoints import load_checkpoint
+from vivit_jax.weights.load import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,5 +1,6 @@
 """What follows from a config: durations in steps, settings of the parts, and differences."""
 
+import ast
 import dataclasses
 import difflib
 import json
@@ -19,6 +20,7 @@ from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.data.transforms import RandomCrop
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
+from vivit_jax.models.registry import create_model
 
 # A resumed run may change these: they do not alter what is computed.
 MAY_DIFFER = (
@@ -33,6 +35,7 @@ MAY_DIFFER = (
     'train.keep_last',
     'train.keep_best',
     'eval',
+    'init_from',
 )
 
 
@@ -130,6 +133,36 @@ def workers(config: ConfigDict) -> Workers:
 def model_keywords(config: ConfigDict) -> dict[str, object]:
     """What `create_model` gets: the keys of the section `model` that are set."""
     return {name: value for name, value in config.model.items() if value is not None}
+
+
+def model_config(name: str, *settings: str) -> ConfigDict:
+    """The default config of a model with settings of its keywords, as `'num_classes=600'`.
+
+    Raises:
+        UserError: there is no such model, keyword or value.
+    """
+    try:
+        config = default_config(name)
+        for setting in settings:
+            keyword, is_assigned, text = setting.partition('=')
+            if not is_assigned:
+                raise UserError(f'{setting!r} must have the form keyword=value')
+            if keyword not in config.model:
+                create_model(name, **{keyword: None})  # says which keywords are near
+            config.model[keyword] = _literal(text)
+    except TypeError as error:
+        kind = config.model.get_type(keyword).__name__
+        raise UserError(f'{setting}: {keyword} must be of type {kind}') from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return config
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
 
 
 def flatten(config: ConfigDict) -> dict[str, object]:

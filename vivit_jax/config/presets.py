@@ -18,6 +18,7 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
     """
     config = default_config(model)
     config.model.update(size=size, dtype='bfloat16')
+    config.init.reinit = ('head',)
     config.data.update(
         train_csv=f'data/{dataset}/train.csv',
         val_csv=f'data/{dataset}/validate.csv',
@@ -42,6 +43,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     Model class, heads and augmentations stay; sizes, data and steps become small. Mirroring is
     off, as the embedded classes have a left and a right.
     """
+    config.init_from = ''
     config.model.update(
         size=None, num_classes=None, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96
     )

@@ -19,6 +19,13 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, data order, augmentation and dropout
 
+    # Weights to start from: whatever `python -m vivit_jax.convert` reads; '': from scratch.
+    config.init_from = ''
+    config.init = ConfigDict()
+    config.init.reinit = ()  # ('head',): a new classifier; all else must be found in the weights
+    config.init.tubelet = 'central_frame'  # of image ViTs: or 'filter_inflation', 'random'
+    config.init.temporal_attention = 'zero'  # of image ViTs, vivit_fsa: or 'pretrained', 'fresh'
+
     # Keywords of the model's class, where they are explained; None: as in `size`, or its default.
     # num_classes follows the data, or is a number, of several heads {'verb': 97, 'noun': 300}.
     types = {name: type(default) for name, default in model_keywords(model).items()}
@@ -82,5 +89,6 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     evaluation.batch_size = 64  # temporal views per step, of all devices together
     evaluation.views = '4x3'  # temporal x spatial views of a video in the test
     evaluation.merge = 'logits'  # what is averaged over views: 'logits' or 'probabilities'
+    evaluation.allow_untrained_head = False  # test a model although it gives all the same answer
     evaluation.test_at_end = True  # the multi-view test of the last weights, after training
     return config.lock()

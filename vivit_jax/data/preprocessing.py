@@ -57,3 +57,8 @@ class Preprocessing:
                 f'crop_size={self.crop_size}: the crop is cut from the resized frame'
             )
         object.__setattr__(self, 'value_range', tuple(self.value_range))  # JSON has only lists
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(t, h, w) of a clip in frames and pixels."""
+        return self.num_frames, self.crop_size, self.crop_size

@@ -89,7 +89,7 @@ def load_videos(
     if not files:
         raise UserError(f'no videos: set {" or ".join(f"data.{split}_csv" for split in splits)}')
     if label_names is None and data.label_map:
-        label_names = _read_label_maps(data.label_map, heads)
+        label_names = read_label_maps(data.label_map, heads)
     annotations = load_annotations(
         files,
         label_columns=label_columns,
@@ -124,12 +124,21 @@ def _embedded_columns(heads: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(heads, LABEL_COLUMNS, strict=False))
 
 
-def _read_label_maps(path: str, heads: tuple[str, ...]) -> LabelNames:
-    if len(heads) == 1:
+def read_label_maps(path: str, heads: tuple[str, ...]) -> LabelNames:
+    """Class names from a file with one a line, or from one for each of several heads.
+
+    Args:
+        path: of the file; with `{head}` in it where there are several.
+        heads: their names.
+
+    Raises:
+        UserError: a file cannot be used, or there is one for several heads.
+    """
+    if len(heads) < 2:
         return read_label_map(path)
     if '{head}' not in path:
         raise UserError(
-            f'data.label_map={path} must contain {{head}}, which stands for {", ".join(heads)}: '
+            f'label map {path} must contain {{head}}, which stands for {", ".join(heads)}: '
             'there is a file for each'
         )
     return {head: read_label_map(path.replace('{head}', head)) for head in heads}

@@ -1,13 +1,14 @@
 """The result of an evaluation, for people and for later."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 
 from vivit_jax.data.sources import VideoFiles
 from vivit_jax.evaluation.evaluator import Results
-from vivit_jax.heads import LabelNames, head_names, map_heads, name_heads
+from vivit_jax.heads import LabelNames, by_head, head_names, map_heads, name_heads
 
 
 def describe(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
@@ -26,6 +27,7 @@ def describe(results: Results, split: str, protocol: str, metrics: dict[str, flo
     title = f'{split}, {protocol}, {results.num_videos} videos: '
     lines = [title + ('action ' if heads else '') + numbers('')]
     lines += [f'  {head} {numbers(f"{head}/")}' for head in heads]
+    lines += _warn_of_constant_answers(metrics, results)
     if results.failures:
         first = next(iter(results.failures.values()))
         lines.append(
@@ -35,27 +37,43 @@ def describe(results: Results, split: str, protocol: str, metrics: dict[str, flo
     return '\n'.join(lines)
 
 
+def _warn_of_constant_answers(metrics: dict[str, float], results: Results) -> list[str]:
+    """A loss of ln(classes) is that of the same answer for every video."""
+    lines = []
+    for head, logits in by_head(results.logits).items():
+        classes = logits.shape[-1]
+        if abs(metrics[f'{head}/loss' if head else 'loss'] - math.log(classes)) < 1e-3:
+            lines.append(
+                f'Warning: the loss {f"of {head} " if head else ""}is ln({classes}), that of equal '
+                'probabilities for all classes: the classifier has learned nothing, or its weights '
+                'were not loaded'
+            )
+    return lines
+
+
 def save(
     folder: Path,
+    step: str,
     results: Results,
     source: VideoFiles,
     label_names: LabelNames,
     summary: dict[str, object],
 ) -> Path:
-    """Writes `<split>_<views>_step<step>.npz` (all logits, so that merging can be redone) and a
+    """Writes `<split>_<views>_<step>.npz` (all logits, so that merging can be redone) and a
     `.json` with the protocol and the metrics; returns the path of the former.
 
     Of several heads `logits`, `labels` and `label_names` are called `<head>/logits` and so on.
 
     Args:
         folder: `evaluation` in the run folder.
+        step: what was tested, such as `'step640'`.
         results: what was seen.
         source: names the videos.
         label_names: the classes.
-        summary: at least `split`, `views` and `step`.
+        summary: at least `split` and `views`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f'{summary["split"]}_{summary["views"]}_step{summary["step"]}.npz'
+    path = folder / f'{summary["split"]}_{summary["views"]}_{step}.npz'
     np.savez_compressed(
         path,
         **name_heads('logits', results.logits),

@@ -3,18 +3,15 @@
 import logging
 from pathlib import Path
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import TrainState
+from vivit_jax.train.state import TrainState, abstract_params
+from vivit_jax.weights.source import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
 
@@ -108,18 +105,12 @@ class Checkpoints:
             ) from error
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, LabelNames]:
-    """Loads a trained model.
-
-    >>> model, variables, preprocessing, label_names = load_checkpoint('runs/demo')
+def read_checkpoint(path: str | Path) -> Weights:
+    """The model of a run folder or of one of its checkpoints, on the default device.
 
     Args:
         path: a run folder, of which the best checkpoint is taken, else the latest; or one
             checkpoint, as in `runs/demo/checkpoints/480`.
-
-    Returns:
-        The model, its variables on the default device, how to make clips for it, and its classes:
-        a tuple of names, or a dict head -> names where it has several heads.
 
     Raises:
         UserError: there is no checkpoint.
@@ -129,18 +120,14 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, L
         card = ModelCard.from_json(
             manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
         )
-        keywords = dict(card.model)
-        model = create_model(keywords.pop('name'), **keywords)
-        spec = card.preprocessing
-        clip = jax.ShapeDtypeStruct(
-            (1, spec.num_frames, spec.crop_size, spec.crop_size, 3), jnp.float32
-        )
+        model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        params = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(model.init, jax.random.key(0), clip)['params'],
-        )
-        item = {'params': params}
+        item = {
+            'params': jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                abstract_params(model, card.preprocessing),
+            )
+        }
         restore = ocp.args.PyTreeRestore(
             item,
             restore_args=ocp.checkpoint_utils.construct_restore_args(item),
@@ -148,11 +135,36 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, L
         )
         restored = manager.restore(step, args=ocp.args.Composite(state=restore))['state']
     _log.info('Loaded step %d of %s', step, folder)
-    return model, {'params': restored['params']}, spec, card.label_names
+    return Weights(
+        f'checkpoint of step {step}', card, restored['params'], clip_grid(card), step=step
+    )
+
+
+def write_checkpoint(card: ModelCard, params: dict, folder: Path):
+    """Writes a folder with one checkpoint, of step 0, that has no state of an optimizer.
+
+    Raises:
+        UserError: there are checkpoints already, or it cannot be written.
+    """
+    if has_checkpoints(folder):
+        raise UserError(f'{folder} holds checkpoints already: name another folder')
+    items = ocp.args.Composite(
+        state=ocp.args.PyTreeSave({'params': params}), card=ocp.args.JsonSave(card.to_json())
+    )
+    try:
+        with ocp.CheckpointManager(folder.absolute()) as manager:
+            manager.save(0, args=items)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f'{folder} cannot be written: {error}') from error
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there are complete checkpoints in a folder, which need not exist."""
+    return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder.absolute()))
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, int]:
-    """The folder of checkpoints and the step that `path` means; see `load_checkpoint`."""
+    """The folder of checkpoints and the step that `path` means; see `read_checkpoint`."""
     path = Path(path)
     if path.name.isdigit() and path.parent.is_dir() and (path / 'card').exists():
         return path.parent, int(path.name)

@@ -1,6 +1,7 @@
 """Training from a config to a tested checkpoint."""
 
 import dataclasses
+import functools
 import logging
 import math
 import signal
@@ -17,18 +18,22 @@ from vivit_jax.data.sources import load_videos
 from vivit_jax.data.to_device import prefetch
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation import report
+from vivit_jax.evaluation.evaluate import evaluate
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import head_names, map_heads
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
-from vivit_jax.train.checkpoints import Checkpoints, find_checkpoint, load_checkpoint
+from vivit_jax.train.checkpoints import Checkpoints, has_checkpoints
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.run_folder import BadVideos, start_run
-from vivit_jax.train.state import init_state
+from vivit_jax.train.state import TrainState, init_params, init_state, start_state
 from vivit_jax.train.step import create_forward, create_train_step
 from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
+from vivit_jax.weights.load import read_weights
+from vivit_jax.weights.report import Report
+from vivit_jax.weights.start import describe_differences, init_from
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +94,11 @@ class Trainer:
             config.eval.batch_size,
             load.workers(config),
         )
-        start_run(workdir, config, self.videos.label_names)
+        self._folder = workdir / 'checkpoints'
+        self._start_params, report = None, None
+        if config.init_from and not has_checkpoints(self._folder):
+            self._start_params, report = self._init_from()
+        start_run(workdir, config, self.videos.label_names, report)
         self._stop_signal = 0
 
     def run(self) -> int:
@@ -100,7 +109,7 @@ class Trainer:
         """
         self._log_header()
         checkpoints = Checkpoints(
-            self.workdir / 'checkpoints', self.config.train.keep_last, self.config.train.keep_best
+            self._folder, self.config.train.keep_last, self.config.train.keep_best
         )
         handlers = {
             number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
@@ -118,23 +127,51 @@ class Trainer:
             _log.info('Saved step %d; the same command goes on from there', state.step)
             return 128 + self._stop_signal
         if self.config.eval.test_at_end:
-            evaluate(self.config, self.workdir, self.workdir / 'checkpoints' / str(state.step))
+            evaluate(self.config, self.workdir, self._folder / str(state.step))
         return 0
 
     def _init(self):
         return init_state(jax.random.key(self.config.seed), self.model, self.optimizer, self.spec)
 
-    def _start(self, checkpoints: Checkpoints):
-        step = checkpoints.latest_step()
-        if step is None:
-            return jax.jit(self._init, out_shardings=self.state_sharding)()
-        _log.info('Going on from step %d of %s', step, self.workdir)
-        target = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            self.abstract_state,
-            self.state_sharding,
+    def _init_from(self) -> tuple[dict, Report]:
+        """Parameters that start from `init_from`, on this host, and what became of each."""
+        weights, config = read_weights(self.config.init_from), self.config
+        _log.info('Starting from %s: %s', config.init_from, weights.kind)
+        for line in describe_differences(self.card, weights):
+            _log.warning('%s', line)
+        fresh = jax.jit(lambda: init_params(jax.random.key(config.seed), self.model, self.spec))()
+        params, report = init_from(
+            self.model,
+            fresh,
+            weights,
+            clip_shape=self.spec.clip_shape,
+            reinit=config.init.reinit,
+            tubelet_init=config.init.tubelet,
+            temporal_attention_init=config.init.temporal_attention,
         )
-        return checkpoints.restore(step, target)
+        _log.info('%s', report)
+        return jax.device_get(params), report
+
+    def _start(self, checkpoints: Checkpoints) -> TrainState:
+        step = checkpoints.latest_step()
+        if step is not None:
+            _log.info('Going on from step %d of %s', step, self.workdir)
+            target = jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                self.abstract_state,
+                self.state_sharding,
+            )
+            return checkpoints.restore(step, target)
+        if self._start_params is None:
+            return jax.jit(self._init, out_shardings=self.state_sharding)()
+        params, self._start_params = self._start_params, None
+        params = jax.tree.map(
+            lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: np.array(x[i])),
+            params,
+            self.state_sharding.params,
+        )
+        start = functools.partial(start_state, optimizer=self.optimizer)
+        return jax.jit(start, out_shardings=self.state_sharding)(params)
 
     def _loop(self, state, checkpoints: Checkpoints):
         """Trains from `state`; returns the last one, which is saved."""
@@ -328,55 +365,6 @@ class _Recorder:
             'nothing of it was saved. Lower train.learning_rate, or set train.clip_norm. Videos '
             'of the batch:\n  ' + '\n  '.join(names)
         )
-
-
-def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
-    """Tests a checkpoint on `eval.views` views of the test split, or else of val.
-
-    The clips are made as the checkpoint says, whatever the config does. Prints the result with
-    its protocol and saves it with all logits in `evaluation/` of the run folder.
-
-    Args:
-        config: its sections `data` and `eval` are used.
-        workdir: the run folder.
-        checkpoint: see `load_checkpoint`.
-
-    Returns:
-        The metrics, accuracies as fractions.
-    """
-    load.check_ranges(config)
-    check_merge(config.eval.merge)
-    views = parse_views(config.eval.views)
-    mesh = create_mesh()
-    step = find_checkpoint(checkpoint)[1]
-    model, variables, spec, label_names = load_checkpoint(checkpoint)
-    videos = load_videos(config.data, label_names=label_names, splits=('val', 'test'))
-    split = 'test' if 'test' in videos.splits else 'val'
-    source = videos.splits[split]
-    variables = jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)),
-        variables,
-    )
-    evaluator = Evaluator(
-        create_forward(model, spec), mesh, spec, config.eval.batch_size, load.workers(config)
-    )
-    results = evaluator(variables, source, views)
-    metrics = results.metrics(config.eval.merge)
-    protocol = f'{config.eval.views} views (temporal x spatial), mean of {config.eval.merge}'
-    _log.info('step %d: %s', step, report.describe(results, split, protocol, metrics))
-    if jax.process_index() == 0:
-        summary = {
-            'split': split,
-            'views': config.eval.views,
-            'step': step,
-            'protocol': protocol,
-            'checkpoint': str(checkpoint),
-            'videos': len(source),
-            **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
-        }
-        path = report.save(workdir / 'evaluation', results, source, label_names, summary)
-        _log.info('Logits of every view: %s', path)
-    return metrics
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -16,6 +16,7 @@ import vivit_jax
 from vivit_jax.config.load import differences, flatten
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, by_head
+from vivit_jax.weights.report import Report
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +29,12 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def start_run(folder: Path, config: ConfigDict, label_names: LabelNames):
+def start_run(
+    folder: Path, config: ConfigDict, label_names: LabelNames, report: Report | None = None
+):
     """Writes config.json, command.txt, versions.json and label_map.txt, or checks them.
+
+    A report of the weights that a run starts from becomes init_report.txt.
 
     Several heads have a label_map_<head>.txt each.
 
@@ -70,6 +75,8 @@ def start_run(folder: Path, config: ConfigDict, label_names: LabelNames):
         ) from error
     for path, names in label_files.items():
         _write(path, '\n'.join(names) + '\n')
+    if report:
+        _write(folder / 'init_report.txt', f'{report}\n')
     _write(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
     _write(config_file, json.dumps(new, indent=2) + '\n')
     with (folder / 'command.txt').open('a', encoding='utf-8') as file:

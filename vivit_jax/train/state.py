@@ -24,10 +24,23 @@ class TrainState:
     opt_state: optax.OptState
 
 
+def init_params(key: jax.Array, model: nn.Module, spec: Preprocessing) -> dict:
+    """Fresh parameters for clips of a preprocessing."""
+    return model.init(key, jnp.zeros((1, *spec.clip_shape, 3)))['params']
+
+
+def abstract_params(model: nn.Module, spec: Preprocessing) -> dict:
+    """Their shapes and types."""
+    return jax.eval_shape(lambda: init_params(jax.random.key(0), model, spec))
+
+
+def start_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
 def init_state(
     key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, spec: Preprocessing
 ) -> TrainState:
-    """A new state, with fresh parameters."""
-    clip = jnp.zeros((1, spec.num_frames, spec.crop_size, spec.crop_size, 3))
-    params = model.init(key, clip)['params']
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+    """That with fresh parameters."""
+    return start_state(init_params(key, model, spec), optimizer)

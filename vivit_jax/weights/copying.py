@@ -21,7 +21,7 @@ def copy_parameters(
     """Fills flat parameters from others.
 
     Args:
-        target: freshly initialized, by path with slashes; not modified.
+        target: freshly initialized, or only their shapes, by path with slashes; not modified.
         source: likewise, of any float type.
         rules: pattern of a name in the target and what it starts from in the source; the first
             full match counts.
@@ -29,8 +29,9 @@ def copy_parameters(
             name in the target).
 
     Returns:
-        The target with what it finds in the source, in its own types and memory, and an entry for
-        each parameter of the target and for each of the source that was not used.
+        The target with what it finds in the source, in its own types and memory (a shape becomes
+        the source itself), and an entry for each parameter of the target and for each of the source
+        that was not used.
     """
     result, entries = dict(target), []
     for name, fresh in target.items():
@@ -42,7 +43,8 @@ def copy_parameters(
         value = source[origin]
         status, detail = changes.get(origin, ('copied', ''))
         if value.shape == fresh.shape:
-            result[name] = jnp.array(value, fresh.dtype)
+            is_shape = isinstance(fresh, jax.ShapeDtypeStruct)
+            result[name] = value if is_shape else jnp.array(value, fresh.dtype)
         else:
             status, detail = 'misfit', f'{value.shape}, needed {fresh.shape}'
         entries.append(Entry(status, name, origin, detail))

@@ -62,8 +62,8 @@ def file_format(path: Path) -> str:
         return 'safetensors'
     elif head[:1] == b'\x80' and head[1:2] in b'\x02\x03\x04\x05':
         return 'torch'  # a pickle, as torch wrote them before 1.6
-    elif head and (0x80 < head[0] < 0x90 or head[0] in (0xDE, 0xDF)):
-        return 'msgpack'  # a map
+    elif _is_msgpack_map(head):
+        return 'msgpack'
     raise UserError(
         f'{path} is no file of weights that can be read ({size} bytes, beginning with '
         f'{head[:8].hex(" ") or "nothing"}): expected .npz, .safetensors, a PyTorch .pth or a Flax '
@@ -110,6 +110,15 @@ def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     except (OSError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f'{path} cannot be written: {error}') from error
+
+
+def _is_msgpack_map(head: bytes) -> bool:
+    """Whether a map with strings as keys may begin so."""
+    if not head:
+        return False
+    header = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x80 < head[0] < 0x90 else len(head))
+    key = head[header : header + 1]
+    return bool(key) and (0xA0 <= key[0] < 0xC0 or key[0] == 0xD9)
 
 
 def _open_npz(path: Path) -> Tensors:

@@ -9,6 +9,7 @@ import math
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vivit_jax.errors import UserError
 from vivit_jax.models.vivit import ViViT
@@ -39,9 +40,10 @@ _TEMPORAL_ATTENTION_RULE = (
     r'Transformer/\1/\2_0/\3',
 )
 
+HEAD = 'output_projection*'
+
 # What a ViViT has and a ViT lacks, or the other way round.
 _NEW = (
-    'output_projection*',
     'cls*',  # FE's temporal one; any, where the ViT has none
     'TemporalTransformer/*',
     '*/LayerNorm_time/*',
@@ -65,6 +67,7 @@ def init_from_image_vit(
     tubelet_init: str = 'central_frame',
     temporal_attention_init: str = 'zero',
     image_grid: tuple[int, int] | None = None,
+    reinit: tuple[str, ...] = ('head',),
 ) -> tuple[dict, Report]:
     """Puts the parameters of an image ViT into a ViViT.
 
@@ -94,6 +97,7 @@ def init_from_image_vit(
             there too no kernel would ever get a gradient. `'pretrained'`: a copy of the ViT's
             attention. `'fresh'`: stays as it is.
         image_grid: (h, w) of the ViT's position table; a square if None.
+        reinit: `()` makes the classifier, which is always new, an error.
 
     Returns:
         New parameters of the types of `params` that share no memory with `image_vit`, and what
@@ -140,8 +144,24 @@ def init_from_image_vit(
     result, entries = copy_parameters(target, extended, rules, changes)
     report = Report(tuple(entries))
     random = (_KERNEL,) if tubelet_init == 'random' else ()
-    report.check(new=(*_NEW, *random), unused=(*_UNUSED, *random))
+    head = (HEAD,) if 'head' in reinit else ()
+    report.check(new=(*_NEW, *random, *head), unused=(*_UNUSED, *random))
     return flax.traverse_util.unflatten_dict(result, sep='/'), report
+
+
+def resize_kernel(kernel: np.ndarray, length: int) -> tuple[np.ndarray, tuple[str, str]]:
+    """A tubelet kernel [t h w c d] for tubelets of another length, and what is to be reported.
+
+    It is interpolated linearly in time. Each frame's share of the new kernel adds up to what it
+    was, so that the tokens of a still video stay the same.
+    """
+    old = kernel.shape[0]
+    if old == length:
+        return kernel, ('copied', '')
+    weights = jax.image.resize(jnp.eye(old), (length, old), 'linear', antialias=True)
+    weights = np.asarray(weights / weights.sum(axis=0))
+    detail = f'tubelets of {old} frames -> {length}'
+    return np.einsum('ts,s...->t...', weights, kernel), ('resized', detail)
 
 
 def _inflate_kernel(

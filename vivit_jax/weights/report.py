@@ -15,6 +15,10 @@ _ADVICE = {
         'new: the source lacks it. Take weights that have it, or lower num_layers; code that '
         'wants it fresh names it in check(new=...)'
     ),
+    'head': (
+        "the classifier is that of other classes: say that it is new with init.reinit=('head',) "
+        'in a config, or --reinit=head of vivit_jax.convert'
+    ),
     'unused': (
         'unused: the model has no such parameter. Check that it is the model these weights were '
         'made for, or raise num_layers; code that leaves it out on purpose names it in '
@@ -80,7 +84,10 @@ class Report:
             and not any(fnmatch.fnmatchcase(entry.name, x) for x in allowed[entry.status])
         ]
         if wrong:
-            statuses = {entry.status for entry in wrong}
+            statuses = {
+                'head' if entry.name.startswith('output_projection') else entry.status
+                for entry in wrong
+            }
             advice = [text for status, text in _ADVICE.items() if status in statuses]
             raise UserError(
                 '\n'.join(['the weights do not fit the model:', _table(wrong), *advice])

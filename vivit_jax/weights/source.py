@@ -2,7 +2,9 @@
 
 import dataclasses
 
+from vivit_jax.layers.grid import token_grid
 from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Weights:
         unused: names in the file of what such a model has no place for.
         has_head: whether the file has a classifier; without, `params` lack it, and `card` tells of
             one class.
+        step: of the training, where it is known.
     """
 
     kind: str
@@ -27,8 +30,17 @@ class Weights:
     grid: tuple[int, int, int]
     unused: tuple[str, ...] = ()
     has_head: bool = True
+    step: int | None = None
 
     @property
     def is_image_model(self) -> bool:
         """Whether the weights are those of a ViT for images."""
         return self.grid[0] == 1 and self.card.model['tokenizer'] == 'uniform_frames'
+
+
+def clip_grid(card: ModelCard) -> tuple[int, int, int]:
+    """Tokens of a model's clips along time, height and width."""
+    model = create_model(**card.model)
+    return token_grid(
+        card.preprocessing.clip_shape, model.tubelet_size, model.tokenizer, model.num_sampled_frames
+    )

@@ -1,0 +1,83 @@
+"""Time and peak memory of conversions, beside the size of the file and a plain copy of it.
+
+    python benchmarks/convert_memory.py [--size=L/16x2] [--model=vivit_joint]
+
+Makes a file of random weights and converts it to every form and back, each in a process of its
+own. Peaks count everything that a process holds, Python and its libraries included.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.heads import numbered_labels
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import abstract_params
+from vivit_jax.weights.native import write_npz
+
+_IDLE = 'import vivit_jax.convert'
+
+
+def _run(*command: str) -> tuple[float, float]:
+    """Seconds and peak GB of a Python process."""
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f'{" ".join(command)} failed')
+    return time.monotonic() - start, usage.ru_maxrss * 1024 / 1e9
+
+
+def main():
+    """Prints a line for each conversion."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--size', default='B/16x2')
+    parser.add_argument('--model', default='vivit_joint')
+    args = parser.parse_args()
+    card = ModelCard(
+        {'name': args.model, 'size': args.size, 'num_classes': 400},
+        Preprocessing(),
+        numbered_labels(400),
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: rng.standard_normal(x.shape, np.float32),
+        abstract_params(create_model(**card.model), card.preprocessing),
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_npz(card, params, folder / 'source.npz')
+        del params
+        size = (folder / 'source.npz').stat().st_size / 1e9
+        copy, _ = _run('-c', f"import shutil; shutil.copy('{folder}/source.npz', '{folder}/copy')")
+        seconds, peak = _run('-c', _IDLE)
+        print(f'{args.model} {args.size}: a file of {size:.2f} GB, copied in {copy:.1f} s')
+        print(f'{"libraries alone":24} {seconds:5.1f} s  {peak:5.2f} GB')
+        outputs = {'orbax': 'orbax', 'torch': 'w.safetensors', 'npz': 'w.npz'}
+        if args.model == 'vivit_joint':
+            outputs['huggingface'] = 'huggingface'
+        for form, output in outputs.items():
+            for source, target, to in (
+                ('source.npz', output, form),
+                (output, f'from_{form}.npz', 'npz'),
+            ):
+                flags = f'--source={folder / source}', f'--output={folder / target}', f'--to={to}'
+                seconds, peak = _run('-m', 'vivit_jax.convert', *flags)
+                print(
+                    f'{source.split(".")[-1]:>11} -> {to:10} {seconds:5.1f} s  {peak:5.2f} GB, '
+                    f'{peak / size:.2f} times the file',
+                    flush=True,
+                )
+
+
+if __name__ == '__main__':
+    main()

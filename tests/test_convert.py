@@ -1,0 +1,167 @@
+"""The command that converts weights, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import abstract_params
+from vivit_jax.weights.load import load_checkpoint
+from vivit_jax.weights.native import write_npz
+
+ROOT = Path(__file__).parents[1]
+SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24}
+IMAGE = {
+    'name': 'vivit_joint',
+    'tokenizer': 'uniform_frames',
+    'num_sampled_frames': 1,
+    'tubelet_size': (1, 8, 8),
+}
+
+
+def make(path, model, spec, label_names):
+    card = ModelCard({**SIZES, **model, 'num_classes': len(label_names)}, spec, label_names)
+    rng = np.random.default_rng(0)
+    shapes = abstract_params(create_model(**card.model), spec)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    write_npz(card, params, path)
+    return params
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    """A file with a joint model and its parameters."""
+    path = tmp_path_factory.mktemp('video') / 'video.npz'
+    spec = Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)
+    model = {'name': 'vivit_joint', 'tubelet_size': (2, 8, 8)}
+    return path, make(path, model, spec, ('jump', 'run', 'ßit'))
+
+
+@pytest.fixture(scope='module')
+def image(tmp_path_factory):
+    """A file with a ViT for images."""
+    path = tmp_path_factory.mktemp('image') / 'image.npz'
+    spec = Preprocessing(num_frames=1, frame_stride=1, short_side=16, crop_size=16)
+    return path, make(path, IMAGE, spec, tuple('abcde'))
+
+
+def convert(source, output, to, *more):
+    flags = f'--source={source}', f'--output={output}', f'--to={to}'
+    return subprocess.run(
+        [sys.executable, '-m', 'vivit_jax.convert', *flags, *more],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def refused(*args):
+    done = convert(*args)
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('to', 'name', 'framework'),
+    [
+        ('orbax', 'orbax', 'JAX'),
+        ('npz', 'w.npz', 'JAX'),
+        ('torch', 'w.safetensors', 'PyTorch'),
+        ('huggingface', 'folder', 'transformers'),
+    ],
+)
+def test_there_and_back_the_bits_and_the_card_are_the_same(tmp_path, video, to, name, framework):
+    if framework != 'JAX':
+        pytest.importorskip('torch', reason='needs PyTorch')
+    if framework == 'transformers':
+        pytest.importorskip('transformers', reason='needs transformers')
+    path, params = video
+    done = convert(path, tmp_path / name, to, '--verify')
+    assert done.returncode == 0, done.stderr
+    assert 'Found vivit_jax .npz: vivit_joint' in done.stdout
+    assert '2x2x2 tokens, 3 classes' in done.stdout
+    assert f'output in {framework}' in done.stdout
+    report = (tmp_path / f'{name}.report.txt').read_text()
+    assert 'copied' in report and 'new' not in report
+
+    model, variables, spec, label_names = load_checkpoint(tmp_path / name)
+    assert (model.num_layers, model.tubelet_size) == (2, (2, 8, 8))
+    assert spec == Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)
+    assert label_names == ('jump', 'run', 'ßit')
+    assert jax.tree.structure(variables['params']) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, variables['params'], params)
+
+
+@pytest.mark.slow
+def test_image_vit_becomes_a_model_for_video_of_its_sizes(tmp_path, image):
+    path, vit = image
+    settings = ('--reinit=head', 'num_classes=3', 'tubelet_size=4,8,8', 'temporal_num_layers=1')
+    more = ('--model=vivit_fe', '--frames=8', '--crop_size=24', *settings)
+    done = convert(path, tmp_path / 'fe.npz', 'npz', *more)
+    assert done.returncode == 0, done.stderr
+    assert 'Untrained, all zero: output_projection' in done.stdout
+    report = (tmp_path / 'fe.npz.report.txt').read_text()
+    assert 'central frame of 4' in report and 'grid 2x2 -> 3x3' in report
+    model, variables, spec, _ = load_checkpoint(tmp_path / 'fe.npz')
+    assert type(model).__name__ == 'FactorizedEncoder'
+    assert (model.hidden_size, model.num_heads, model.temporal_num_layers) == (16, 2, 1)
+    assert spec.clip_shape == (8, 24, 24)
+    params = flax.traverse_util.flatten_dict(variables['params'], sep='/')
+    kernel = params['embedding/kernel']
+    np.testing.assert_array_equal(kernel[2], vit['embedding']['kernel'])
+    assert kernel.shape[0] == 4 and params['output_projection/kernel'].shape == (16, 3)
+
+
+@pytest.mark.slow
+def test_labels_get_names(tmp_path, video):
+    (tmp_path / 'classes.txt').write_text('one\ntwo\nthree\n')
+    done = convert(video[0], tmp_path / 'w.npz', 'npz', f'--labels={tmp_path / "classes.txt"}')
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(tmp_path / 'w.npz')[3] == ('one', 'two', 'three')
+    (tmp_path / 'classes.txt').write_text('one\ntwo\n')
+    message = refused(video[0], tmp_path / 'v.npz', 'npz', f'--labels={tmp_path / "classes.txt"}')
+    assert '2 classes' in message and '3' in message
+    assert not (tmp_path / 'v.npz').exists()
+
+
+def test_new_classes_must_be_named(tmp_path, video):
+    message = refused(video[0], tmp_path / 'w.npz', 'npz', 'num_classes=5')
+    assert 'output_projection/kernel' in message and '--reinit=head' in message
+    assert not (tmp_path / 'w.npz').exists()
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (('--model=vivit_ef',), "did you mean 'vivit_fe'"),
+        (('num_layer=3',), "did you mean 'num_layers'"),
+        (('--value_range=1',), '--value_range=1 must be two numbers'),
+        (('--crop_size=20',), 'height=20'),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, video, more, message):
+    assert message in refused(video[0], tmp_path / 'w.npz', 'npz', *more)
+
+
+def test_output_must_be_new_and_of_the_right_kind(tmp_path, video):
+    assert 'exists already' in refused(video[0], tmp_path, 'orbax')
+    assert 'must end in .safetensors' in refused(video[0], tmp_path / 'w.npz', 'torch')
+
+
+def test_source_must_be_something_known(tmp_path):
+    assert 'no file or folder' in refused(tmp_path / 'gone', tmp_path / 'w.npz', 'npz')
+    (tmp_path / 'folder').mkdir()
+    message = refused(tmp_path / 'folder', tmp_path / 'w.npz', 'npz')
+    assert 'no run folder, no Hugging Face folder' in message
+    np.savez(tmp_path / 'other.npz', x=np.zeros(3))
+    message = refused(tmp_path / 'other.npz', tmp_path / 'w.npz', 'npz')
+    assert 'holds 1 arrays (x' in message

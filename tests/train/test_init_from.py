@@ -1,0 +1,152 @@
+"""Runs that start from weights, in processes of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.heads import numbered_labels
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import abstract_params
+from vivit_jax.weights.load import load_checkpoint
+from vivit_jax.weights.native import write_npz
+
+ROOT = Path(__file__).parents[2]
+
+TINY = [
+    '--config=configs/kinetics400_fe.py:runlocal',
+    '--config.model.dtype=float32',
+    '--config.data.synthetic.num_train=24',
+    '--config.data.synthetic.num_val=7',
+    '--config.data.synthetic.num_test=5',
+    '--config.data.synthetic.num_frames=10',
+    '--config.train.num_steps=2',
+    '--config.train.warmup_steps=0',
+    '--config.train.checkpoint_every_steps=1',
+    '--config.eval.test_at_end=False',
+]
+
+
+@pytest.fixture(scope='module')
+def image_vit(tmp_path_factory):
+    """A file with a ViT for images of 1000 classes, of the sizes of `:runlocal`."""
+    card = ModelCard(
+        {
+            'name': 'vivit_joint',
+            'tokenizer': 'uniform_frames',
+            'num_sampled_frames': 1,
+            'tubelet_size': (1, 8, 8),
+            'hidden_size': 48,
+            'num_layers': 2,
+            'num_heads': 4,
+            'mlp_dim': 96,
+            'num_classes': 1000,
+        },
+        Preprocessing(num_frames=1, short_side=32, crop_size=32),
+        numbered_labels(1000),
+    )
+    rng = np.random.default_rng(0)
+    shapes = abstract_params(create_model(**card.model), card.preprocessing)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    path = tmp_path_factory.mktemp('weights') / 'vit.npz'
+    write_npz(card, params, path)
+    return path, flax.traverse_util.flatten_dict(params, sep='/')
+
+
+def run(tmp_path, cache_dir, *more):
+    command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={tmp_path / "run"}', *TINY]
+    return subprocess.run(
+        [*command, f'--config.data.cache_dir={cache_dir}', *more],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_run_starts_from_the_weights_and_goes_on_without_them(tmp_path, cache_dir, image_vit):
+    path, vit = image_vit
+    start = (f'--config.init_from={path}', '--config.train.learning_rate=0.0')
+    done = run(tmp_path, cache_dir, *start)
+    assert done.returncode == 0, done.stderr
+    assert 'vit.npz: vivit_jax .npz' in done.stderr
+    report = (tmp_path / 'run/init_report.txt').read_text()
+    assert report.strip() in done.stderr.replace('\r', '')
+    for line in ('inflated  embedding/kernel', 'resized   SpatialTransformer/posembed_input'):
+        assert line in report
+
+    # With a learning rate of zero the weights stay as they started.
+    params = load_checkpoint(tmp_path / 'run')[1]['params']
+    kernel = params['embedding']['kernel']
+    np.testing.assert_array_equal(kernel[1], vit['embedding/kernel'])
+    assert not kernel[0].any()
+    block = params['SpatialTransformer']['encoderblock_1']['MlpBlock_0']['Dense_0']['kernel']
+    np.testing.assert_array_equal(
+        block, vit['Transformer/encoderblock_1/MlpBlock_0/Dense_0/kernel']
+    )
+    np.testing.assert_array_equal(params['cls_SpatialTransformer'], vit['cls'])
+    assert not params['output_projection']['kernel'].any()
+
+    # All zero, the classifier cannot be tested by mistake; going on needs no weights any more.
+    evaluate = ('--mode=evaluate', '--config.eval.views=1x1')
+    done = run(tmp_path, cache_dir, *start, *evaluate)
+    assert done.returncode == 2
+    assert 'never trained (output_projection)' in done.stderr
+    assert '--config.eval.allow_untrained_head=True' in done.stderr
+    done = run(tmp_path, cache_dir, *start, *evaluate, '--config.eval.allow_untrained_head=True')
+    assert done.returncode == 0, done.stderr
+    assert 'Warning: the loss is ln(8)' in done.stderr
+    done = run(tmp_path, cache_dir, start[1], '--config.init_from=gone.npz')
+    assert done.returncode == 0, done.stderr
+    assert 'Going on from step 2' in done.stderr
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_leave_no_run_behind(tmp_path, cache_dir, image_vit):
+    start = f'--config.init_from={image_vit[0]}'
+    done = run(tmp_path, cache_dir, start, '--config.init.reinit=()', '--config.model.mlp_dim=64')
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    assert "init.reinit=('head',)" in done.stderr
+    assert 'MlpBlock_0/Dense_0/kernel' in done.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_weights_that_are_not_there_are_named(tmp_path, cache_dir):
+    done = run(tmp_path, cache_dir, '--config.init_from=gone.npz')
+    assert done.returncode == 2
+    assert f'no file or folder {ROOT / "gone.npz"}' in done.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_evaluation_of_a_file(tmp_path, cache_dir):
+    done = run(tmp_path, cache_dir)
+    assert done.returncode == 0, done.stderr
+    _, variables, spec, labels = load_checkpoint(tmp_path / 'run')
+    card = json.loads((tmp_path / 'run/config.json').read_text())
+    keywords = {name: card[f'model.{name}'] for name in ('hidden_size', 'num_layers', 'num_heads')}
+    model = {
+        'name': 'vivit_fe',
+        **keywords,
+        'mlp_dim': 96,
+        'tubelet_size': (2, 8, 8),
+        'temporal_num_layers': 1,
+        'num_classes': 8,
+    }
+    write_npz(ModelCard(model, spec, labels), variables['params'], tmp_path / 'mine.npz')
+    evaluate = ('--mode=evaluate', '--config.eval.views=1x1')
+    accuracies = []
+    for checkpoint in (tmp_path / 'run', tmp_path / 'mine.npz'):
+        done = run(tmp_path, cache_dir, *evaluate, f'--checkpoint={checkpoint}')
+        assert done.returncode == 0, done.stderr
+        accuracies.append(done.stderr.split('128 videos')[-1].split('top-1')[1].split('\n')[0])
+    assert accuracies[0] == accuracies[1]
+    assert (tmp_path / 'run/evaluation/test_1x1_mine.npz.npz').exists()

@@ -1,0 +1,325 @@
+"""Hugging Face's ViViT, against the real one with random weights."""
+
+import dataclasses
+import json
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import UserError
+from vivit_jax.heads import numbered_labels
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import abstract_params
+from vivit_jax.weights.huggingface import matches, read_huggingface, write_huggingface
+
+torch = pytest.importorskip('torch', reason='needs PyTorch')
+transformers = pytest.importorskip('transformers', reason='needs transformers')
+
+SPEC = Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)
+CARD = ModelCard(
+    {
+        'name': 'vivit_joint',
+        'num_classes': 3,
+        'hidden_size': 24,
+        'num_layers': 2,
+        'num_heads': 3,
+        'mlp_dim': 40,
+        'tubelet_size': (2, 8, 4),
+    },
+    SPEC,
+    ('jump', 'run', 'ßit'),
+)
+
+
+def make_model(kind=transformers.VivitForVideoClassification, std=0.3, **changes):
+    """A real model; no parameter keeps its initial value, as some are zero."""
+    keywords = {
+        'image_size': 16,
+        'num_frames': 4,
+        'tubelet_size': [2, 8, 4],
+        'hidden_size': 24,
+        'num_hidden_layers': 2,
+        'num_attention_heads': 3,
+        'intermediate_size': 40,
+        'id2label': {0: 'jump', 1: 'run', 2: 'ßit'},
+        'label2id': {'jump': 0, 'run': 1, 'ßit': 2},
+    }
+    torch.manual_seed(0)
+    model = kind(transformers.VivitConfig(**{**keywords, **changes})).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return model
+
+
+def make_params(card=CARD, scale=0.3):
+    rng = np.random.default_rng(0)
+    shapes = abstract_params(create_model(**card.model), card.preprocessing)
+    return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(np.float32), shapes)
+
+
+def make_clip(spec=SPEC):
+    return np.random.default_rng(1).uniform(-1, 1, (1, *spec.clip_shape, 3)).astype(np.float32)
+
+
+def our_logits(card, params, clip):
+    model = create_model(**card.model)
+    with jax.default_matmul_precision('highest'):
+        return np.asarray(jax.jit(model.apply)({'params': params}, clip).logits)
+
+
+def their_logits(model, clip):
+    with torch.inference_mode():
+        return model(torch.from_numpy(clip).permute(0, 1, 4, 2, 3)).logits.numpy()
+
+
+def relative_error(value, expected):
+    return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+
+
+def load_theirs(folder):
+    """The model of a folder, which must have all its keys and no others."""
+    model, info = transformers.VivitForVideoClassification.from_pretrained(
+        folder, output_loading_info=True
+    )
+    assert not any(info.values()), info
+    return model.eval()
+
+
+def tensors_of(folder):
+    return safetensors.numpy.load_file(folder / 'model.safetensors')
+
+
+@pytest.mark.parametrize('activation', ['gelu_fast', 'gelu', 'gelu_new'])
+def test_their_model_becomes_ours_and_theirs_again(tmp_path, activation):
+    model = make_model(hidden_act=activation, layer_norm_eps=1e-3)
+    model.save_pretrained(tmp_path / 'theirs')
+    assert matches(tmp_path / 'theirs')
+    weights = read_huggingface(tmp_path / 'theirs')
+    assert weights.grid == (2, 2, 4) and weights.has_head
+    assert weights.card.label_names == ('jump', 'run', 'ßit')
+    clip = make_clip()
+    expected = their_logits(model, clip)
+    assert relative_error(our_logits(weights.card, weights.params, clip), expected) < 1e-5
+
+    write_huggingface(weights.card, weights.params, tmp_path / 'back')
+    back, theirs = tensors_of(tmp_path / 'back'), tensors_of(tmp_path / 'theirs')
+    assert back.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(back[name], tensor)
+    assert relative_error(their_logits(load_theirs(tmp_path / 'back'), clip), expected) < 1e-6
+
+
+@pytest.mark.parametrize('gelu', ['tanh', 'exact'])
+def test_our_model_becomes_theirs_and_ours_again(tmp_path, gelu):
+    card = dataclasses.replace(CARD, model={**CARD.model, 'gelu': gelu, 'layer_norm_eps': 1e-4})
+    params = make_params(card)
+    write_huggingface(card, params, tmp_path)
+    model, clip = load_theirs(tmp_path), make_clip()
+    assert model.config.id2label == {0: 'jump', 1: 'run', 2: 'ßit'}
+    assert model.config.label2id == {'jump': 0, 'run': 1, 'ßit': 2}
+    assert relative_error(their_logits(model, clip), our_logits(card, params, clip)) < 1e-5
+
+    weights = read_huggingface(tmp_path)
+    assert weights.card.preprocessing == SPEC  # the stride too, which they have no field for
+    assert weights.card.label_names == card.label_names
+    assert create_model(**weights.card.model) == create_model(**card.model)
+    jax.tree.map(np.testing.assert_array_equal, weights.params, params)
+
+
+def test_what_was_fine_tuned_there_is_read(tmp_path):
+    write_huggingface(CARD, make_params(), tmp_path / 'start')
+    model = transformers.VivitForVideoClassification.from_pretrained(
+        tmp_path / 'start', num_labels=5, ignore_mismatched_sizes=True
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    model.save_pretrained(tmp_path / 'tuned')
+    weights = read_huggingface(tmp_path / 'tuned')
+    assert weights.card.preprocessing.frame_stride == 3
+    assert weights.card.label_names == tuple(f'LABEL_{i}' for i in range(5))
+    clip = make_clip()
+    found = our_logits(weights.card, weights.params, clip)
+    assert relative_error(found, their_logits(model, clip)) < 1e-5
+
+
+def flat_params(folder):
+    return flax.traverse_util.flatten_dict(read_huggingface(folder).params, sep='/')
+
+
+def assert_same_params(folder, other):
+    expected, found = flat_params(folder), flat_params(other)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_names_of_memory_shards_and_pickles_without_code_are_read_alike(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path / 'whole')
+    model.save_pretrained(tmp_path / 'shards', max_shard_size='10KB')
+    assert (tmp_path / 'shards/model.safetensors.index.json').exists()
+    assert_same_params(tmp_path / 'whole', tmp_path / 'shards')
+
+    config = (tmp_path / 'whole/config.json').read_text()
+    for folder in ('memory', 'pickle'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'config.json').write_text(config)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    assert 'vivit.layers.0.attention.q_proj.weight' in state  # else there is nothing to test
+    safetensors.numpy.save_file(
+        {name: value.numpy() for name, value in state.items()},
+        tmp_path / 'memory/model.safetensors',
+    )
+    torch.save(state, tmp_path / 'pickle/pytorch_model.bin')
+    assert_same_params(tmp_path / 'whole', tmp_path / 'memory')
+    assert_same_params(tmp_path / 'whole', tmp_path / 'pickle')
+
+
+def test_encoder_alone_has_no_classifier(tmp_path):
+    model = make_model(transformers.VivitModel)
+    model.save_pretrained(tmp_path)
+    weights = read_huggingface(tmp_path)
+    assert not weights.has_head and 'output_projection' not in weights.params
+    head = {'kernel': np.zeros((24, 1), np.float32), 'bias': np.zeros(1, np.float32)}
+    params = {**weights.params, 'output_projection': head}
+    clip = make_clip()
+    with torch.inference_mode():
+        hidden = model(torch.from_numpy(clip).permute(0, 1, 4, 2, 3)).last_hidden_state[:, 0]
+    features = create_model(**weights.card.model).apply({'params': params}, clip).features
+    assert relative_error(features, hidden.numpy()) < 1e-5
+
+
+VIDEO = [
+    np.zeros((4, 24, 30, 3), np.uint8),
+    np.full((4, 24, 30, 3), 255, np.uint8),
+    np.random.default_rng(2).integers(0, 256, (4, 24, 30, 3), dtype=np.uint8),
+]
+
+
+@pytest.mark.parametrize('value_range', [(-1.0, 1.0), (0.0, 1.0), (-2.0, 3.0)])
+def test_their_processor_makes_the_pixels_that_our_weights_expect(tmp_path, value_range):
+    spec = dataclasses.replace(SPEC, value_range=value_range)
+    write_huggingface(dataclasses.replace(CARD, preprocessing=spec), make_params(), tmp_path)
+    processor = transformers.VivitImageProcessor.from_pretrained(tmp_path)
+    low, high = value_range
+    for video in VIDEO:
+        sized = processor(list(video), do_rescale=False, do_normalize=False, offset=False)
+        pixels = np.array(processor(list(video))['pixel_values'])
+        expected = low + np.array(sized['pixel_values']) * (high - low) / 255
+        np.testing.assert_allclose(pixels, expected, atol=1e-5)
+    assert pixels.shape == (1, 4, 3, 16, 16)
+    assert processor.size == {'shortest_edge': 20}
+    assert read_huggingface(tmp_path).card.preprocessing == spec
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},  # of their class: twice normalized
+        {'do_normalize': False},
+        {'offset': False, 'rescale_factor': 1 / 255},
+        {'offset': False, 'rescale_factor': 1 / 255, 'do_normalize': False},
+        {'image_mean': [0.1] * 3, 'image_std': [0.7] * 3},
+    ],
+)
+def test_range_of_a_processor_is_what_it_makes_of_black_and_white(tmp_path, settings):
+    make_model().save_pretrained(tmp_path)
+    processor = transformers.VivitImageProcessor(
+        size={'shortest_edge': 20}, crop_size={'height': 16, 'width': 16}, **settings
+    )
+    processor.save_pretrained(tmp_path)
+    black, white = (np.array(processor(list(x))['pixel_values']) for x in VIDEO[:2])
+    weights = read_huggingface(tmp_path)
+    expected = float(black.mean()), float(white.mean())
+    np.testing.assert_allclose(weights.card.preprocessing.value_range, expected, atol=1e-5)
+    assert ('--value_range=-1,1' in weights.kind) == (abs(expected[0] + 1) > 1e-3)
+    corrected = read_huggingface(tmp_path, (-1.0, 1.0))
+    assert corrected.card.preprocessing.value_range == (-1.0, 1.0)
+    assert '--value_range' not in corrected.kind
+
+
+def test_colours_treated_differently_are_refused(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    transformers.VivitImageProcessor(image_mean=[0.4, 0.5, 0.6]).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r'image_mean=.*differ between colours'):
+        read_huggingface(tmp_path)
+
+
+def test_all_that_is_wrong_with_the_tensors_is_listed(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    tensors = tensors_of(tmp_path)
+    del tensors['vivit.layernorm.bias'], tensors['vivit.embeddings.cls_token']
+    tensors['vivit.other'] = np.zeros(3, np.float32)
+    tensors['classifier.weight'] = np.zeros((3, 23), np.float32)
+    safetensors.numpy.save_file(tensors, tmp_path / 'model.safetensors')
+    with pytest.raises(UserError) as caught:
+        read_huggingface(tmp_path)
+    message = str(caught.value)
+    for part in (
+        'vivit.layernorm.bias: missing',
+        'vivit.embeddings.cls_token: missing',
+        'vivit.other: the model has no such tensor',
+        'classifier.weight: (3, 23), needed (3, 24)',
+    ):
+        assert part in message
+
+
+def test_damaged_folders_are_named(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    content = (tmp_path / 'model.safetensors').read_bytes()
+    (tmp_path / 'model.safetensors').write_bytes(content[:-100])
+    with pytest.raises(UserError, match=r'model\.safetensors is damaged'):
+        read_huggingface(tmp_path)
+    (tmp_path / 'model.safetensors').unlink()
+    with pytest.raises(UserError, match=r'none of model\.safetensors'):
+        read_huggingface(tmp_path)
+    (tmp_path / 'config.json').write_text('{')
+    with pytest.raises(UserError, match=r'config\.json cannot be read'):
+        matches(tmp_path)
+
+
+@pytest.mark.parametrize('change', [{'qkv_bias': False}, {'hidden_act': 'relu'}])
+def test_their_variants_that_we_lack_are_refused(tmp_path, change):
+    make_model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps({**config, **change}))
+    with pytest.raises(UserError, match=next(iter(change))):
+        read_huggingface(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'word'),
+    [
+        ({'name': 'vivit_fsa'}, 'vivit_fsa'),
+        ({'pool': 'mean'}, 'pool=mean'),
+        ({'position': 'sincos3d'}, 'position=sincos3d'),
+        ({'num_classes': {'verb': 2, 'noun': 3}}, 'heads verb, noun'),
+    ],
+)
+def test_our_models_that_they_lack_are_refused(tmp_path, change, word):
+    model = {**CARD.model, **change}
+    card = ModelCard(model, SPEC, numbered_labels(model['num_classes']))
+    if card.model['name'] == 'vivit_fsa':
+        card.model['num_heads'] = 4
+    with pytest.raises(UserError, match=f'has no .*{word}.*--to=torch'):
+        write_huggingface(card, {}, tmp_path / 'folder')
+    assert not (tmp_path / 'folder').exists()
+
+
+@pytest.mark.slow
+def test_published_size_has_equal_logits(tmp_path):
+    spec = Preprocessing()
+    card = ModelCard({'name': 'vivit_joint', 'num_classes': 400}, spec, numbered_labels(400))
+    params = make_params(card, scale=0.03)
+    write_huggingface(card, params, tmp_path)
+    clip = make_clip(spec)
+    expected = our_logits(card, params, clip)
+    assert relative_error(their_logits(load_theirs(tmp_path), clip), expected) < 1e-4
+    weights = read_huggingface(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, weights.params, params)

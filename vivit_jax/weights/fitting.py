@@ -1,0 +1,39 @@
+"""Whether the parameters of a file are those of the model that they seem to be of."""
+
+from collections.abc import Mapping
+
+import flax.traverse_util
+import numpy as np
+
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import abstract_params
+
+
+def find_misfits(
+    card: ModelCard, params: Mapping[str, np.ndarray], origins: Mapping[str, str] = {}
+) -> list[str]:
+    """A line with name and shapes for each parameter that is missing, unknown or misshapen.
+
+    Args:
+        card: of the model; its classifier may be missing altogether.
+        params: by path with slashes.
+        origins: their names in the file, where these are others.
+
+    Raises:
+        ValueError: the sizes of the model do not fit each other.
+    """
+    expected = abstract_params(create_model(**card.model), card.preprocessing)
+    expected = flax.traverse_util.flatten_dict(expected, sep='/')
+    if not any(name.startswith('output_projection') for name in params):
+        expected = {k: v for k, v in expected.items() if not k.startswith('output_projection')}
+    lines = []
+    for name in [*expected, *(name for name in params if name not in expected)]:
+        shown = origins.get(name, name)
+        if name not in params:
+            lines.append(f'{name}: missing, needed {expected[name].shape}')
+        elif name not in expected:
+            lines.append(f'{shown}: {params[name].shape}, which this model does not have')
+        elif params[name].shape != expected[name].shape:
+            lines.append(f'{shown}: {params[name].shape}, needed {expected[name].shape} ({name})')
+    return lines

@@ -1,0 +1,93 @@
+"""Parameters out of the train states that Flax writes as msgpack.
+
+They are read with the package `msgpack`, which Flax depends on, in one pass over the file. It skips
+the optimizer, and each array becomes float32 before the next is read, so that memory stays near the
+size of the parameters.
+"""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import msgpack
+import numpy as np
+
+from vivit_jax.errors import UserError
+
+_CHUNKED = '__msgpack_chunked_array__'
+_NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # Flax's extension types
+
+
+def read_train_state(path: Path) -> tuple[dict, int | None]:
+    """The parameters, a tree of arrays, and the number of updates, where it is known.
+
+    Both generations are read: parameters beside the optimizer, or as its target.
+
+    Raises:
+        UserError: the file is damaged or holds none.
+    """
+    try:
+        with path.open('rb') as file:
+            unpacker = msgpack.Unpacker(
+                file,
+                read_size=2**20,
+                max_buffer_size=2**31 - 1,
+                ext_hook=_decode,
+                object_hook=_join_chunks,
+                strict_map_key=False,
+            )
+            fields = _read_fields(unpacker)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except msgpack.OutOfData as error:
+        raise UserError(f'{path} is truncated: copy it again, whole') from error
+    except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
+        raise UserError(f'{path} is damaged, or no train state of Flax: {error!r}') from error
+    tree = fields.get('target', fields.get('params'))
+    while isinstance(tree, dict) and 'params' in tree:
+        tree = tree['params']
+    if not isinstance(tree, dict) or not tree:
+        raise UserError(
+            f'{path} is no train state: it holds {", ".join(map(str, fields)) or "nothing"}, but '
+            'no parameters under "optimizer" and "target", or under "params". Give the file '
+            '"checkpoint" or "checkpoint_<step>" that the training wrote'
+        )
+    step = fields.get('global_step')
+    return tree, None if step is None else int(step)
+
+
+def _read_fields(unpacker: msgpack.Unpacker) -> dict:
+    """What is needed of a train state; all else by name alone, never held in memory."""
+    fields = {}
+    for _ in range(unpacker.read_map_header()):
+        key = unpacker.unpack()
+        if key == 'optimizer':  # of Flax before 0.6: the parameters as its target
+            fields |= _read_fields(unpacker)
+        elif key in ('target', 'params', 'global_step'):
+            fields[key] = unpacker.unpack()
+        else:
+            unpacker.skip()
+            fields.setdefault(key, None)
+    return fields
+
+
+def _decode(code: int, data: bytes) -> np.ndarray | np.generic | complex:
+    """An array, or a number, as Flax packs it; float32 where it is of any float type."""
+    if code == _COMPLEX:
+        return complex(*msgpack.unpackb(data))
+    if code not in (_NDARRAY, _SCALAR):
+        raise ValueError(f'unknown extension type {code}')
+    shape, dtype, buffer = msgpack.unpackb(data, raw=True)
+    array = np.frombuffer(buffer, jnp.dtype(dtype.decode())).reshape(shape)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(np.float32)
+    return array[()] if code == _SCALAR else array
+
+
+def _join_chunks(tree: dict) -> dict | np.ndarray:
+    """The array that Flax packed in parts, being too large for one; other dicts as they are."""
+    if _CHUNKED not in tree:
+        return tree
+    shape, chunks = (
+        [tree[key][str(i)] for i in range(len(tree[key]))] for key in ('shape', 'chunks')
+    )
+    return np.concatenate(chunks).reshape(shape)

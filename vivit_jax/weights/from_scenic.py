@@ -1,0 +1,252 @@
+"""Checkpoints of the original ViViT (Scenic): train states that Flax wrote as msgpack."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import flax.traverse_util
+import numpy as np
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import UserError
+from vivit_jax.heads import numbered_labels
+from vivit_jax.model_card import ModelCard
+from vivit_jax.weights.fitting import find_misfits
+from vivit_jax.weights.flax_msgpack import read_train_state
+from vivit_jax.weights.positions import format_grid
+from vivit_jax.weights.source import Weights
+
+# Before Linen the modules of a block were numbered together; all other names are ours.
+_RULES = (
+    (r'(encoderblock_\d+)/MultiHeadDotProductAttention_1/', r'\1/MultiHeadDotProductAttention_0/'),
+    (r'(encoderblock_\d+)/LayerNorm_2/', r'\1/LayerNorm_1/'),
+    (r'(encoderblock_\d+)/MlpBlock_3/', r'\1/MlpBlock_0/'),
+)
+
+# The columns of the one classifier of EPIC-Kitchens-100, and the order of the heads here.
+_EPIC_COLUMNS = {'noun': 300, 'verb': 97}
+_EPIC_HEADS = ('verb', 'noun')
+
+# Of all published models.
+_SIDE, _NUM_FRAMES, _NUM_SAMPLED_FRAMES = 224, 32, 16
+
+
+def read_scenic(
+    path: Path, model: str | None = None, *, grid: tuple[int, int, int] | None = None
+) -> Weights:
+    """A ViViT with the preprocessing of the original, its classes called by their numbers.
+
+    The names of the parameters tell the model, but for two: joint attention with mean pooling and
+    factorized dot-product attention have the same. Of FSA they do not tell the order of the
+    attentions, which is taken to be that of the paper. An image ViT of Scenic has the names of
+    joint attention over frames, and becomes that, with one frame.
+
+    A position table tells only its number of places. Those of space and time together are taken to
+    be of 224 pixels, else of 32 frames, else of the largest squares, with more than one place along
+    time where there are tubelets. What was assumed, `kind` says.
+
+    Args:
+        path: of the file, or of a folder with one file `checkpoint` or `checkpoint_<step>`.
+        model: `'vivit_joint'` or `'vivit_fdp'`, where the names leave that open; by default the
+            latter.
+        grid: tokens along time, height and width, where the above is wrong.
+
+    Raises:
+        UserError: the file is damaged, no train state, or that of another model, with what was
+            found in it.
+    """
+    path = _find_file(path)
+    tree, step = read_train_state(path)
+    params = {
+        _rename('/'.join(map(str, name))): np.asarray(value)
+        for name, value in flax.traverse_util.flatten_dict(tree).items()
+    }
+    notes = ['original ViViT checkpoint (Scenic)']
+    try:
+        card, grid = _describe(params, model, grid, notes)
+        if misfits := find_misfits(card, params):
+            raise ValueError('\n'.join(misfits))
+    except ValueError as error:
+        modules = ', '.join(sorted({name.split('/')[0] for name in params}))
+        raise UserError(
+            f'{path} is no checkpoint of one of the four ViViTs with learned positions; it holds '
+            f'{modules}, and:\n{error}\nGive one that is; an image ViT also as .npz, .safetensors '
+            'or .pth'
+        ) from error
+    return Weights(
+        kind='; '.join(notes),
+        card=card,
+        params=flax.traverse_util.unflatten_dict(params, sep='/'),
+        grid=grid,
+        has_head=any(name.startswith('output_projection') for name in params),
+        step=step,
+    )
+
+
+def _find_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    names = sorted(child.name for child in path.iterdir())
+    found = [name for name in names if re.fullmatch(r'checkpoint(_\d+)?', name)]
+    if len(found) != 1:
+        raise UserError(
+            f'{path} holds {len(found)} files called checkpoint or checkpoint_<step> '
+            f'({", ".join(found or names[:5])}): give the path of the one to read'
+        )
+    return path / found[0]
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RULES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _describe(
+    params: dict[str, np.ndarray],
+    model: str | None,
+    grid: tuple[int, int, int] | None,
+    notes: list[str],
+) -> tuple[ModelCard, tuple[int, int, int]]:
+    """The card and the grid; splits the classifier of two heads in place.
+
+    Raises:
+        ValueError: what tells the sizes is missing or of another form; all such are listed.
+    """
+    name = _model_name(params, model, notes)
+    encoder = 'SpatialTransformer' if name == 'vivit_fe' else 'Transformer'
+    attention, mlp = ('space', 'MlpBlock') if name == 'vivit_fsa' else ('0', 'MlpBlock_0')
+    block = f'{encoder}/encoderblock_0'
+    kernel, table, query, dense = _shapes(
+        params,
+        {
+            'embedding/kernel': (4, 5),
+            f'{encoder}/posembed_input/pos_embedding': (3,),
+            f'{block}/MultiHeadDotProductAttention_{attention}/query/kernel': (3,),
+            f'{block}/{mlp}/Dense_0/kernel': (2,),
+        },
+    )
+    *lengths, patch, _, _, width = kernel
+    length = sum(lengths)  # 0: frames have no tubelets
+    has_class_token = any(name.startswith('cls') for name in params)
+    num_places = table[1] - has_class_token
+    if grid is None and name == 'vivit_fe':
+        temporal = params.get('TemporalTransformer/posembed_input/pos_embedding')
+        num_times = None if temporal is None else temporal.shape[1] - has_class_token
+        grid = _factorized_grid(num_places, num_times, length, notes)
+    elif grid is None:
+        grid = _joint_grid(num_places, patch, length, notes)
+
+    is_epic = _split_epic(params)
+    num_classes = 1
+    if is_epic:
+        num_classes = {head: _EPIC_COLUMNS[head] for head in _EPIC_HEADS}
+    elif 'output_projection/kernel' in params:
+        num_classes = params['output_projection/kernel'].shape[-1]
+    keywords = {
+        'name': name,
+        'hidden_size': width,
+        'num_layers': _count_blocks(params, encoder),
+        'num_heads': query[1],
+        'mlp_dim': dense[1],
+        'tubelet_size': (length or 1, patch, patch),
+        'tokenizer': 'tubelet' if length else 'uniform_frames',
+        'pool': 'cls' if has_class_token else 'mean',
+        'num_classes': num_classes,
+    }
+    if not length:
+        keywords['num_sampled_frames'] = grid[0]
+    if name == 'vivit_fe':
+        keywords['temporal_num_layers'] = _count_blocks(params, 'TemporalTransformer')
+    is_image_vit = not length and grid[0] == 1
+    spec = Preprocessing(
+        num_frames=1 if is_image_vit else grid[0] * length or max(_NUM_FRAMES, grid[0]),
+        frame_stride=1 if is_image_vit or is_epic else 2,
+        short_side=round(grid[1] * patch * 256 / 224),
+        crop_size=grid[1] * patch,
+    )
+    return ModelCard(keywords, spec, numbered_labels(num_classes)), grid
+
+
+def _model_name(params: Mapping[str, np.ndarray], model: str | None, notes: list[str]) -> str:
+    if any(name.startswith('SpatialTransformer/') for name in params):
+        return 'vivit_fe'
+    if any('/MultiHeadDotProductAttention_space/' in name for name in params):
+        notes.append('attention_order=space_time assumed')
+        return 'vivit_fsa'
+    if 'cls' in params:
+        return 'vivit_joint'
+    if model in ('vivit_joint', 'vivit_fdp'):
+        return model
+    notes.append('vivit_fdp assumed, could be vivit_joint with mean pooling')
+    return 'vivit_fdp'
+
+
+def _shapes(
+    params: Mapping[str, np.ndarray], ranks: Mapping[str, tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """Shapes by name; a ValueError lists all that are missing or of other ranks."""
+    shapes = {name: params[name].shape if name in params else None for name in ranks}
+    wrong = [
+        f'{name}: {shape or "missing"}, needed {" or ".join(map(str, ranks[name]))} axes'
+        for name, shape in shapes.items()
+        if shape is None or len(shape) not in ranks[name]
+    ]
+    if wrong:
+        raise ValueError('\n'.join(wrong))
+    return list(shapes.values())
+
+
+def _factorized_grid(
+    num_places: int, num_times: int | None, length: int, notes: list[str]
+) -> tuple[int, int, int]:
+    """The grid of two position tables; without one of time, that of the published clips."""
+    side = math.isqrt(num_places)
+    if side**2 != num_places:
+        raise ValueError(f'{num_places} places in space, which form no square: give the grid')
+    if num_times is None:
+        num_times = _NUM_FRAMES // length if length else _NUM_SAMPLED_FRAMES
+        notes.append(f'{num_times} places along time assumed')
+    return num_times, side, side
+
+
+def _joint_grid(num_places: int, patch: int, length: int, notes: list[str]) -> tuple[int, int, int]:
+    """The likeliest grid of a table of space and time, see `read_scenic`."""
+    sides = [side for side in range(2, math.isqrt(num_places) + 1) if num_places % side**2 == 0]
+    if not sides:
+        raise ValueError(f'{num_places} places, which form no squares along time: give the grid')
+    side = min(
+        sides,
+        key=lambda side: (
+            side * patch != _SIDE,
+            num_places // side**2 * length != _NUM_FRAMES,
+            length > 0 and num_places == side**2,
+            -side,
+        ),
+    )
+    grid = (num_places // side**2, side, side)
+    if side * patch != _SIDE:
+        notes.append(f'a grid of {format_grid(grid)} assumed')
+    return grid
+
+
+def _split_epic(params: dict[str, np.ndarray]) -> bool:
+    """Splits the classifier of EPIC-Kitchens-100 in place; whether it is one."""
+    names = [f'output_projection/{leaf}' for leaf in ('kernel', 'bias')]
+    if any(
+        name not in params or params[name].shape[-1:] != (sum(_EPIC_COLUMNS.values()),)
+        for name in names
+    ):
+        return False
+    for name in names:
+        parts = np.split(params.pop(name), [_EPIC_COLUMNS['noun']], axis=-1)
+        for head, part in zip(_EPIC_COLUMNS, parts, strict=True):
+            params[name.replace('/', f'_{head}/')] = np.ascontiguousarray(part)
+    return True
+
+
+def _count_blocks(params: Mapping[str, np.ndarray], encoder: str) -> int:
+    """One more than the highest number of a block."""
+    matches = (re.match(rf'{encoder}/encoderblock_(\d+)/', name) for name in params)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)

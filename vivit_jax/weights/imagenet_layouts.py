@@ -1,0 +1,232 @@
+"""How libraries store Vision Transformers for images: their names and ours, side by side."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from vivit_jax.weights.files import Tensors
+
+TABLE = 'Transformer/posembed_input/pos_embedding'
+_BLOCK = r'Transformer/encoderblock_\1'
+_ATTENTION = rf'{_BLOCK}/MultiHeadDotProductAttention_0'
+
+# Transforms of an array, given the number of heads.
+
+
+def _same(x: np.ndarray, heads: int) -> np.ndarray:
+    return x
+
+
+def _transposed(x: np.ndarray, heads: int) -> np.ndarray:
+    return x.T
+
+
+def _patches(x: np.ndarray, heads: int) -> np.ndarray:
+    """[d c h w] to [h w c d]."""
+    return x.transpose(2, 3, 1, 0)
+
+
+def _into_heads(x: np.ndarray, heads: int) -> np.ndarray:
+    """A kernel [k·e d] to [d k e], or a bias [k·e] to [k e]."""
+    return x.T.reshape(*x.shape[1:], heads, -1)
+
+
+def _out_of_heads(x: np.ndarray, heads: int) -> np.ndarray:
+    """[d k·e] to [k e d]."""
+    return x.T.reshape(heads, -1, x.shape[0])
+
+
+def _third(index: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Queries, keys or values of a layer that makes all three."""
+    return lambda x, heads: _into_heads(np.split(x, 3)[index], heads)
+
+
+# Rules: pattern of a name in the file, our name, and what happens to the array.
+
+
+def _flax_rules(*, attention: int, second_norm: int, mlp: int) -> tuple:
+    """Of JAX's ViTs, which differ in how the modules of a block are numbered."""
+    block = r'Transformer/encoderblock_(\d+)'
+    projection = rf'MultiHeadDotProductAttention_{attention}/(query|key|value|out)'
+    return (
+        (r'embedding/(kernel|bias)', r'embedding/\1', _same),
+        (r'cls', 'cls', _same),
+        (r'(?:Transformer/(?:posembed_input/)?)?pos_embedding', TABLE, _same),
+        (rf'{block}/LayerNorm_0/(scale|bias)', rf'{_BLOCK}/LayerNorm_0/\2', _same),
+        (rf'{block}/{projection}/(kernel|bias)', rf'{_ATTENTION}/\2/\3', _same),
+        (rf'{block}/LayerNorm_{second_norm}/(scale|bias)', rf'{_BLOCK}/LayerNorm_1/\2', _same),
+        (
+            rf'{block}/MlpBlock_{mlp}/(Dense_[01])/(kernel|bias)',
+            rf'{_BLOCK}/MlpBlock_0/\2/\3',
+            _same,
+        ),
+        (r'Transformer/encoder_norm/(scale|bias)', r'Transformer/encoder_norm/\1', _same),
+        (r'head/(kernel|bias)', r'output_projection/\1', _same),
+    )
+
+
+# Name in PyTorch, name here, transform.
+_CONVOLUTION = (('weight', 'kernel', _patches), ('bias', 'bias', _same))
+_NORM = (('weight', 'scale', _same), ('bias', 'bias', _same))
+_LINEAR = (('weight', 'kernel', _transposed), ('bias', 'bias', _same))
+_HEADS_IN = (('weight', 'kernel', _into_heads), ('bias', 'bias', _into_heads))
+_HEADS_OUT = (('weight', 'kernel', _out_of_heads), ('bias', 'bias', _same))
+_THIRDS = [(('weight', 'kernel', _third(i)), ('bias', 'bias', _third(i))) for i in range(3)]
+
+
+def _torch_rules(*modules: tuple[str, str, tuple]) -> tuple:
+    """Rules for the weight and the bias of each module."""
+    return tuple(
+        (rf'{source}\.{theirs}', rf'{target}/{ours}', transform)
+        for source, target, parameters in modules
+        for theirs, ours, transform in parameters
+    )
+
+
+_TIMM = (
+    (r'cls_token', 'cls', _same),
+    (r'pos_embed', TABLE, _same),
+    *_torch_rules(
+        (r'patch_embed\.proj', 'embedding', _CONVOLUTION),
+        (r'blocks\.(\d+)\.norm1', rf'{_BLOCK}/LayerNorm_0', _NORM),
+        (r'blocks\.(\d+)\.attn\.qkv', rf'{_ATTENTION}/query', _THIRDS[0]),
+        (r'blocks\.(\d+)\.attn\.qkv', rf'{_ATTENTION}/key', _THIRDS[1]),
+        (r'blocks\.(\d+)\.attn\.qkv', rf'{_ATTENTION}/value', _THIRDS[2]),
+        (r'blocks\.(\d+)\.attn\.proj', rf'{_ATTENTION}/out', _HEADS_OUT),
+        (r'blocks\.(\d+)\.norm2', rf'{_BLOCK}/LayerNorm_1', _NORM),
+        (r'blocks\.(\d+)\.mlp\.fc1', rf'{_BLOCK}/MlpBlock_0/Dense_0', _LINEAR),
+        (r'blocks\.(\d+)\.mlp\.fc2', rf'{_BLOCK}/MlpBlock_0/Dense_1', _LINEAR),
+        (r'norm', 'Transformer/encoder_norm', _NORM),
+        (r'head', 'output_projection', _LINEAR),
+    ),
+)
+
+# In files, and, since transformers 5, in memory.
+_LAYER = r'(?:encoder\.layer|layers)\.(\d+)'
+_HUGGING_FACE = (
+    (r'embeddings\.cls_token', 'cls', _same),
+    (r'embeddings\.position_embeddings', TABLE, _same),
+    *_torch_rules(
+        (r'embeddings\.patch_embeddings\.projection', 'embedding', _CONVOLUTION),
+        (rf'{_LAYER}\.layernorm_before', rf'{_BLOCK}/LayerNorm_0', _NORM),
+        (rf'{_LAYER}\.attention\.(?:attention\.query|q_proj)', rf'{_ATTENTION}/query', _HEADS_IN),
+        (rf'{_LAYER}\.attention\.(?:attention\.key|k_proj)', rf'{_ATTENTION}/key', _HEADS_IN),
+        (rf'{_LAYER}\.attention\.(?:attention\.value|v_proj)', rf'{_ATTENTION}/value', _HEADS_IN),
+        (rf'{_LAYER}\.attention\.(?:output\.dense|o_proj)', rf'{_ATTENTION}/out', _HEADS_OUT),
+        (rf'{_LAYER}\.layernorm_after', rf'{_BLOCK}/LayerNorm_1', _NORM),
+        (rf'{_LAYER}\.(?:intermediate\.dense|mlp\.fc1)', rf'{_BLOCK}/MlpBlock_0/Dense_0', _LINEAR),
+        (rf'{_LAYER}\.(?:output\.dense|mlp\.fc2)', rf'{_BLOCK}/MlpBlock_0/Dense_1', _LINEAR),
+        (r'layernorm', 'Transformer/encoder_norm', _NORM),
+        (r'classifier', 'output_projection', _LINEAR),
+    ),
+)
+
+# What computes something else: pattern of names, and what it is.
+VARIANTS = (
+    (r'norm_pre\..+', 'a LayerNorm before the blocks'),
+    (r'.+\.(ls[12]\.gamma|gamma_[12]|lambda_[12]|layer_scale[12]\..+)', 'LayerScale'),
+    (r'(embeddings\.)?reg(ister)?_tokens?', 'register tokens'),
+    (r'(embeddings\.)?dist(illation)?_token|head_dist\..+', 'a distillation token'),
+    (r'.+\.[qk]_norm\..+', 'LayerNorms of queries and keys'),
+    (
+        r'fc_norm\..+',
+        'a LayerNorm after the mean over patches, from which a class token is left out',
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a library stores a ViT.
+
+    Attributes:
+        kind: for people.
+        prefix: pattern of what may stand before names.
+        sign: pattern of a name that, behind the prefix, every such file has.
+        rules: as above.
+        unused: pattern of names that are left out.
+        other_heads: pattern of those among them that stand between the encoder and the classifier.
+        gelu, layer_norm_eps: of the models in such files.
+        has_config: whether a `config.json` may stand beside the file.
+        computes_positions: whether models have fixed positions where there is no table.
+    """
+
+    kind: str
+    prefix: str
+    sign: str
+    rules: tuple[tuple[str, str, Callable[[np.ndarray, int], np.ndarray]], ...]
+    unused: str
+    other_heads: str
+    gelu: str = 'exact'
+    layer_norm_eps: float = 1e-6
+    has_config: bool = True
+    computes_positions: bool = False
+
+
+# Pooling by attention, also as it was inlined once, and a hidden layer.
+_FLAX_HEADS = (
+    r'(MAPHead_0|MlpBlock_0|MultiHeadDotProductAttention_0|LayerNorm_0|pre_logits)/.+|probe'
+)
+_flax_layout = functools.partial(
+    Layout,
+    prefix=r'(?:(?:opt/)?target/)?(?:params/)?(?:img/)?',
+    unused=rf'(opt|optimizer|state|chrono|params|target|txt)/.+|[tb]|{_FLAX_HEADS}',
+    other_heads=_FLAX_HEADS,
+    gelu='tanh',
+    has_config=False,
+)
+LAYOUTS = (
+    _flax_layout(
+        kind='image ViT, AugReg .npz',
+        sign=r'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel',
+        rules=_flax_rules(attention=1, second_norm=2, mlp=3),
+    ),
+    _flax_layout(
+        kind='image ViT, big_vision .npz',
+        sign=r'Transformer/encoderblock(_0)?/MultiHeadDotProductAttention_0/query/kernel',
+        rules=_flax_rules(attention=0, second_norm=1, mlp=0),
+        computes_positions=True,
+    ),
+    Layout(
+        kind='image ViT, timm',
+        prefix=r'(?:module\.)?',
+        sign=r'blocks\.0\.attn\.qkv\.weight',
+        rules=_TIMM,
+        unused=r'attn_pool\..+',
+        other_heads=r'attn_pool\..+',
+    ),
+    Layout(
+        kind='image ViT, Hugging Face',
+        prefix=r'(?:vit\.)?',
+        sign=r'encoder\.layer\.0\.attention\.attention\.query\.weight|layers\.0\.attention\.q_proj\.weight',
+        rules=_HUGGING_FACE,
+        unused=r'pooler\..+|embeddings\.mask_token',
+        other_heads=r'(?!)',
+        layer_norm_eps=1e-12,
+    ),
+)
+
+
+def unstack(tensors: Tensors, prefix: str) -> Tensors:
+    """Splits the arrays of blocks that were scanned, with a leading axis for the layer."""
+    stem = f'{prefix}Transformer/encoderblock/'
+    if not any(name.startswith(stem) for name in tensors):
+        return tensors
+    depth = len(tensors[f'{stem}MultiHeadDotProductAttention_0/query/kernel'])
+    load = functools.lru_cache(maxsize=1)(tensors.__getitem__)  # its layers are read in turn
+
+    def load_layer(name: str, layer: int) -> np.ndarray:
+        array = load(name)
+        return array[layer] if len(array) == depth else array  # the latter will not fit
+
+    loaders = {}
+    for name in tensors:
+        if name.startswith(stem):
+            for layer in range(depth):
+                block = f'{prefix}Transformer/encoderblock_{layer}/{name.removeprefix(stem)}'
+                loaders[block] = functools.partial(load_layer, name, layer)
+        else:
+            loaders[name] = functools.partial(load, name)
+    return Tensors(loaders)

@@ -1,0 +1,118 @@
+"""Weights from a path, whatever wrote them."""
+
+from pathlib import Path
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+
+from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import UserError
+from vivit_jax.heads import LabelNames
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.checkpoints import read_checkpoint
+from vivit_jax.train.state import abstract_params
+from vivit_jax.weights import from_imagenet_vit, huggingface, native, torch_export
+from vivit_jax.weights.files import file_format, open_tensors
+from vivit_jax.weights.fitting import find_misfits
+from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.source import Weights
+
+_WEIGHT_FILES = ('*.safetensors.index.json', '*.safetensors', '*.npz', '*.pth', '*.pt', '*.bin')
+
+
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, LabelNames]:
+    """Loads a trained model.
+
+    >>> model, variables, preprocessing, label_names = vivit_jax.load_checkpoint('runs/demo')
+
+    Args:
+        path: see `read_weights`.
+
+    Returns:
+        The model, its variables on the default device, how to make clips for it, and its classes:
+        a tuple of names, or a dict head -> names where it has several heads. Weights without
+        classifier get one of one class that gives zero.
+
+    Raises:
+        UserError: there is no checkpoint, or its weights are not those of such a model.
+    """
+    weights = read_weights(path)
+    model, variables = create_weights_model(weights)
+    return model, variables, weights.card.preprocessing, weights.card.label_names
+
+
+def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
+    """The model of weights and its variables, on the default device.
+
+    Raises:
+        UserError: the weights are not those of the model that they name.
+    """
+    model = create_model(**weights.card.model)
+    params = flax.traverse_util.flatten_dict(weights.params, sep='/')
+    if misfits := find_misfits(weights.card, params):
+        raise UserError('\n  '.join([f'{weights.kind} does not fit its model:', *misfits]))
+    if not weights.has_head:
+        expected = abstract_params(model, weights.card.preprocessing)
+        for name, shape in flax.traverse_util.flatten_dict(expected, sep='/').items():
+            params.setdefault(name, np.zeros(shape.shape, shape.dtype))
+    params = flax.traverse_util.unflatten_dict(params, sep='/')
+    return model, {'params': jax.device_put(params, jax.local_devices()[0])}
+
+
+def read_weights(
+    path: str | Path, *, model: str | None = None, value_range: tuple[float, float] | None = None
+) -> Weights:
+    """Reads the weights of a model, by what the file or folder holds.
+
+    Args:
+        path: a run folder or a checkpoint of ours; an image ViT (`.npz` of vision_transformer or
+            big_vision; `.safetensors` or `.pth` of timm or Hugging Face); a checkpoint of the
+            original ViViT; a Hugging Face ViViT folder; or what `vivit_jax.convert` wrote.
+        model: name of the model, where the file does not tell it.
+        value_range: of the pixels that the model expects, where the file tells it wrongly.
+
+    Raises:
+        UserError: there is nothing there, or nothing that is known, or it is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, model, value_range)
+    if not path.exists():
+        raise UserError(f'there is no file or folder {path.absolute()}')
+    return _read_file(path, model)
+
+
+def _read_folder(path: Path, model: str | None, value_range: tuple[float, float] | None) -> Weights:
+    if (path / 'checkpoints').is_dir() or any(path.glob('*/card')) or (path / 'card').exists():
+        return read_checkpoint(path)
+    if huggingface.matches(path):
+        return huggingface.read_huggingface(path, value_range)
+    for pattern in _WEIGHT_FILES:
+        found = sorted(path.glob(pattern))
+        if len(found) == 1:
+            return _read_file(found[0], model)
+    if any(path.glob('checkpoint*')):
+        return read_scenic(path, model)
+    raise UserError(
+        f'{path} is no run folder, no Hugging Face folder, and holds no weights that can be told '
+        'from others: name the file'
+    )
+
+
+def _read_file(path: Path, model: str | None) -> Weights:
+    if not path.name.endswith('.json') and file_format(path) == 'msgpack':
+        return read_scenic(path, model)
+    tensors = open_tensors(path)
+    if torch_export.matches(tensors):
+        return torch_export.read_torch(tensors, path)
+    if native.matches(tensors):
+        return native.read_npz(tensors)
+    if from_imagenet_vit.matches(tensors.keys()):
+        return from_imagenet_vit.read_image_vit(tensors, path)
+    names = ', '.join(list(tensors)[:5])
+    raise UserError(
+        f'{path} holds {len(tensors)} arrays ({names}, ...), which are those of no model that can '
+        'be read: an image ViT, an original ViViT checkpoint, or a file of vivit_jax'
+    )

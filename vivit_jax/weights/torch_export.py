@@ -1,0 +1,91 @@
+"""Parameters of our models as those of `vivit_jax.torch`, and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vivit_jax.model_card import ModelCard
+from vivit_jax.weights.files import Tensors, save_tensors
+from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.torch_layout import (
+    INTO_HEADS,
+    LINEAR,
+    NORM,
+    SAME,
+    Rules,
+    from_torch,
+    module_rules,
+    to_torch,
+)
+from vivit_jax.weights.torch_metadata import KEY, card_to_metadata, metadata_to_card
+
+# A file without metadata that has this is one of ours nevertheless.
+_SIGN = 'tokenizer.projection.weight'
+
+
+def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
+    """Rules of an encoder; in its blocks a lone attention is numbered, several are named."""
+    block, attention = rf'{ours}/encoderblock_(\d+)', 'MultiHeadDotProductAttention'
+    their_block = rf'{theirs}.blocks.\1'
+    return (
+        (class_token, f'{theirs}.class_token', SAME),
+        (f'{ours}/posembed_input/pos_embedding', f'{theirs}.position.table', SAME),
+        *module_rules(
+            (f'{block}/LayerNorm_0', f'{their_block}.attention_norm', NORM),
+            (f'{block}/LayerNorm_(space|time)', rf'{their_block}.\2_attention_norm', NORM),
+            (
+                f'{block}/{attention}_0/(query|key|value)',
+                rf'{their_block}.attention.\2',
+                INTO_HEADS,
+            ),
+            (f'{block}/{attention}_0/out', f'{their_block}.attention.out', LINEAR),
+            (
+                f'{block}/{attention}_(space|time)/(query|key|value)',
+                rf'{their_block}.\2_attention.\3',
+                INTO_HEADS,
+            ),
+            (f'{block}/{attention}_(space|time)/out', rf'{their_block}.\2_attention.out', LINEAR),
+            (f'{block}/LayerNorm_(?:1|mlp)', f'{their_block}.mlp_norm', NORM),
+            (f'{block}/MlpBlock(?:_0)?/Dense_0', f'{their_block}.mlp.fc1', LINEAR),
+            (f'{block}/MlpBlock(?:_0)?/Dense_1', f'{their_block}.mlp.fc2', LINEAR),
+            (f'{ours}/encoder_norm', f'{theirs}.norm', NORM),
+        ),
+    )
+
+
+RULES: Rules = (
+    *module_rules(('embedding', 'tokenizer.projection', LINEAR)),
+    *_encoder('Transformer', 'encoder', 'cls'),
+    *_encoder('SpatialTransformer', 'spatial_encoder', 'cls_SpatialTransformer'),
+    *_encoder('TemporalTransformer', 'temporal_encoder', 'cls_TemporalTransformer'),
+    *module_rules(('output_projection(_.+)?', r'head\1', LINEAR)),
+)
+
+
+def export_torch(card: ModelCard, params: Mapping, path: Path):
+    """Writes parameters as a `.safetensors` for `vivit_jax.torch.load_model`; needs no PyTorch.
+
+    Raises:
+        UserError: parameters have no name in PyTorch, or the file cannot be written.
+    """
+    save_tensors(path, to_torch(params, RULES), card_to_metadata(card, clip_grid(card)))
+
+
+def matches(tensors: Tensors) -> bool:
+    """Whether the tensors are those of a model of `vivit_jax.torch`."""
+    return KEY in tensors.metadata or _SIGN in tensors
+
+
+def read_torch(tensors: Tensors, path: Path) -> Weights:
+    """Reads what `export_torch` or `vivit_jax.torch.save_model` wrote.
+
+    Args:
+        tensors: those of the file.
+        path: of the file, for messages.
+
+    Raises:
+        UserError: the file does not tell its model, or tensors are missing, unknown or of the wrong
+            shape, all of which are listed.
+    """
+    card = metadata_to_card(tensors.metadata, path)
+    params = from_torch(tensors, card, RULES, path)
+    return Weights('vivit_jax PyTorch export', card, params, clip_grid(card))

@@ -1,0 +1,128 @@
+"""How PyTorch stores arrays that we store otherwise, and both directions between the names."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from vivit_jax.errors import UserError
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.train.state import abstract_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """What happens to an array on its way to PyTorch, and back to a shape of ours."""
+
+    to_torch: Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
+    to_jax: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+# Pattern of a name of ours, name in PyTorch, what happens to the array; one full match each.
+Rules = tuple[tuple[str, str, Transform], ...]
+
+SAME = Transform(lambda x: x, np.reshape)
+# Biases of heads [k e] become one [k·e].
+FLAT = Transform(lambda x: x.reshape(-1), np.reshape)
+# Kernels [*inputs outputs], or [inputs *outputs], become matrices [outputs inputs].
+TO_LAST = Transform(lambda x: x.reshape(-1, x.shape[-1]).T, lambda x, shape: x.T.reshape(shape))
+FROM_FIRST = Transform(lambda x: x.reshape(x.shape[0], -1).T, lambda x, shape: x.T.reshape(shape))
+# Kernels of convolutions [t h w c d] become [d c t h w].
+CONVOLUTION = Transform(
+    lambda x: x.transpose(4, 3, 0, 1, 2), lambda x, shape: x.transpose(2, 3, 4, 1, 0)
+)
+
+# Ours and theirs for each parameter of a module.
+NORM = (('scale', 'weight', SAME), ('bias', 'bias', SAME))
+LINEAR = (('kernel', 'weight', TO_LAST), ('bias', 'bias', SAME))
+INTO_HEADS = (('kernel', 'weight', FROM_FIRST), ('bias', 'bias', FLAT))
+CONV = (('kernel', 'weight', CONVOLUTION), ('bias', 'bias', SAME))
+
+
+def module_rules(*modules: tuple[str, str, tuple]) -> Rules:
+    """Rules for the parameters of modules: our name, their name, and one of the tables above."""
+    return tuple(
+        (rf'{ours}/{our_name}', f'{theirs}.{their_name}', transform)
+        for ours, theirs, parameters in modules
+        for our_name, their_name, transform in parameters
+    )
+
+
+def to_torch(params: Mapping, rules: Rules) -> dict[str, np.ndarray]:
+    """Our tree under their names, float32; views of the source where possible.
+
+    Raises:
+        UserError: parameters have no name in PyTorch, all of which are listed.
+    """
+    flat = flax.traverse_util.flatten_dict(params, sep='/')
+    return {
+        theirs: transform.to_torch(np.asarray(flat[ours], np.float32))
+        for ours, (theirs, transform) in _their_names(flat, rules).items()
+    }
+
+
+def from_torch(
+    tensors: Mapping[str, np.ndarray],
+    card: ModelCard,
+    rules: Rules,
+    path: Path,
+    *,
+    has_head: bool = True,
+) -> dict:
+    """The parameters of a model as our tree, float32.
+
+    Args:
+        tensors: by their names.
+        card: of the model.
+        rules: see `Rules`.
+        path: where the tensors are from, for messages.
+        has_head: whether the tensors have a classifier.
+
+    Raises:
+        UserError: tensors are missing, unknown or of the wrong shape, all of which are listed; or
+            there can be no such model.
+    """
+    try:
+        expected = abstract_params(create_model(**card.model), card.preprocessing)
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} names a model that cannot be made: {error}') from error
+    expected = flax.traverse_util.flatten_dict(expected, sep='/')
+    if not has_head:
+        expected = {k: v for k, v in expected.items() if not k.startswith('output_projection')}
+    names = _their_names(expected, rules)
+    params, problems = {}, []
+    for ours, (theirs, transform) in names.items():
+        shape = jax.eval_shape(transform.to_torch, expected[ours]).shape
+        tensor = tensors.get(theirs)
+        if tensor is None:
+            problems.append(f'{theirs}: missing, needed {shape}')
+        elif tensor.shape != shape:
+            problems.append(f'{theirs}: {tensor.shape}, needed {shape}')
+        else:
+            tensor = transform.to_jax(tensor, expected[ours].shape)
+            params[ours] = np.ascontiguousarray(tensor, np.float32)
+    unknown = tensors.keys() - {theirs for theirs, _ in names.values()}
+    problems += [f'{name}: the model has no such tensor' for name in sorted(unknown)]
+    if problems:
+        raise UserError('\n  '.join([f'{path} does not fit {card.model["name"]}:', *problems]))
+    return flax.traverse_util.unflatten_dict(params, sep='/')
+
+
+def _their_names(flat: Mapping[str, object], rules: Rules) -> dict[str, tuple[str, Transform]]:
+    """For each name of ours that in PyTorch and the transform."""
+    names, unknown = {}, []
+    for ours in flat:
+        for pattern, theirs, transform in rules:
+            if match := re.fullmatch(pattern, ours):
+                names[ours] = match.expand(theirs), transform
+                break
+        else:
+            unknown.append(ours)
+    if unknown:
+        raise UserError(f'no rule tells the PyTorch name of {", ".join(unknown)}')
+    return names
