@@ -14,9 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+# This process imports no libraries: those that it starts would inherit its peak.
+_MAKE_SOURCE = """
+import sys
+from pathlib import Path
 import jax
 import numpy as np
-
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
@@ -24,7 +27,13 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import abstract_params
 from vivit_jax.weights.native import write_npz
 
-_IDLE = 'import vivit_jax.convert'
+model = {'name': sys.argv[1], 'size': sys.argv[2], 'num_classes': 400}
+card = ModelCard(model, Preprocessing(), numbered_labels(400))
+rng = np.random.default_rng(0)
+shapes = abstract_params(create_model(**model), card.preprocessing)
+params = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), shapes)
+write_npz(card, params, Path(sys.argv[3]))
+"""
 
 
 def _run(*command: str) -> tuple[float, float]:
@@ -43,37 +52,27 @@ def main():
     parser.add_argument('--size', default='B/16x2')
     parser.add_argument('--model', default='vivit_joint')
     args = parser.parse_args()
-    card = ModelCard(
-        {'name': args.model, 'size': args.size, 'num_classes': 400},
-        Preprocessing(),
-        numbered_labels(400),
-    )
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: rng.standard_normal(x.shape, np.float32),
-        abstract_params(create_model(**card.model), card.preprocessing),
-    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_npz(card, params, folder / 'source.npz')
-        del params
-        size = (folder / 'source.npz').stat().st_size / 1e9
-        copy, _ = _run('-c', f"import shutil; shutil.copy('{folder}/source.npz', '{folder}/copy')")
-        seconds, peak = _run('-c', _IDLE)
+        source = folder / 'source.npz'
+        _run('-c', _MAKE_SOURCE, args.model, args.size, str(source))
+        size = source.stat().st_size / 1e9
+        copy, _ = _run('-c', f"import shutil; shutil.copy('{source}', '{folder}/copy')")
+        seconds, peak = _run('-c', 'import vivit_jax.convert')
         print(f'{args.model} {args.size}: a file of {size:.2f} GB, copied in {copy:.1f} s')
         print(f'{"libraries alone":24} {seconds:5.1f} s  {peak:5.2f} GB')
         outputs = {'orbax': 'orbax', 'torch': 'w.safetensors', 'npz': 'w.npz'}
         if args.model == 'vivit_joint':
             outputs['huggingface'] = 'huggingface'
         for form, output in outputs.items():
-            for source, target, to in (
+            for start, target, to in (
                 ('source.npz', output, form),
                 (output, f'from_{form}.npz', 'npz'),
             ):
-                flags = f'--source={folder / source}', f'--output={folder / target}', f'--to={to}'
+                flags = f'--source={folder / start}', f'--output={folder / target}', f'--to={to}'
                 seconds, peak = _run('-m', 'vivit_jax.convert', *flags)
                 print(
-                    f'{source.split(".")[-1]:>11} -> {to:10} {seconds:5.1f} s  {peak:5.2f} GB, '
+                    f'{start.split(".")[-1]:>11} -> {to:11} {seconds:5.1f} s  {peak:5.2f} GB, '
                     f'{peak / size:.2f} times the file',
                     flush=True,
                 )

@@ -26,6 +26,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
 from vivit_jax.train.checkpoints import write_checkpoint
 from vivit_jax.train.state import abstract_params, init_params
+from vivit_jax.weights import verify
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.inflation import TEMPORAL_ATTENTION_INITS, TUBELET_INITS
 from vivit_jax.weights.load import read_weights
@@ -91,15 +92,21 @@ def main(settings: list[str]) -> int:
         print('Made', *(f'{name}={value}' for name, value in card.model.items()))
     if heads := find_untrained_heads(params):
         print(f'Untrained, all zero: {", ".join(heads)}')
-    _WRITERS[_TO.value](card, params, output)
+    reference = verify.Reference(card, params) if _VERIFY.value else None
+    is_same = card == weights.card and weights.has_head
+    weights.params.clear()
+    variables = {'params': params}
+    del params
+    # Nobody else holds the arrays now: the writer can free what it has copied.
+    _WRITERS[_TO.value](card, variables.pop('params'), output)
     notes = output.with_name(f'{output.name}.report.txt')
     notes.write_text(f'{_SOURCE.value}: {weights.kind}\n{report}\n', encoding='utf-8')
     print(f'Wrote {output} and {notes}')
-    if not _VERIFY.value:
+    if not reference:
         return 0
-    from vivit_jax.weights.verify import verify
-
-    return verify(Path(_SOURCE.value), weights, card, params, output)
+    sides = {'source': Path(_SOURCE.value)} if is_same else {}
+    agree = [reference.compare(side, path) for side, path in {**sides, 'output': output}.items()]
+    return 0 if all(agree) else 1
 
 
 def _checked_output(path: Path, form: str) -> Path:

@@ -151,8 +151,16 @@ def write_checkpoint(card: ModelCard, params: dict, folder: Path):
     items = ocp.args.Composite(
         state=ocp.args.PyTreeSave({'params': params}), card=ocp.args.JsonSave(card.to_json())
     )
+    handlers = {
+        # A file per parameter takes half of the memory that one file for all does.
+        'state': ocp.PyTreeCheckpointHandler(use_ocdbt=False),
+        'card': ocp.JsonCheckpointHandler(),
+    }
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     try:
-        with ocp.CheckpointManager(folder.absolute()) as manager:
+        with ocp.CheckpointManager(
+            folder.absolute(), item_handlers=handlers, options=options
+        ) as manager:
             manager.save(0, args=items)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f'{folder} cannot be written: {error}') from error

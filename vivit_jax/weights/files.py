@@ -91,8 +91,13 @@ def open_tensors(path: str | Path) -> Tensors:
     return {'npz': _open_npz, 'safetensors': _open_safetensors, 'torch': _open_torch}[kind](path)
 
 
-def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]):
+def save_tensors(path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[str, str]):
     """Writes an .npz or a .safetensors, as the name ends, in one step.
+
+    Args:
+        path: of the file.
+        arrays: by name; emptied, so that no more than one copy need be in memory.
+        metadata: strings stored beside them.
 
     Raises:
         UserError: it cannot be written.
@@ -104,7 +109,7 @@ def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
             with temporary.open('wb') as file:
                 np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(dict(metadata)))})
         else:
-            contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            contiguous = {name: np.ascontiguousarray(arrays.pop(name)) for name in list(arrays)}
             save_file(contiguous, temporary, dict(metadata))
         temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -141,12 +146,18 @@ def _open_npz(path: Path) -> Tensors:
 
 
 def _open_safetensors(path: Path) -> Tensors:
+    def load(name: str) -> np.ndarray:
+        with safetensors.safe_open(
+            path, 'np'
+        ) as file:  # open, it would keep in memory what it read
+            return file.get_tensor(name)
+
     try:
-        file = safetensors.safe_open(path, 'np')
+        with safetensors.safe_open(path, 'np') as file:
+            names, metadata = file.keys(), file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f'{path} is damaged: {error}') from error
-    loaders = {name: lambda name=name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return Tensors(loaders, file.metadata() or {})
+    return Tensors({name: lambda name=name: load(name) for name in names}, metadata)
 
 
 def _open_shards(index: Path) -> Tensors:

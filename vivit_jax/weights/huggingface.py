@@ -3,6 +3,7 @@
 Neither torch nor transformers is needed.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -12,9 +13,9 @@ import numpy as np
 
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames, numbered_labels
+from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import create_model
+from vivit_jax.models.registry import create_model, model_keywords
 from vivit_jax.models.vivit import Joint
 from vivit_jax.weights.files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.source import Weights, clip_grid
@@ -69,7 +70,21 @@ _IN_MEMORY = (
 )
 _POOLER = 'vivit.pooler.'  # not between features and classifier
 
+# Keywords of ours and fields of theirs, which have the same defaults.
+_FIELDS = {
+    'hidden_size': 'hidden_size',
+    'num_layers': 'num_hidden_layers',
+    'num_heads': 'num_attention_heads',
+    'mlp_dim': 'intermediate_size',
+    'tubelet_size': 'tubelet_size',
+    'layer_norm_eps': 'layer_norm_eps',
+    'dropout_rate': 'hidden_dropout_prob',
+    'attention_dropout_rate': 'attention_probs_dropout_prob',
+}
+_CARD = 'vivit_jax'  # field for what the others have no place for; kept by a fine-tuning there
+
 _WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin')
+_PROCESSORS = ('preprocessor_config.json', 'video_preprocessor_config.json')
 
 # By `hidden_act`; all but 'gelu' are the approximation by a hyperbolic tangent.
 _GELUS = {'gelu_fast': 'tanh', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'exact'}
@@ -103,36 +118,28 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
             f'hidden_act={config.get("hidden_act")!r} are those of another model: there must be '
             f'biases, and one of {", ".join(_GELUS)}'
         )
-    tensors = _open(folder)
-    has_head = 'classifier.weight' in tensors
-    num_classes = len(tensors['classifier.bias']) if has_head else 1
+    tensors, unused = _open(folder)
+    head = [name for name in tensors if name.startswith('classifier.')]
+    names = config.get('id2label', {}) if head else {}
+    num_classes = len(names or tensors[head[0]]) if head else 1
+    labels = tuple(names.get(number) for number in numbered_labels(num_classes))
+    saved, notes = _saved_card(config, folder), ['Hugging Face ViViT']
+    defaults = model_keywords('vivit_joint')
+    model = {
+        **({key: value for key, value in saved.model.items() if key != 'size'} if saved else {}),
+        'name': 'vivit_joint',
+        'num_classes': num_classes,
+        **{ours: config.get(theirs, defaults[ours]) for ours, theirs in _FIELDS.items()},
+        'gelu': _GELUS[config.get('hidden_act', 'gelu_fast')],
+    }
     try:
-        card = ModelCard(
-            {
-                'name': 'vivit_joint',
-                'num_classes': num_classes,
-                'hidden_size': config.get('hidden_size', 768),
-                'num_layers': config.get('num_hidden_layers', 12),
-                'num_heads': config.get('num_attention_heads', 12),
-                'mlp_dim': config.get('intermediate_size', 3072),
-                'tubelet_size': tuple(config.get('tubelet_size', (2, 16, 16))),
-                'gelu': _GELUS[config.get('hidden_act', 'gelu_fast')],
-                'layer_norm_eps': config.get('layer_norm_eps', 1e-6),
-            },
-            _preprocessing(folder, config, value_range),
-            _label_names(config, num_classes),
-        )
-        params = from_torch(tensors, card, _RULES, folder, has_head=has_head)
-    except ValueError as error:
+        usual = saved.preprocessing if saved else Preprocessing()
+        spec = _preprocessing(folder, config, usual, value_range, notes)
+    except (ValueError, TypeError) as error:
         raise UserError(f'{folder}: {error}') from error
-    kind = 'Hugging Face ViViT'
-    if card.preprocessing.value_range != (-1.0, 1.0):
-        low, high = card.preprocessing.value_range
-        kind += (
-            f'; its processor makes pixels from {low:g} to {high:g}. The published weights were '
-            'trained on -1 to 1: convert them with --value_range=-1,1'
-        )
-    return Weights(kind, card, params, clip_grid(card), has_head=has_head)
+    card = ModelCard(model, spec, numbered_labels(num_classes) if None in labels else labels)
+    params = from_torch(tensors, card, _RULES, folder, has_head=bool(head))
+    return Weights('; '.join(notes), card, params, clip_grid(card), unused, bool(head))
 
 
 def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
@@ -162,101 +169,136 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
     config = {
         'architectures': ['VivitForVideoClassification'],
         'model_type': 'vivit',
-        'hidden_size': model.hidden_size,
-        'num_hidden_layers': model.num_layers,
-        'num_attention_heads': model.num_heads,
-        'intermediate_size': model.mlp_dim,
-        'tubelet_size': list(model.tubelet_size),
+        **{theirs: getattr(model, ours) for ours, theirs in _FIELDS.items()},
         'hidden_act': 'gelu_fast' if model.gelu == 'tanh' else 'gelu',
-        'layer_norm_eps': model.layer_norm_eps,
         'num_channels': 3,
         'num_frames': spec.num_frames,
         'image_size': spec.crop_size,
-        'hidden_dropout_prob': model.dropout_rate,
-        'attention_probs_dropout_prob': model.attention_dropout_rate,
         'qkv_bias': True,
         'id2label': id2label,
         'label2id': {label: index for index, label in id2label.items()},
-        # What the other fields have no place for; kept through a fine-tuning there.
-        'vivit_jax': card.to_json(),
+        _CARD: card.to_json(),
     }
     arrays = to_torch(params, _RULES)
+    del params  # frees, array by array, what only the caller's call holds
     save_tensors(folder / 'model.safetensors', arrays, {'format': 'pt'})
     for name, content in (
         ('config.json', config),
-        ('preprocessor_config.json', _processor_config(spec)),
+        (_PROCESSORS[0], _processor_config(spec)),
     ):
         text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
         (folder / name).write_text(text, encoding='utf-8')
 
 
-def _open(folder: Path) -> Tensors:
-    """The tensors under the names that files have, all with their prefix."""
+def _open(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
+    """The tensors under the names that files have, all with their prefix; names of the unused."""
     found = [folder / name for name in _WEIGHTS if (folder / name).exists()]
     if not found:
         raise UserError(f'{folder} has a config.json, but none of {", ".join(_WEIGHTS)}')
     tensors = open_tensors(found[0])
     has_prefix = any(name.startswith('vivit.') for name in tensors)
-    names = {}
+    names, unused = {}, []
     for name in tensors:
         theirs = name if has_prefix or name.startswith('classifier.') else f'vivit.{name}'
         for pattern, replacement in _IN_MEMORY:
             theirs = re.sub(pattern, replacement, theirs)
-        if not theirs.startswith(_POOLER):
+        if theirs.startswith(_POOLER):
+            unused.append(name)
+        else:
             names[theirs] = name
-    return Tensors({theirs: lambda name=name: tensors[name] for theirs, name in names.items()})
+    loaders = {theirs: lambda name=name: tensors[name] for theirs, name in names.items()}
+    return Tensors(loaders), tuple(unused)
 
 
-def _label_names(config: Mapping, num_classes: int) -> LabelNames:
-    names = config.get('id2label', {})
-    labels = tuple(names.get(number) for number in numbered_labels(num_classes))
-    return numbered_labels(num_classes) if None in labels else labels
+def _saved_card(config: Mapping, folder: Path) -> ModelCard | None:
+    """The card of the weights that the folder began with, where these were ours."""
+    if _CARD not in config:
+        return None
+    try:
+        return ModelCard.from_json(config[_CARD])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{folder}/config.json: the entry {_CARD!r} is damaged, repair or remove it: {error!r}'
+        ) from error
 
 
 def _preprocessing(
-    folder: Path, config: Mapping, value_range: tuple[float, float] | None
+    folder: Path,
+    config: Mapping,
+    usual: Preprocessing,
+    value_range: tuple[float, float] | None,
+    notes: list[str],
 ) -> Preprocessing:
-    """That of the image processor; what it has no field for is as in our card, or as usual."""
-    usual = config.get('vivit_jax', {}).get('preprocessing', {})
+    """That of the image processor; what it does not tell is as in `usual`."""
     size = config.get('image_size', 224)
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
         raise ValueError(f'image_size={size} is not square')
     crop_size = sides.pop()
-    found = {'num_frames': config.get('num_frames', 32), 'crop_size': crop_size}
-    found['short_side'] = round(crop_size * 256 / 224)
-    path = folder / 'preprocessor_config.json'
-    if path.exists():
-        processor = _read_json(path)
-        short_side = processor.get('size', {}).get('shortest_edge')
-        if short_side and short_side >= crop_size:
-            found['short_side'] = short_side
-        filters = {number: name for name, number in _RESAMPLING.items()}
-        found['interpolation'] = filters.get(processor.get('resample'), 'bilinear')
-        if value_range is None:
-            found['value_range'] = _value_range(processor)
-    if value_range is not None:
-        found['value_range'] = value_range
-    return Preprocessing(**{**usual, **found})
+    spec = dataclasses.replace(
+        usual,
+        num_frames=config.get('num_frames', 32),
+        crop_size=crop_size,
+        short_side=round(usual.short_side * crop_size / usual.crop_size),
+    )
+    processors = [_read_json(folder / name) for name in _PROCESSORS if (folder / name).exists()]
+    if processors:
+        spec = _resizing(processors[0], spec, notes)
+    if processors and value_range is None:
+        ranges = {_value_range(processor, usual.value_range) for processor in processors}
+        if len(ranges) > 1:
+            raise ValueError(
+                f'{" and ".join(_PROCESSORS)} make pixels of different ranges, {sorted(ranges)}: '
+                'tell with --value_range which one the weights expect'
+            )
+        value_range = ranges.pop()
+        if value_range != usual.value_range:
+            (low, high), (right_low, right_high) = value_range, usual.value_range
+            notes.append(
+                f'its processor makes pixels from {low:g} to {high:g}. The published weights, or '
+                f'those that it began with, were trained on {right_low:g} to {right_high:g}: '
+                f'convert them with --value_range={right_low:g},{right_high:g}'
+            )
+    return dataclasses.replace(spec, value_range=value_range or usual.value_range)
 
 
-def _value_range(processor: Mapping) -> tuple[float, float]:
-    """What a `VivitImageProcessor` makes of the pixel values 0 and 255."""
+def _resizing(processor: Mapping, spec: Preprocessing, notes: list[str]) -> Preprocessing:
+    """With the short side and the filter of a processor, or a note why not."""
+    size = processor.get('size') or {'shortest_edge': 256}
+    short_side = size.get('shortest_edge') if isinstance(size, Mapping) else size
+    does_resize = processor.get('do_resize', True) and isinstance(short_side, int)
+    if does_resize and short_side >= spec.crop_size:
+        spec = dataclasses.replace(spec, short_side=short_side)
+    else:
+        notes.append(
+            f'its processor resizes otherwise (do_resize={processor.get("do_resize", True)}, '
+            f'size={size}): here the short side of frames becomes {spec.short_side}'
+        )
+    resample = processor.get('resample', _RESAMPLING['bilinear'])
+    for name, number in _RESAMPLING.items():
+        if resample == number:
+            return dataclasses.replace(spec, interpolation=name)
+    notes.append(f'its processor has resample={resample}, here it is {spec.interpolation}')
+    return spec
+
+
+def _value_range(processor: Mapping, usual: tuple[float, float]) -> tuple[float, float]:
+    """What a processor makes of the pixel values 0 and 255; `usual` itself where that is so."""
     values = np.array([0.0, 255.0])
     if processor.get('do_rescale', True):
         values = values * processor.get('rescale_factor', 1 / 127.5) - processor.get('offset', True)
     if processor.get('do_normalize', True):
-        mean, std = (
-            set(np.ravel(processor.get(name, 0.5)).tolist()) for name in ('image_mean', 'image_std')
-        )
-        if len(mean) > 1 or len(std) > 1:
+        mean, std = (processor.get(name) for name in ('image_mean', 'image_std'))
+        mean, std = ({0.5} if x is None else set(np.ravel(x).tolist()) for x in (mean, std))
+        if len(mean) > 1 or len(std) > 1 or 0 in std:
             raise ValueError(
-                f'image_mean={sorted(mean)} and image_std={sorted(std)} of '
-                'preprocessor_config.json differ between colours, which is not supported: fold '
-                'them into the weights, or give --value_range where the file is wrong'
+                f'image_mean={sorted(mean)} and image_std={sorted(std)} of the image processor '
+                'differ between colours, or are zero, which is not supported: fold them into the '
+                'weights, or give --value_range where the file is wrong'
             )
         values = (values - mean.pop()) / std.pop()
-    low, high = np.round(values, 6).tolist()  # 1/127.5 has no exact form
+    # 1/127.5 has no exact form.
+    low, high = usual if np.allclose(values, usual, 0, 1e-6) else np.round(values, 6).tolist()
     return low, high
 
 

@@ -67,7 +67,9 @@ def export_torch(card: ModelCard, params: Mapping, path: Path):
     Raises:
         UserError: parameters have no name in PyTorch, or the file cannot be written.
     """
-    save_tensors(path, to_torch(params, RULES), card_to_metadata(card, clip_grid(card)))
+    arrays = to_torch(params, RULES)
+    del params  # frees, array by array, what only the caller's call holds
+    save_tensors(path, arrays, card_to_metadata(card, clip_grid(card)))
 
 
 def matches(tensors: Tensors) -> bool:

@@ -1,6 +1,5 @@
 """Whether source and output of a conversion compute the same."""
 
-import math
 from pathlib import Path
 
 import jax
@@ -12,40 +11,40 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.weights import huggingface
 from vivit_jax.weights.load import load_checkpoint
-from vivit_jax.weights.source import Weights
 
 _TOLERANCE = 1e-4  # float32 through dozens of layers, summed in another order
 
 
-def verify(source: Path, weights: Weights, card: ModelCard, params: dict, output: Path) -> int:
-    """Runs source, converted weights and output on a random clip and prints how they differ.
+class Reference:
+    """What a model says of a random clip, to be compared with others.
 
-    Source and output run in the framework that they are for, if it is installed. A source that was
-    put into another model is not run.
-
-    Returns:
-        0, or 1 where they differ by more than 1e-4 of the norm of features and logits.
+    Args:
+        card: of the model.
+        params: its parameters.
     """
-    rng = np.random.default_rng(0)
-    clip = rng.uniform(-1, 1, (1, *card.preprocessing.clip_shape, 3)).astype(np.float32)
-    ours = _run(create_model(**card.model), {'params': params}, clip)
-    sides = {'output': output}
-    if card == weights.card and weights.has_head:
-        sides = {'source': source, **sides}
-    worst = 0.0
-    for side, path in sides.items():
-        framework, theirs = _run_path(path, clip)
-        relative = np.linalg.norm(theirs - ours) / np.linalg.norm(ours)
-        worst = max(worst, relative) if math.isfinite(relative) else math.inf
+
+    def __init__(self, card: ModelCard, params: dict):
+        rng = np.random.default_rng(0)
+        shape = (1, *card.preprocessing.clip_shape, 3)
+        self._clip = rng.uniform(-1, 1, shape).astype(np.float32)
+        self._ours = _run(create_model(**card.model), {'params': params}, self._clip)
+
+    def compare(self, side: str, path: Path) -> bool:
+        """Runs what a path holds, in the framework that it is for if that is installed.
+
+        Prints the differences of features and logits; returns whether they are small.
+        """
+        framework, theirs = _run_path(path, self._clip)
+        relative = float(np.linalg.norm(theirs - self._ours) / np.linalg.norm(self._ours))
         print(
             f'Verified: {side} in {framework} against the converted weights, features and logits '
-            f'of a random clip: largest difference {np.abs(theirs - ours).max():.2e} at values up '
-            f'to {np.abs(ours).max():.3g}, relative {relative:.2e}'
+            f'of a random clip: largest difference {np.abs(theirs - self._ours).max():.2e} at '
+            f'values up to {np.abs(self._ours).max():.3g}, relative {relative:.2e}'
         )
-    if worst > _TOLERANCE:
-        print(f'Error: they should differ by at most {_TOLERANCE} (relative)')
-        return 1
-    return 0
+        agrees = relative <= _TOLERANCE  # not where it is not a number
+        if not agrees:
+            print(f'Error: they should differ by at most {_TOLERANCE} (relative)')
+        return agrees
 
 
 def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
