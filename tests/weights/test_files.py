@@ -61,7 +61,7 @@ def test_state_dict_of_torch(tmp_path, nesting, zipped):
 def test_what_is_written_is_read_by_the_libraries_and_by_us(tmp_path, suffix):
     path = tmp_path / 'folder' / f'w.{suffix}'
     turned = {**ARRAYS, 'a/kernel': ARRAYS['a/kernel'].T}  # not contiguous
-    save_tensors(path, turned, {'x': 'ÿ'})
+    save_tensors(path, dict(turned), {'x': 'ÿ'})
     tensors = open_tensors(path)
     assert_equal(tensors, turned)
     assert tensors.metadata == {'x': 'ÿ'}
