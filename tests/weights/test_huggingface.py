@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import flax.traverse_util
 import jax
@@ -131,6 +132,48 @@ def test_our_model_becomes_theirs_and_ours_again(tmp_path, gelu):
     jax.tree.map(np.testing.assert_array_equal, weights.params, params)
 
 
+def test_keywords_that_they_lack_are_kept_and_others_are_theirs(tmp_path):
+    ours = {'drop_path_rate': 0.3, 'dropout_rate': 0.1, 'remat': 'block', 'dtype': 'bfloat16'}
+    card = dataclasses.replace(CARD, model={**CARD.model, **ours, 'size': 'Ti/16x2'})
+    write_huggingface(card, make_params(card), tmp_path)
+    assert create_model(**read_huggingface(tmp_path).card.model) == create_model(**card.model)
+    change_config(tmp_path, hidden_act='gelu', hidden_dropout_prob=0.2, layer_norm_eps=1e-3)
+    model = create_model(**read_huggingface(tmp_path).card.model)
+    assert (model.gelu, model.dropout_rate, model.layer_norm_eps) == ('exact', 0.2, 1e-3)
+    assert (model.drop_path_rate, model.remat) == (0.3, 'block')
+    change_config(tmp_path, vivit_jax={'model': 'x'})
+    with pytest.raises(UserError, match=r"config\.json: the entry 'vivit_jax' is damaged"):
+        read_huggingface(tmp_path)
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, **changes}))
+
+
+def test_a_field_that_a_folder_lacks_is_as_in_their_configuration(tmp_path):
+    defaults = transformers.VivitConfig()
+    make_model().save_pretrained(tmp_path)
+    for field, value in (('layer_norm_eps', 1e-6), ('hidden_act', 'gelu_fast')):
+        assert getattr(defaults, field) == value
+        config = json.loads((tmp_path / 'config.json').read_text())
+        del config[field]
+        (tmp_path / 'config.json').write_text(json.dumps(config))
+    model = create_model(**read_huggingface(tmp_path).card.model)
+    assert (model.layer_norm_eps, model.gelu) == (1e-6, 'tanh')
+    usual = create_model('vivit_joint')
+    assert usual.tubelet_size == tuple(defaults.tubelet_size)
+    assert (usual.hidden_size, usual.mlp_dim) == (defaults.hidden_size, defaults.intermediate_size)
+    assert (usual.num_layers, usual.num_heads) == (
+        defaults.num_hidden_layers,
+        defaults.num_attention_heads,
+    )
+    assert (usual.dropout_rate, usual.attention_dropout_rate) == (
+        defaults.hidden_dropout_prob,
+        defaults.attention_probs_dropout_prob,
+    )
+
+
 def test_what_was_fine_tuned_there_is_read(tmp_path):
     write_huggingface(CARD, make_params(), tmp_path / 'start')
     model = transformers.VivitForVideoClassification.from_pretrained(
@@ -141,7 +184,7 @@ def test_what_was_fine_tuned_there_is_read(tmp_path):
             parameter += 0.1
     model.save_pretrained(tmp_path / 'tuned')
     weights = read_huggingface(tmp_path / 'tuned')
-    assert weights.card.preprocessing.frame_stride == 3
+    assert weights.card.preprocessing == SPEC  # though they wrote no processor beside it
     assert weights.card.label_names == tuple(f'LABEL_{i}' for i in range(5))
     clip = make_clip()
     found = our_logits(weights.card, weights.params, clip)
@@ -181,11 +224,16 @@ def test_names_of_memory_shards_and_pickles_without_code_are_read_alike(tmp_path
     assert_same_params(tmp_path / 'whole', tmp_path / 'pickle')
 
 
-def test_encoder_alone_has_no_classifier(tmp_path):
+@pytest.mark.parametrize('prefix', ['', 'vivit.'])
+def test_encoder_alone_has_no_classifier(tmp_path, prefix):
     model = make_model(transformers.VivitModel)
     model.save_pretrained(tmp_path)
+    tensors = {f'{prefix}{name}': tensor for name, tensor in tensors_of(tmp_path).items()}
+    safetensors.numpy.save_file(tensors, tmp_path / 'model.safetensors')
     weights = read_huggingface(tmp_path)
     assert not weights.has_head and 'output_projection' not in weights.params
+    assert weights.card.label_names == ('0',)
+    assert set(weights.unused) == {f'{prefix}pooler.dense.{name}' for name in ('bias', 'weight')}
     head = {'kernel': np.zeros((24, 1), np.float32), 'bias': np.zeros(1, np.float32)}
     params = {**weights.params, 'output_projection': head}
     clip = make_clip()
@@ -202,7 +250,9 @@ VIDEO = [
 ]
 
 
-@pytest.mark.parametrize('value_range', [(-1.0, 1.0), (0.0, 1.0), (-2.0, 3.0)])
+@pytest.mark.parametrize(
+    'value_range', [(-1.0, 1.0), (0.0, 1.0), (-2.0, 3.0), (-1 / 3, 2 / 3), (1.0, -1.0)]
+)
 def test_their_processor_makes_the_pixels_that_our_weights_expect(tmp_path, value_range):
     spec = dataclasses.replace(SPEC, value_range=value_range)
     write_huggingface(dataclasses.replace(CARD, preprocessing=spec), make_params(), tmp_path)
@@ -212,10 +262,12 @@ def test_their_processor_makes_the_pixels_that_our_weights_expect(tmp_path, valu
         sized = processor(list(video), do_rescale=False, do_normalize=False, offset=False)
         pixels = np.array(processor(list(video))['pixel_values'])
         expected = low + np.array(sized['pixel_values']) * (high - low) / 255
-        np.testing.assert_allclose(pixels, expected, atol=1e-5)
+        np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-6)
     assert pixels.shape == (1, 4, 3, 16, 16)
     assert processor.size == {'shortest_edge': 20}
-    assert read_huggingface(tmp_path).card.preprocessing == spec
+    weights = read_huggingface(tmp_path)
+    assert weights.card.preprocessing == spec
+    assert weights.kind == 'Hugging Face ViViT'  # without advice to convert to another range
 
 
 @pytest.mark.parametrize(
@@ -237,24 +289,88 @@ def test_range_of_a_processor_is_what_it_makes_of_black_and_white(tmp_path, sett
     black, white = (np.array(processor(list(x))['pixel_values']) for x in VIDEO[:2])
     weights = read_huggingface(tmp_path)
     expected = float(black.mean()), float(white.mean())
-    np.testing.assert_allclose(weights.card.preprocessing.value_range, expected, atol=1e-5)
+    np.testing.assert_allclose(weights.card.preprocessing.value_range, expected, rtol=0, atol=1e-6)
     assert ('--value_range=-1,1' in weights.kind) == (abs(expected[0] + 1) > 1e-3)
+    os.rename(tmp_path / 'preprocessor_config.json', tmp_path / 'video_preprocessor_config.json')
+    if settings.get('offset', True):  # their processor of videos always has it
+        assert read_huggingface(tmp_path).card == weights.card
     corrected = read_huggingface(tmp_path, (-1.0, 1.0))
     assert corrected.card.preprocessing.value_range == (-1.0, 1.0)
     assert '--value_range' not in corrected.kind
 
 
-def test_colours_treated_differently_are_refused(tmp_path):
+@pytest.mark.parametrize('name', ['image_mean', 'image_std'])
+def test_colours_treated_differently_are_refused(tmp_path, name):
     make_model().save_pretrained(tmp_path)
-    transformers.VivitImageProcessor(image_mean=[0.4, 0.5, 0.6]).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r'image_mean=.*differ between colours'):
+    transformers.VivitImageProcessor(**{name: [0.4, 0.5, 0.6]}).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=rf'{name}=\[0.4, 0.5, 0.6\].*differ between colours'):
         read_huggingface(tmp_path)
+    assert read_huggingface(tmp_path, (-1.0, 1.0)).card.preprocessing.value_range == (-1.0, 1.0)
+
+
+def test_processors_of_different_ranges_are_refused(tmp_path):
+    write_huggingface(CARD, make_params(), tmp_path)
+    path = tmp_path / 'video_preprocessor_config.json'
+    path.write_text((tmp_path / 'preprocessor_config.json').read_text())
+    assert read_huggingface(tmp_path).card.preprocessing == SPEC
+    path.write_text('{}')
+    with pytest.raises(UserError, match=r'different ranges, .*-3.*--value_range'):
+        read_huggingface(tmp_path)
+    assert read_huggingface(tmp_path, (0.0, 1.0)).card.preprocessing.value_range == (0.0, 1.0)
+
+
+def test_another_processor_than_that_of_our_card_counts_and_is_told(tmp_path):
+    write_huggingface(CARD, make_params(), tmp_path)
+    processor = transformers.VivitImageProcessor(size={'shortest_edge': 18}, resample=3)
+    processor.save_pretrained(tmp_path)
+    weights = read_huggingface(tmp_path)
+    spec = weights.card.preprocessing
+    assert (spec.short_side, spec.interpolation, spec.frame_stride) == (18, 'bicubic', 3)
+    assert spec.value_range == (-3.0, 1.0)
+    assert 'began with were trained on -1 to 1' in weights.kind
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({'size': {'height': 16, 'width': 16}}, 'short side of frames becomes 18'),
+        ({'size': {'shortest_edge': 8}}, 'short side of frames becomes 18'),
+        ({'do_resize': False}, 'do_resize=False'),
+        ({'resample': 1}, 'resample=1, here it is bilinear'),
+    ],
+)
+def test_resizing_that_we_lack_is_told(tmp_path, settings, words):
+    make_model().save_pretrained(tmp_path)
+    transformers.VivitImageProcessor(**settings).save_pretrained(tmp_path)
+    assert words in read_huggingface(tmp_path).kind
+
+
+@pytest.mark.parametrize(
+    ('settings', 'short_side', 'value_range'),
+    [
+        ({'size': 20}, 20, (-3.0, 1.0)),
+        ({'size': None, 'image_mean': None}, 256, (-3.0, 1.0)),
+        ({'size': 20, 'image_mean': 0, 'image_std': 1}, 20, (-1.0, 1.0)),
+    ],
+)
+def test_short_forms_of_processors_are_read_as_they_are_there(
+    tmp_path, settings, short_side, value_range
+):
+    make_model().save_pretrained(tmp_path)
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(settings))
+    processor = transformers.VivitImageProcessor.from_pretrained(tmp_path)
+    assert processor.size == {'shortest_edge': short_side}
+    found = [np.array(processor(list(x), crop_size=16)['pixel_values']) for x in VIDEO[:2]]
+    np.testing.assert_allclose([x.mean() for x in found], value_range, rtol=0, atol=1e-6)
+    spec = read_huggingface(tmp_path).card.preprocessing
+    assert (spec.short_side, spec.value_range) == (short_side, value_range)
 
 
 def test_all_that_is_wrong_with_the_tensors_is_listed(tmp_path):
     make_model().save_pretrained(tmp_path)
     tensors = tensors_of(tmp_path)
-    del tensors['vivit.layernorm.bias'], tensors['vivit.embeddings.cls_token']
+    for name in ('vivit.layernorm.bias', 'vivit.embeddings.cls_token', 'classifier.bias'):
+        del tensors[name]
     tensors['vivit.other'] = np.zeros(3, np.float32)
     tensors['classifier.weight'] = np.zeros((3, 23), np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / 'model.safetensors')
@@ -264,6 +380,7 @@ def test_all_that_is_wrong_with_the_tensors_is_listed(tmp_path):
     for part in (
         'vivit.layernorm.bias: missing',
         'vivit.embeddings.cls_token: missing',
+        'classifier.bias: missing, needed (3,)',
         'vivit.other: the model has no such tensor',
         'classifier.weight: (3, 23), needed (3, 24)',
     ):
@@ -299,6 +416,10 @@ def test_their_variants_that_we_lack_are_refused(tmp_path, change):
         ({'name': 'vivit_fsa'}, 'vivit_fsa'),
         ({'pool': 'mean'}, 'pool=mean'),
         ({'position': 'sincos3d'}, 'position=sincos3d'),
+        (
+            {'tokenizer': 'uniform_frames', 'tubelet_size': (1, 8, 4)},
+            'tokenizer=uniform_frames',
+        ),
         ({'num_classes': {'verb': 2, 'noun': 3}}, 'heads verb, noun'),
     ],
 )

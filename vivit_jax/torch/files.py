@@ -10,7 +10,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.torch.registry import create_model
 from vivit_jax.weights.files import open_tensors, save_tensors
-from vivit_jax.weights.torch_metadata import card_to_metadata, metadata_to_card
+from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, metadata_to_card
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
@@ -52,7 +52,7 @@ def save_model(model: nn.Module, path: str | Path, card: ModelCard):
     state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
     grid = _assemble(card, state, path).grid
     arrays = {name: value.numpy() for name, value in state.items()}
-    save_tensors(path, arrays, card_to_metadata(card, grid))
+    save_tensors(path, arrays, card_to_metadata(card, grid, PYTORCH))
 
 
 def _assemble(card: ModelCard, state: dict[str, torch.Tensor], path: Path) -> nn.Module:

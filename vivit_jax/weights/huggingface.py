@@ -36,19 +36,11 @@ _ATTENTION = f'{_OUR_BLOCK}/MultiHeadDotProductAttention_0'
 
 _RULES: Rules = (
     ('cls', 'vivit.embeddings.cls_token', SAME),
-    (
-        'Transformer/posembed_input/pos_embedding',
-        'vivit.embeddings.position_embeddings',
-        SAME,
-    ),
+    ('Transformer/posembed_input/pos_embedding', 'vivit.embeddings.position_embeddings', SAME),
     *module_rules(
         ('embedding', 'vivit.embeddings.patch_embeddings.projection', CONV),
         (f'{_OUR_BLOCK}/LayerNorm_0', f'{_THEIR_BLOCK}.layernorm_before', NORM),
-        (
-            f'{_ATTENTION}/(query|key|value)',
-            rf'{_THEIR_BLOCK}.attention.attention.\2',
-            INTO_HEADS,
-        ),
+        (f'{_ATTENTION}/(query|key|value)', rf'{_THEIR_BLOCK}.attention.attention.\2', INTO_HEADS),
         (f'{_ATTENTION}/out', f'{_THEIR_BLOCK}.attention.output.dense', LINEAR),
         (f'{_OUR_BLOCK}/LayerNorm_1', f'{_THEIR_BLOCK}.layernorm_after', NORM),
         (f'{_OUR_BLOCK}/MlpBlock_0/Dense_0', f'{_THEIR_BLOCK}.intermediate.dense', LINEAR),
@@ -120,7 +112,7 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         )
     tensors, unused = _open(folder)
     head = [name for name in tensors if name.startswith('classifier.')]
-    names = config.get('id2label', {}) if head else {}
+    names = (config.get('id2label') if head else None) or {}
     num_classes = len(names or tensors[head[0]]) if head else 1
     labels = tuple(names.get(number) for number in numbered_labels(num_classes))
     saved, notes = _saved_card(config, folder), ['Hugging Face ViViT']
@@ -191,7 +183,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
 
 
 def _open(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors under the names that files have, all with their prefix; names of the unused."""
+    """The tensors under the names that `_RULES` has, and the names of those that have no use."""
     found = [folder / name for name in _WEIGHTS if (folder / name).exists()]
     if not found:
         raise UserError(f'{folder} has a config.json, but none of {", ".join(_WEIGHTS)}')
@@ -254,9 +246,10 @@ def _preprocessing(
         value_range = ranges.pop()
         if value_range != usual.value_range:
             (low, high), (right_low, right_high) = value_range, usual.value_range
+            origin = 'weights that it began with' if _CARD in config else 'published weights'
             notes.append(
-                f'its processor makes pixels from {low:g} to {high:g}. The published weights, or '
-                f'those that it began with, were trained on {right_low:g} to {right_high:g}: '
+                f'its processor makes pixels from {low:g} to {high:g}, but the {origin} were '
+                f'trained on {right_low:g} to {right_high:g}: unless these are of other pixels, '
                 f'convert them with --value_range={right_low:g},{right_high:g}'
             )
     return dataclasses.replace(spec, value_range=value_range or usual.value_range)

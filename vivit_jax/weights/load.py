@@ -108,7 +108,7 @@ def _read_file(path: Path, model: str | None) -> Weights:
     if torch_export.matches(tensors):
         return torch_export.read_torch(tensors, path)
     if native.matches(tensors):
-        return native.read_npz(tensors)
+        return native.read_npz(tensors, path)
     if from_imagenet_vit.matches(tensors.keys()):
         return from_imagenet_vit.read_image_vit(tensors, path)
     names = ', '.join(list(tensors)[:5])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vivit_jax.model_card import ModelCard
 from vivit_jax.weights.files import Tensors, save_tensors
+from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, has_card, metadata_to_card
 from vivit_jax.weights.source import Weights, clip_grid
 from vivit_jax.weights.torch_layout import (
     INTO_HEADS,
@@ -16,7 +17,6 @@ from vivit_jax.weights.torch_layout import (
     module_rules,
     to_torch,
 )
-from vivit_jax.weights.torch_metadata import KEY, card_to_metadata, metadata_to_card
 
 # A file without metadata that has this is one of ours nevertheless.
 _SIGN = 'tokenizer.projection.weight'
@@ -69,12 +69,12 @@ def export_torch(card: ModelCard, params: Mapping, path: Path):
     """
     arrays = to_torch(params, RULES)
     del params  # frees, array by array, what only the caller's call holds
-    save_tensors(path, arrays, card_to_metadata(card, clip_grid(card)))
+    save_tensors(path, arrays, card_to_metadata(card, clip_grid(card), PYTORCH))
 
 
 def matches(tensors: Tensors) -> bool:
     """Whether the tensors are those of a model of `vivit_jax.torch`."""
-    return KEY in tensors.metadata or _SIGN in tensors
+    return has_card(tensors.metadata, PYTORCH) or _SIGN in tensors
 
 
 def read_torch(tensors: Tensors, path: Path) -> Weights:
