@@ -40,7 +40,7 @@ def video(tmp_path_factory):
     """A file with a joint model and its parameters."""
     path = tmp_path_factory.mktemp('video') / 'video.npz'
     spec = Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)
-    model = {'name': 'vivit_joint', 'tubelet_size': (2, 8, 8)}
+    model = {'name': 'vivit_joint', 'tubelet_size': (2, 8, 8), 'dtype': 'bfloat16'}
     return path, make(path, model, spec, ('jump', 'run', 'ßit'))
 
 

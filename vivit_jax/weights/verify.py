@@ -63,8 +63,9 @@ def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _run(model, variables: dict, clip: np.ndarray) -> np.ndarray:
+    apply = jax.jit(model.clone(dtype='float32').apply)
     with jax.default_matmul_precision('highest'):
-        result = jax.jit(model.apply)(variables, clip)
+        result = apply(variables, clip)
     return _flat(result.features, result.logits)
 
 
