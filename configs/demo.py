@@ -6,12 +6,12 @@ Two CPU cores need about a minute; see README.md for the accuracy to expect. Cha
 `--config=configs/demo.py:joint`, `:fsa` and `:fdp` train the other ViViTs on the same budget, and
 `:blind` a model that sees single frames only: what it reaches is what can be told without motion.
 
-`:image` trains a ViT for images, the spatial half of the factorized encoder, to name the shape of
-the sprite in single frames. The motions are learned in fewer steps from its weights:
+`:image` trains a ViT for images, the spatial half of a factorized encoder, to name the shape of the
+sprite in single frames of more videos, in two minutes. `:finetune` learns the motions with it, or
+without `init_from` from scratch, by ViViT's own recipe (SGD):
 
     python -m vivit_jax.main --config=configs/demo.py:image
-    python -m vivit_jax.main --config=configs/demo.py --workdir=runs/demo-inflated \
-        --config.init_from=runs/demo-image --config.init.reinit="('head',)"
+    python -m vivit_jax.main --config=configs/demo.py:finetune --config.init_from=runs/demo-image
 """
 
 from vivit_jax.config.presets import check_argument
@@ -19,8 +19,8 @@ from vivit_jax.config.schema import default_config
 
 
 def get_config(arg=''):
-    """`arg`: '', 'joint', 'fsa', 'fdp', 'blind' or 'image'."""
-    check_argument(arg, 'joint', 'fsa', 'fdp', 'blind', 'image')
+    """`arg`: '', 'joint', 'fsa', 'fdp', 'blind', 'image' or 'finetune'."""
+    check_argument(arg, 'joint', 'fsa', 'fdp', 'blind', 'image', 'finetune')
     models = {
         'joint': 'vivit_joint',
         'fsa': 'vivit_fsa',
@@ -37,7 +37,7 @@ def get_config(arg=''):
         position='sincos3d',
         pool='mean',
     )
-    if arg in ('', 'blind'):
+    if arg in ('', 'blind', 'finetune'):
         config.model.update(num_layers=2, temporal_num_layers=2)
     if arg == 'blind':
         config.model.update(
@@ -46,16 +46,9 @@ def get_config(arg=''):
             num_sampled_frames=4,
             temporal_num_layers=0,
         )
-    if arg == 'image':
-        config.model.update(
-            num_layers=2, tokenizer='uniform_frames', tubelet_size=(1, 8, 8), num_sampled_frames=1
-        )
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=56, crop_size=48)
 
     config.data.source = 'synthetic'
-    if arg == 'image':
-        config.preprocessing.num_frames = 1
-        config.data.label_columns = ('sprite',)
 
     config.train.update(
         batch_size=32,
@@ -67,4 +60,17 @@ def get_config(arg=''):
         checkpoint_every_epochs=5.0,
     )
     config.eval.update(every_epochs=5.0, batch_size=32, views='2x3')
+
+    if arg == 'image':
+        config.model.update(
+            num_layers=2, tokenizer='uniform_frames', tubelet_size=(1, 8, 8), num_sampled_frames=1
+        )
+        config.preprocessing.num_frames = 1
+        config.data.label_columns = ('sprite',)
+        config.data.synthetic.num_train = 4096
+        config.train.num_epochs = 24.0
+    if arg == 'finetune':
+        config.model.tubelet_size = (2, 8, 8)
+        config.init.reinit = ('head',)
+        config.train.update(optimizer='sgd', learning_rate=0.1, weight_decay=0.0)
     return config
