@@ -122,11 +122,14 @@ def test_image_vit_becomes_a_model_for_video_of_its_sizes(tmp_path, image):
 
 
 @pytest.mark.slow
-def test_labels_get_names(tmp_path, video):
+def test_labels_get_names_and_pixels_another_range(tmp_path, video):
     (tmp_path / 'classes.txt').write_text('one\ntwo\nthree\n')
-    done = convert(video[0], tmp_path / 'w.npz', 'npz', f'--labels={tmp_path / "classes.txt"}')
+    labels = f'--labels={tmp_path / "classes.txt"}'
+    done = convert(video[0], tmp_path / 'w.npz', 'npz', labels, '--value_range=0,1')
     assert done.returncode == 0, done.stderr
-    assert load_checkpoint(tmp_path / 'w.npz')[3] == ('one', 'two', 'three')
+    _, _, spec, label_names = load_checkpoint(tmp_path / 'w.npz')
+    assert label_names == ('one', 'two', 'three')
+    assert spec.value_range == (0, 1)
     (tmp_path / 'classes.txt').write_text('one\ntwo\n')
     message = refused(video[0], tmp_path / 'v.npz', 'npz', f'--labels={tmp_path / "classes.txt"}')
     assert '2 classes' in message and '3' in message

@@ -24,6 +24,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.heads import head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
+from vivit_jax.models.sizes import parse_size
 from vivit_jax.train.checkpoints import write_checkpoint
 from vivit_jax.train.state import abstract_params, init_params
 from vivit_jax.weights import verify
@@ -93,7 +94,10 @@ def main(settings: list[str]) -> int:
     if heads := find_untrained_heads(params):
         print(f'Untrained, all zero: {", ".join(heads)}')
     reference = verify.Reference(card, params) if _VERIFY.value else None
-    is_same = card == weights.card and weights.has_head
+    is_same = not _REINIT.value and (card.model, card.preprocessing) == (
+        weights.card.model,
+        weights.card.preprocessing,
+    )
     weights.params.clear()
     variables = {'params': params}
     del params
@@ -165,7 +169,8 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     else:
         model = {**source.model, **keywords}
     if 'size' in keywords:  # it fills the sizes, instead of the source
-        model = {key: value for key, value in model.items() if key in keywords or key == 'name'}
+        sizes = parse_size(keywords['size'])
+        model = {k: value for k, value in model.items() if k not in sizes or k in keywords}
     crop_size = _CROP_SIZE.value or spec.crop_size
     spec = dataclasses.replace(
         spec,

@@ -1,5 +1,6 @@
 """Weights from a path, whatever wrote them."""
 
+import dataclasses
 from pathlib import Path
 
 import flax.linen as nn
@@ -78,10 +79,15 @@ def read_weights(
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path, model, value_range)
-    if not path.exists():
+        weights = _read_folder(path, model, value_range)
+    elif path.exists():
+        weights = _read_file(path, model)
+    else:
         raise UserError(f'there is no file or folder {path.absolute()}')
-    return _read_file(path, model)
+    if value_range is None:
+        return weights
+    spec = dataclasses.replace(weights.card.preprocessing, value_range=value_range)
+    return dataclasses.replace(weights, card=dataclasses.replace(weights.card, preprocessing=spec))
 
 
 def _read_folder(path: Path, model: str | None, value_range: tuple[float, float] | None) -> Weights:
