@@ -56,10 +56,8 @@ class Preprocessing:
                 f'preprocessing.short_side={self.short_side} must be at least '
                 f'crop_size={self.crop_size}: the crop is cut from the resized frame'
             )
-        if self.value_range[0] >= self.value_range[1]:
-            raise ValueError(
-                f'preprocessing.value_range={self.value_range} must be (low, high) with low < high'
-            )
+        if self.value_range[0] == self.value_range[1]:
+            raise ValueError(f'preprocessing.value_range={self.value_range} must be two numbers')
         object.__setattr__(self, 'value_range', tuple(self.value_range))  # JSON has only lists
 
     @property

@@ -62,7 +62,7 @@ def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, f
     results = evaluator(variables, source, views)
     metrics = results.metrics(config.eval.merge)
     protocol = f'{config.eval.views} views (temporal x spatial), mean of {config.eval.merge}'
-    step = checkpoint.name if weights.step is None else f'step {weights.step}'
+    step = checkpoint.stem if weights.step is None else f'step {weights.step}'
     _log.info('%s: %s', step, report.describe(results, split, protocol, metrics))
     if jax.process_index() == 0:
         summary = {
