@@ -33,6 +33,11 @@ def test_crop_larger_than_frame_raises():
         Preprocessing(short_side=31, crop_size=32)
 
 
+def test_range_of_no_extent_raises():
+    with pytest.raises(ValueError, match=r'value_range=\(1, 1\) must be two numbers'):
+        Preprocessing(value_range=(1, 1))
+
+
 def test_spec_survives_json():
     # Checkpoints keep it as JSON, which turns tuples into lists.
     spec = Preprocessing(num_frames=8, interpolation='area', value_range=(0, 1), color_order='bgr')
