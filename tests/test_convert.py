@@ -148,6 +148,7 @@ def test_new_classes_must_be_named(tmp_path, video):
         (('--model=vivit_ef',), "did you mean 'vivit_fe'"),
         (('num_layer=3',), "did you mean 'num_layers'"),
         (('--value_range=1',), '--value_range=1 must be two numbers'),
+        (('num_classes=three', '--reinit=head'), 'num_classes=three must be a whole number'),
         (('--crop_size=20',), 'height=20'),
     ],
 )

@@ -42,6 +42,10 @@ def test_overview_names_versions_and_commands():
         assert part in done.stdout
 
 
+def test_checkpoint_to_train_from_is_no_silent_start_from_scratch(tmp_path):
+    assert '--config.init_from=w.npz' in fails(tmp_path, '--checkpoint=w.npz')
+
+
 def test_missing_data_says_where_it_looked_and_how_to_start_without(tmp_path):
     message = fails(tmp_path, config='configs/kinetics400_fe.py')
     assert str(ROOT / 'data/kinetics400/train.csv') in message

@@ -21,7 +21,7 @@ from vivit_jax.config import load
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sources import read_label_maps
 from vivit_jax.errors import UserError
-from vivit_jax.heads import head_names, map_heads, numbered_labels
+from vivit_jax.heads import by_head, head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
 from vivit_jax.models.sizes import parse_size
@@ -180,6 +180,12 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     )
     label_names = source.label_names
     num_classes = keywords.get('num_classes', source.model.get('num_classes'))
+    if not all(isinstance(count, int) for count in by_head(num_classes).values()):
+        raise UserError(f'num_classes={num_classes} must be a whole number')
+    if _REINIT.value and not (weights.has_head or _LABELS.value or 'num_classes' in keywords):
+        raise UserError(
+            'the source has no classifier: give num_classes=N or --labels for a new one'
+        )
     if _LABELS.value:
         label_names = read_label_maps(_LABELS.value, head_names(num_classes))
         if map_heads(len, label_names) != num_classes and not _REINIT.value:

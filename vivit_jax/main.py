@@ -32,6 +32,11 @@ def main(args: list[str]) -> int:
 
     if args:
         raise UserError(f'unexpected {args}; overrides have the form --config.train.batch_size=8')
+    if _CHECKPOINT.value and _MODE.value == 'train':
+        raise UserError(
+            '--checkpoint is for --mode=evaluate; to start from weights give --config.init_from='
+            f'{_CHECKPOINT.value}'
+        )
     distributed.initialize()
     file = config_flags.get_config_filename(flags.FLAGS['config'])
     name = Path(file).name.replace('.py', '').replace(':', '-')
