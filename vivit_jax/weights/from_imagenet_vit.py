@@ -3,7 +3,6 @@
 `.npz` of vision_transformer (AugReg) and of big_vision; PyTorch files of timm and of Hugging Face.
 """
 
-import json
 import math
 import re
 from collections.abc import Collection
@@ -14,11 +13,11 @@ import numpy as np
 
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.sizes import SIZES
 from vivit_jax.weights.files import Tensors
 from vivit_jax.weights.fitting import find_misfits
+from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
 from vivit_jax.weights.source import Weights
 
@@ -34,7 +33,6 @@ _AXES = {
 }
 
 _HEADS = {size['hidden_size']: size['num_heads'] for size in SIZES.values()}  # by width
-_GELUS = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu_fast': 'tanh'}
 _USUAL_SIDE = 224  # pixels of images, where a file does not tell
 
 
@@ -70,8 +68,9 @@ def read_image_vit(tensors: Tensors, path: Path) -> Weights:
     layout, prefix, sign = recognized
     config, heads = {}, 0
     if layout.has_config:
-        images, model = map(path.with_name, ('preprocessor_config.json', 'config.json'))
-        config = _read_json(images) | _read_json(model)
+        for name in ('preprocessor_config.json', 'config.json'):
+            if path.with_name(name).exists():
+                config |= read_json(path.with_name(name))
         heads = _num_heads(config, tensors[sign].shape[-1], path)
     params, origins, unused, problems = _rename(unstack(tensors, prefix), layout, prefix, heads)
     if _has_other_head(unused, layout, prefix):
@@ -198,7 +197,7 @@ def _describe(
         'num_heads': params[_QUERY].shape[1],
         'mlp_dim': params[_DENSE].shape[1],
         'pool': 'cls' if has_class_token else 'mean',
-        'gelu': _GELUS.get(config.get('hidden_act'), layout.gelu),
+        'gelu': GELUS.get(config.get('hidden_act'), layout.gelu),
         'layer_norm_eps': config.get('layer_norm_eps', layout.layer_norm_eps),
         'num_classes': num_classes,
     }
@@ -209,7 +208,7 @@ def _describe(
         crop_size=side * patch,
         value_range=_value_range(config, notes),
     )
-    return ModelCard(model, spec, _label_names(config, num_classes))
+    return ModelCard(model, spec, label_names(config, num_classes))
 
 
 def _sincos_table(side: int, width: int) -> np.ndarray:
@@ -239,7 +238,7 @@ def _num_heads(config: dict, width: int, path: Path) -> int:
 def _find_differences(config: dict, has_class_token: bool) -> list[str]:
     """What makes a configuration that of a model that computes something else."""
     differences = []
-    if config.get('hidden_act', 'gelu') not in _GELUS:
+    if config.get('hidden_act', 'gelu') not in GELUS:
         differences.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
     pool = 'token' if has_class_token else 'avg'
     if config.get('global_pool', pool) not in (pool, 'map'):
@@ -262,12 +261,6 @@ def _value_range(config: dict, notes: list[str]) -> tuple[float, float]:
     return ranges.pop()
 
 
-def _label_names(config: dict, num_classes: int) -> LabelNames:
-    names = config.get('id2label', {})
-    labels = tuple(names.get(label) for label in numbered_labels(num_classes))
-    return numbered_labels(num_classes) if None in labels else labels
-
-
 def _modules(names: list[str], prefix: str) -> tuple[str, ...]:
     """`('params/MAPHead_0/*',)`: the modules that names are in."""
     separators = re.compile(r'(?<=[/.])')
@@ -277,12 +270,3 @@ def _modules(names: list[str], prefix: str) -> tuple[str, ...]:
         parts = separators.split(name)
         shortened[''.join(parts[:depth]) + '*' * (len(parts) > depth)] = None
     return tuple(shortened)
-
-
-def _read_json(path: Path) -> dict:
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text('utf-8')))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path} cannot be read as JSON: {error}') from error

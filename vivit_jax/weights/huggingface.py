@@ -13,11 +13,11 @@ import numpy as np
 
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model, model_keywords
 from vivit_jax.models.vivit import Joint
 from vivit_jax.weights.files import Tensors, open_tensors, save_tensors
+from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
 from vivit_jax.weights.source import Weights, clip_grid
 from vivit_jax.weights.torch_layout import (
     CONV,
@@ -78,15 +78,13 @@ _CARD = 'vivit_jax'  # field for what the others have no place for; kept by a fi
 _WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin')
 _PROCESSORS = ('preprocessor_config.json', 'video_preprocessor_config.json')
 
-# By `hidden_act`; all but 'gelu' are the approximation by a hyperbolic tangent.
-_GELUS = {'gelu_fast': 'tanh', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu': 'exact'}
 _RESAMPLING = {'bilinear': 2, 'bicubic': 3, 'area': 4}  # numbers of Pillow's filters
 
 
 def matches(folder: Path) -> bool:
     """Whether a folder holds a ViViT of Hugging Face."""
     config = folder / 'config.json'
-    return config.is_file() and _read_json(config).get('model_type') == 'vivit'
+    return config.is_file() and read_json(config).get('model_type') == 'vivit'
 
 
 def read_huggingface(folder: Path, value_range: tuple[float, float] | None = None) -> Weights:
@@ -103,18 +101,17 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
     Raises:
         UserError: the weights are not those of the configuration, or it cannot be represented.
     """
-    config = _read_json(folder / 'config.json')
-    if not config.get('qkv_bias', True) or config.get('hidden_act', 'gelu_fast') not in _GELUS:
+    config = read_json(folder / 'config.json')
+    if not config.get('qkv_bias', True) or config.get('hidden_act', 'gelu_fast') not in GELUS:
         raise UserError(
             f'{folder}/config.json: qkv_bias={config.get("qkv_bias")} and '
             f'hidden_act={config.get("hidden_act")!r} are those of another model: there must be '
-            f'biases, and one of {", ".join(_GELUS)}'
+            f'biases, and one of {", ".join(GELUS)}'
         )
     tensors, unused = _open(folder)
     head = [name for name in tensors if name.startswith('classifier.')]
     names = (config.get('id2label') if head else None) or {}
     num_classes = len(names or tensors[head[0]]) if head else 1
-    labels = tuple(names.get(number) for number in numbered_labels(num_classes))
     saved, notes = _saved_card(config, folder), ['Hugging Face ViViT']
     defaults = model_keywords('vivit_joint')
     model = {
@@ -122,14 +119,14 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         'name': 'vivit_joint',
         'num_classes': num_classes,
         **{ours: config.get(theirs, defaults[ours]) for ours, theirs in _FIELDS.items()},
-        'gelu': _GELUS[config.get('hidden_act', 'gelu_fast')],
+        'gelu': GELUS[config.get('hidden_act', 'gelu_fast')],
     }
     try:
         usual = saved.preprocessing if saved else Preprocessing()
         spec = _preprocessing(folder, config, usual, value_range, notes)
     except (ValueError, TypeError) as error:
         raise UserError(f'{folder}: {error}') from error
-    card = ModelCard(model, spec, numbered_labels(num_classes) if None in labels else labels)
+    card = ModelCard(model, spec, label_names(config, num_classes) if head else ('0',))
     params = from_torch(tensors, card, _RULES, folder, has_head=bool(head))
     return Weights('; '.join(notes), card, params, clip_grid(card), unused, bool(head))
 
@@ -233,7 +230,7 @@ def _preprocessing(
         crop_size=crop_size,
         short_side=round(usual.short_side * crop_size / usual.crop_size),
     )
-    processors = [_read_json(folder / name) for name in _PROCESSORS if (folder / name).exists()]
+    processors = [read_json(folder / name) for name in _PROCESSORS if (folder / name).exists()]
     if processors:
         spec = _resizing(processors[0], spec, notes)
     if processors and value_range is None:
@@ -314,10 +311,3 @@ def _processor_config(spec: Preprocessing) -> dict:
         'image_mean': [-1 - low * std] * 3,
         'image_std': [std] * 3,
     }
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return dict(json.loads(path.read_text('utf-8')))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path} cannot be read as JSON: {error}') from error
