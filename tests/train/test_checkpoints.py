@@ -74,6 +74,19 @@ def test_single_checkpoint_can_be_named(tmp_path):
     assert find_checkpoint(tmp_path / 'checkpoints' / '20')[1] == 20
 
 
+def test_the_average_is_the_model_where_a_run_keeps_one(tmp_path):
+    saved = state_at(7)
+    saved = saved.replace(ema=jax.tree.map(lambda x: x + 1, saved.params))
+    checkpoints = Checkpoints(tmp_path / 'checkpoints', 1, 0)
+    checkpoints.save(saved, CARD, {})
+    restored = checkpoints.restore(7, jax.eval_shape(lambda: saved))
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+    loaded = load_checkpoint(tmp_path)[1]['params']
+    jax.tree.map(np.testing.assert_array_equal, loaded, saved.ema)
+
+
 def test_restored_state_is_bitwise_the_saved_one(tmp_path):
     saved = state_at(7, value=0.125)
     checkpoints = Checkpoints(tmp_path, 1, 0)

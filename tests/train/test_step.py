@@ -11,7 +11,7 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.optimizer import create_optimizer
-from vivit_jax.train.state import TrainState, init_state
+from vivit_jax.train.state import TrainState, init_state, start_state
 from vivit_jax.train.step import create_forward, create_train_step
 
 SPEC = Preprocessing(num_frames=4, short_side=8, crop_size=8, value_range=(-2.0, 2.0))
@@ -207,6 +207,52 @@ def test_loss_falls_on_one_batch():
     np.testing.assert_allclose(losses[0], np.log(4), rtol=1e-5)
     assert losses[-1] < 0.5 * losses[0]
     assert int(state.step) == 15
+
+
+def test_frozen_parameters_stay_and_count_for_no_gradient():
+    config = default_config().train
+    config.update(optimizer='sgd', weight_decay=0.1, clip_norm=0.0, freeze=('^Dense_0/',))
+    schedule, model = optax.constant_schedule(0.1), _Classifier()
+    optimizer = create_optimizer(config, schedule)
+    train_step = jax.jit(
+        create_train_step(
+            model, optimizer, schedule, SPEC, NO_CHANGE, label_smoothing=0.0, seed=0,
+            freeze=config.freeze,
+        )
+    )  # fmt: skip
+    params = _params(model)
+    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    new_state, metrics = train_step(state, _batch())
+    _assert_trees_equal(new_state.params['Dense_0'], params['Dense_0'])
+    assert np.any(new_state.params['Dense_1']['kernel'] != params['Dense_1']['kernel'])
+
+    clip, labels = _normalized(_batch()['rgb']), _batch()['label']
+
+    def loss(head):
+        logits = model.apply({'params': {**params, 'Dense_1': head}}, clip).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    expected = optax.global_norm(jax.grad(loss)(params['Dense_1']))
+    np.testing.assert_allclose(metrics['grad_norm'], expected, rtol=1e-5)
+
+
+def test_average_of_the_parameters_follows_them():
+    decay, model, optimizer = 0.3, _Classifier(), optax.sgd(0.1)
+    train_step = jax.jit(
+        create_train_step(
+            model, optimizer, _schedule, SPEC, NO_CHANGE, label_smoothing=0.0, seed=0,
+            ema_decay=decay,
+        )
+    )  # fmt: skip
+    state = start_state(_params(model), optimizer, has_ema=True)
+    average = np.asarray(state.params['Dense_1']['kernel'])
+    for step in range(6):
+        state, _ = train_step(state, _batch())
+        used = min(decay, (1 + step) / (10 + step))
+        average = used * average + (1 - used) * state.params['Dense_1']['kernel']
+        np.testing.assert_allclose(state.ema['Dense_1']['kernel'], average, rtol=1e-5)
+    assert state.eval_params is state.ema
+    assert np.abs(average - state.params['Dense_1']['kernel']).max() > 1e-5
 
 
 def test_randomness_follows_from_seed_and_step():

@@ -48,6 +48,8 @@ _RANGES = {
     'train.weight_decay': (0, math.inf),
     'train.clip_norm': (0, math.inf),
     'train.label_smoothing': (0, 1),
+    'train.layer_decay': (0, 1),
+    'train.ema_decay': (0, 1),
     'train.keep_last': (1, math.inf),
     'train.keep_best': (0, math.inf),
     'eval.batch_size': (1, math.inf),

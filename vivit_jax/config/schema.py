@@ -78,6 +78,11 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     train.weight_decay = 0.0  # on kernels only
     train.clip_norm = 1.0  # of the whole gradient; 0: no clipping
     train.label_smoothing = 0.0
+    train.layer_decay = 1.0  # factor on the learning rate from each layer to the one below it
+    # Regular expressions; parameters in whose names one is found stay as they are:
+    # ('^embedding/', '^SpatialTransformer/') trains the temporal encoder and the head.
+    train.freeze = ()
+    train.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated; 0: none
     train.checkpoint_every_epochs = placeholder(float)
     train.checkpoint_every_steps = placeholder(int)
     train.keep_last = 1  # checkpoints

@@ -108,6 +108,8 @@ class Checkpoints:
 def read_checkpoint(path: str | Path) -> Weights:
     """The model of a run folder or of one of its checkpoints, on the default device.
 
+    Where the run kept a moving average of its parameters, that is the model.
+
     Args:
         path: a run folder, of which the best checkpoint is taken, else the latest; or one
             checkpoint, as in `runs/demo/checkpoints/480`.
@@ -116,14 +118,16 @@ def read_checkpoint(path: str | Path) -> Weights:
         UserError: there is no checkpoint.
     """
     folder, step = find_checkpoint(path)
-    with ocp.CheckpointManager(folder.absolute()) as manager:
+    handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
+        kind = 'ema' if manager.item_metadata(step)['state'].get('ema') else 'params'
         card = ModelCard.from_json(
             manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
         )
         model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         item = {
-            'params': jax.tree.map(
+            kind: jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
                 abstract_params(model, card.preprocessing),
             )
@@ -135,9 +139,7 @@ def read_checkpoint(path: str | Path) -> Weights:
         )
         restored = manager.restore(step, args=ocp.args.Composite(state=restore))['state']
     _log.info('Loaded step %d of %s', step, folder)
-    return Weights(
-        f'checkpoint of step {step}', card, restored['params'], clip_grid(card), step=step
-    )
+    return Weights(f'checkpoint of step {step}', card, restored[kind], clip_grid(card), step=step)
 
 
 def write_checkpoint(card: ModelCard, params: dict, folder: Path):

@@ -84,6 +84,8 @@ class Trainer:
         try:
             self.model = create_model(**keywords)
             self.abstract_state = jax.eval_shape(self._init)
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(f'model: {error}') from error
         self.state_sharding = jax.tree.map(lambda _: replicated(self.mesh), self.abstract_state)
@@ -131,7 +133,8 @@ class Trainer:
         return 0
 
     def _init(self):
-        return init_state(jax.random.key(self.config.seed), self.model, self.optimizer, self.spec)
+        key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
+        return init_state(key, self.model, self.optimizer, self.spec, has_ema)
 
     def _init_from(self) -> tuple[dict, Report]:
         """Parameters that start from `init_from`, on this host, and what became of each."""
@@ -170,7 +173,9 @@ class Trainer:
             params,
             self.state_sharding.params,
         )
-        start = functools.partial(start_state, optimizer=self.optimizer)
+        start = functools.partial(
+            start_state, optimizer=self.optimizer, has_ema=bool(self.config.train.ema_decay)
+        )
         return jax.jit(start, out_shardings=self.state_sharding)(params)
 
     def _loop(self, state, checkpoints: Checkpoints):
@@ -185,6 +190,8 @@ class Trainer:
                 self.policy,
                 label_smoothing=self.config.train.label_smoothing,
                 seed=self.config.seed,
+                ema_decay=self.config.train.ema_decay,
+                freeze=self.config.train.freeze,
             ),
             donate_argnums=0,
             out_shardings=(self.state_sharding, replicated(mesh)),
@@ -232,7 +239,7 @@ class Trainer:
         # Of several hosts none may leave alone.
         alone = jax.process_count() == 1
         results = self.evaluator(
-            {'params': state.params},
+            {'params': state.eval_params},
             source,
             views=(1, 1),
             stop=lambda: alone and bool(self._stop_signal),

@@ -1,10 +1,13 @@
 """Optimizers and learning-rate schedules."""
 
+import operator
+
 import jax
 import optax
 from ml_collections import ConfigDict
 
 from vivit_jax.errors import UserError
+from vivit_jax.train.parameters import find_frozen, layer_scales
 
 
 def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:
@@ -19,7 +22,8 @@ def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer of the section `train`: gradient clipping, then SGD or AdamW.
 
-    Weight decay acts on kernels only: not on biases, norms, class tokens and positions.
+    Weight decay acts on kernels only: not on biases, norms, class tokens and positions. Frozen
+    parameters have no state; their updates are their gradients, which must be 0.
 
     Raises:
         UserError: unknown optimizer.
@@ -40,7 +44,16 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     else:
         raise UserError(f"train.optimizer={config.optimizer!r} must be 'sgd' or 'adamw'")
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, update)
+
+    def is_trained(params: dict) -> dict:
+        return jax.tree.map(operator.not_, find_frozen(params, config.freeze))
+
+    def scale_by_layer(updates: dict, _) -> dict:
+        return jax.tree.map(operator.mul, updates, layer_scales(updates, config.layer_decay))
+
+    return optax.chain(
+        optax.masked(optax.chain(clip, update), is_trained), optax.stateless(scale_by_layer)
+    )
 
 
 def _kernels(params: dict) -> dict:

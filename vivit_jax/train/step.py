@@ -1,6 +1,6 @@
 """One update of the parameters, and one forward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import map_heads, name_heads
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.train.losses import cross_entropy, smooth_one_hot
+from vivit_jax.train.parameters import find_frozen
 from vivit_jax.train.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -27,13 +28,16 @@ def create_train_step(
     *,
     label_smoothing: float,
     seed: int,
+    ema_decay: float = 0.0,
+    freeze: Sequence[str] = (),
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """Makes the function (state, batch) -> (state, metrics).
 
     It is pure: what is random follows from `seed` and the step. A batch holds `rgb` uint8
     [b t h w 3] and `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over
     heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
-    `<head>/loss` and `<head>/acc1`.
+    `<head>/loss` and `<head>/acc1`. `freeze` is for `find_frozen`; `ema_decay` is that of a state
+    with an average.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
@@ -48,7 +52,12 @@ def create_train_step(
         if policy.mixup_alpha:
             clip, targets = mixup(mixup_key, clip, targets, policy.mixup_alpha)
 
+        frozen = find_frozen(state.params, freeze)
+
         def loss_fn(params: dict) -> tuple[jax.Array, tuple]:
+            params = jax.tree.map(
+                lambda x, is_frozen: jax.lax.stop_gradient(x) if is_frozen else x, params, frozen
+            )
             rngs = {'dropout': dropout_key}
             logits = model.apply({'params': params}, clip, train=True, rngs=rngs).logits
             losses = map_heads(cross_entropy, logits, targets)
@@ -66,9 +75,16 @@ def create_train_step(
             'lr': schedule(state.step),
             'grad_norm': optax.tree.norm(grads),
         }
-        return TrainState(state.step + 1, params, opt_state), metrics
+        ema = _move_average(state, params, ema_decay) if state.ema is not None else None
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return train_step
+
+
+def _move_average(state: TrainState, params: dict, decay: float) -> dict:
+    """The average after a step, which follows more closely during the first ones."""
+    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return optax.incremental_update(params, state.ema, 1 - decay)
 
 
 def create_forward(
