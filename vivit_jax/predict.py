@@ -147,7 +147,7 @@ class Predictor:
     def _windows(self, length: int) -> list[tuple[int, int]]:
         """(first frame, frames) of every window."""
         span = clip_span(self.preprocessing)
-        if self.preprocessing.sampling == 'segments' or length <= span:
+        if self.preprocessing.sampling != 'strided' or length <= span:
             return [(0, length)]
         starts = [*range(0, length - span, span), length - span]
         return [(start, span) for start in starts]

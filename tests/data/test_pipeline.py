@@ -9,6 +9,7 @@ from vivit_jax.data.pipeline import Host, Workers, error_text, train_batches, vi
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.transforms import RandomCrop, view_crops
+from vivit_jax.errors import UserError
 
 SPEC = Preprocessing(num_frames=3, frame_stride=2, short_side=20, crop_size=16)
 BROKEN = dict.fromkeys([3, 4], 'no such file') | dict.fromkeys([7, 8], 'not a video file')
@@ -212,6 +213,36 @@ def test_broken_video_is_substituted_and_reported(damaged_source):
         if text:
             index = int(row['bad_id'])
             assert text.startswith(f'{damaged_source.rows[index].video_path}: {BROKEN[index]}')
+
+
+def test_repeats_are_different_clips_of_one_video(source):
+    batches = _train(source, 12, batch_size=4, repeats=2)
+    pairs = np.concatenate([batch['video_id'] for batch in batches]).reshape(-1, 2)
+    assert np.all(pairs[:, 0] == pairs[:, 1])
+    assert sorted(pairs[:, 0]) == list(range(24))  # 24 videos in 12 batches
+    clips = np.concatenate([batch['rgb'] for batch in batches]).reshape(-1, 2, 3, 16, 16, 3)
+    assert np.mean([np.array_equal(a, b) for a, b in clips]) < 0.2
+    labels = [source.label(i) for i in pairs[:, 0]]
+    assert (
+        np.concatenate([batch['label'] for batch in batches]).tolist()
+        == np.repeat(labels, 2).tolist()
+    )
+    assert batches[0]['error'].shape == (4, 512)
+
+
+@pytest.mark.parametrize('num_hosts', [1, 2])
+def test_repeats_resume_and_divide_among_hosts(damaged_source, num_hosts):
+    whole = _train(damaged_source, 8, repeats=2)
+    parts = [
+        _train(damaged_source, 5, repeats=2, start_step=3, host=Host(i, num_hosts))
+        for i in range(num_hosts)
+    ]
+    _check_equal(_join_hosts(parts), whole[3:])
+
+
+def test_batch_must_divide_into_repeats(source):
+    with pytest.raises(UserError, match=r'batch_size=4 must divide by augment\.repeats=3'):
+        _train(source, 1, repeats=3)
 
 
 def test_all_videos_broken_raises_first_reason(tmp_path):

@@ -20,7 +20,7 @@ def test_unknown_choice_raises(name):
         Preprocessing(**{name: 'middle'})
 
 
-@pytest.mark.parametrize('name', ['num_frames', 'frame_stride', 'crop_size'])
+@pytest.mark.parametrize('name', ['num_frames', 'num_units', 'frame_stride', 'crop_size'])
 @pytest.mark.parametrize('value', [0, -1])
 def test_size_below_one_raises(name, value):
     with pytest.raises(ValueError, match=rf'preprocessing\.{name}={value} must be at least 1'):
@@ -31,6 +31,13 @@ def test_crop_larger_than_frame_raises():
     assert Preprocessing(short_side=32, crop_size=32).crop_size == 32
     with pytest.raises(ValueError, match=r'short_side=31 must be at least crop_size=32'):
         Preprocessing(short_side=31, crop_size=32)
+
+
+def test_only_units_have_a_number():
+    spec = Preprocessing(sampling='units', num_units=4, num_frames=8)
+    assert spec.clip_shape == (32, 224, 224)
+    with pytest.raises(ValueError, match="num_units=4 needs .*'units', which is 'segments'"):
+        Preprocessing(sampling='segments', num_units=4)
 
 
 def test_range_of_no_extent_raises():

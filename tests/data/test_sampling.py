@@ -130,7 +130,74 @@ def test_segment_views_are_middles(length, num_views, expected):
     assert [clip.tolist() for clip in clips] == expected
 
 
-@pytest.mark.parametrize('spec', [_strided(8, 3), _segments(8)], ids=['strided', 'segments'])
+def _units(num_units: int, num_frames: int, stride: int, short_video='repeat_last'):
+    return Preprocessing(
+        num_frames=num_frames,
+        frame_stride=stride,
+        sampling='units',
+        num_units=num_units,
+        short_video=short_video,
+    )
+
+
+# length, units, frames, stride, temporal views, their clips
+UNIT_VIEWS = [
+    # Sections of 10 frames, windows of 2 * 3 = 6: starts 0 ... 4.
+    (20, 2, 2, 3, 1, [[2, 5, 12, 15]]),
+    (20, 2, 2, 3, 2, [[0, 3, 10, 13], [4, 7, 14, 17]]),
+    (20, 2, 2, 3, 3, [[0, 3, 10, 13], [2, 5, 12, 15], [4, 7, 14, 17]]),
+    # Sections of 3, 3 and 4 frames.
+    (10, 3, 2, 1, 1, [[0, 1, 3, 4, 7, 8]]),
+    (10, 3, 3, 1, 2, [[0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 1, 2, 3, 4, 5, 7, 8, 9]]),
+    # Sections shorter than a window: from their start, into the next one, to the last frame.
+    (8, 2, 3, 2, 1, [[0, 2, 4, 4, 6, 7]]),
+    (2, 4, 2, 1, 1, [[0, 1, 0, 1, 1, 1, 1, 1]]),
+    (1, 2, 2, 2, 2, [[0, 0, 0, 0]] * 2),
+]
+
+
+@pytest.mark.parametrize(
+    ('length', 'num_units', 'num_frames', 'stride', 'num_views', 'expected'), UNIT_VIEWS
+)
+def test_views_of_units(length, num_units, num_frames, stride, num_views, expected):
+    spec = _units(num_units, num_frames, stride)
+    clips = [sample_view_frames(length, spec, view, num_views) for view in range(num_views)]
+    assert [clip.tolist() for clip in clips] == expected
+
+
+def test_short_units_may_start_over():
+    assert sample_view_frames(8, _units(2, 3, 2, 'loop'), 0, 1).tolist() == [0, 2, 4, 4, 6, 0]
+
+
+@pytest.mark.parametrize(
+    ('length', 'num_units', 'num_frames', 'stride'), [(40, 4, 2, 3), (41, 4, 2, 3), (33, 3, 5, 2)]
+)
+def test_every_unit_is_drawn_from_its_section(length, num_units, num_frames, stride):
+    spec, rng = _units(num_units, num_frames, stride), np.random.default_rng(0)
+    clips = np.array([sample_train_frames(length, spec, rng) for _ in range(500)])
+    units = clips.reshape(-1, num_units, num_frames)
+    assert np.all(np.diff(units) == stride)
+    for unit in range(num_units):
+        low, high = (i * length // num_units for i in (unit, unit + 1))
+        assert set(units[:, unit, 0]) == set(range(low, high - num_frames * stride + 1))
+    assert np.abs(np.corrcoef(units[:, :, 0].T) - np.eye(num_units)).max() < 0.15
+
+
+def test_one_unit_at_stride_one_is_a_strided_clip():
+    unit, strided = _units(1, 5, 1), _strided(5, 1)
+    for length in (1, 4, 5, 6, 23):
+        for view in range(3):
+            one, other = (sample_view_frames(length, spec, view, 3) for spec in (unit, strided))
+            assert one.tolist() == other.tolist()
+        one, other = (
+            sample_train_frames(length, spec, np.random.default_rng(7)) for spec in (unit, strided)
+        )
+        assert one.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize(
+    'spec', [_strided(8, 3), _segments(8), _units(2, 4, 3)], ids=['strided', 'segments', 'units']
+)
 def test_same_seed_draws_same_clip(spec):
     def draw(seed: int) -> list:
         rng = np.random.default_rng(seed)

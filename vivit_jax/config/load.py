@@ -57,12 +57,15 @@ _RANGES = {
     'data.worker_threads': (1, math.inf),
     'data.worker_buffer': (1, math.inf),
     'data.max_bad_fraction': (0, 1),
+    'augment.repeats': (1, math.inf),
     'augment.flip': (0, 1),
     'augment.color_jitter': (0, 1),
     'augment.color_drop': (0, 1),
     'augment.randaugment_layers': (0, math.inf),
     'augment.randaugment_magnitude': (0, math.inf),
+    'augment.erase': (0, 1),
     'augment.mixup_alpha': (0, math.inf),
+    'augment.cutmix_alpha': (0, math.inf),
 }
 
 

@@ -58,12 +58,17 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     config.augment = augment = ConfigDict()
     augment.scale_jitter = placeholder(tuple)  # (min, max) factor on the short side
     augment.resized_area = placeholder(tuple)  # (min, max) part of the frame: random resized crop
-    augment.flip = 0.0  # probability; keep 0 where left and right are part of a label
+    augment.repeats = 1  # clips of each video of a batch; an epoch then has as many videos fewer
+    augment.flip = 0.0  # probability; where left and right are part of a label 0, or flip_swaps
+    augment.flip_swaps = ()  # (('left', 'right'),): a mirrored clip's class has them exchanged
     augment.color_jitter = 0.0  # probability
     augment.color_drop = 0.0  # probability of greyscale
     augment.randaugment_layers = 0  # operations per clip; ViViT has 2, instead of color jitter
     augment.randaugment_magnitude = 10.0
+    augment.randaugment_geometry = True  # rotate, shear and translate too, as ViViT does not
+    augment.erase = 0.0  # probability of a box of random pixels
     augment.mixup_alpha = 0.0  # of the Beta distribution of the weights; 0: no mixing
+    augment.cutmix_alpha = 0.0  # likewise of the box's area; beside mixup a clip draws one of them
 
     config.train = train = ConfigDict()
     train.batch_size = 64  # clips per step, of all devices together

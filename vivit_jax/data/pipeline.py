@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -20,6 +20,7 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sampling import sample_train_frames, sample_view_frames
 from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.transforms import RandomCrop, view_crops
+from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead, map_heads
 
 Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
@@ -58,6 +59,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    repeats: int = 1,
     workers: Workers = Workers(),
     host: Host = Host(),
 ) -> Iterator[Batch]:
@@ -69,6 +71,8 @@ def train_batches(
         batch_size: clips per global batch, of which this host loads its part.
         seed: of order, clips and crops.
         start_step: batches to skip, without decoding them.
+        repeats: clips that follow one another in a batch as different random clips of one video
+            (repeated augmentation, arXiv 1901.09335). The video is opened once for all of them.
         workers: see `Workers`.
         host: see `Host`.
 
@@ -77,10 +81,18 @@ def train_batches(
         (of each head), `video_id` int32 [b], and per clip the video that could not be used and was
         substituted: `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 512], text in
         UTF-8.
+
+    Raises:
+        UserError: the batch does not divide among the hosts and into repeats.
     """
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
-    dataset = dataset.random_map(_LoadClip(source, crop))
-    return _iterate(dataset, batch_size, start_step, workers, host)
+    dataset = dataset.random_map(_LoadClips(source, crop, repeats))
+    if repeats > 1 and batch_size % (repeats * host.count):
+        raise UserError(
+            f'train.batch_size={batch_size} must divide by augment.repeats={repeats} clips of '
+            f'each video and {host.count} processes'
+        )
+    return _iterate(dataset, batch_size // repeats, _concatenate, start_step, workers, host)
 
 
 def view_batches(
@@ -104,7 +116,7 @@ def view_batches(
     num_batches = -(-num_items // batch_size)
     dataset = grain.MapDataset.range(num_batches * batch_size)
     dataset = dataset.map(_LoadViews(source, spec, views))
-    return _iterate(dataset, batch_size, 0, workers, host)
+    return _iterate(dataset, batch_size, None, 0, workers, host)
 
 
 def error_text(error: np.ndarray) -> str:
@@ -112,12 +124,13 @@ def error_text(error: np.ndarray) -> str:
     return error.tobytes().rstrip(b'\0').decode(errors='ignore')
 
 
-class _LoadClip(grain.transforms.RandomMap):
-    """Index to a random clip; an unusable video is replaced by a random other one."""
+class _LoadClips(grain.transforms.RandomMap):
+    """Index to random clips of a video; an unusable one is replaced by a random other one."""
 
-    def __init__(self, source: VideoFiles, crop: RandomCrop):
+    def __init__(self, source: VideoFiles, crop: RandomCrop, repeats: int):
         self._source = source
         self._crop = crop
+        self._repeats = repeats
 
     def random_map(self, index: int, rng: np.random.Generator) -> Batch:
         bad_id, error = -1, ''
@@ -131,19 +144,25 @@ class _LoadClip(grain.transforms.RandomMap):
                 index = int(rng.integers(len(self._source)))
         else:
             raise RuntimeError(f'{_MAX_SUBSTITUTES} unusable videos in a row; the first: {error}')
-        return {
-            'rgb': rgb,
+        item = {
             'label': map_heads(np.int32, self._source.label(index)),
             'video_id': np.int32(index),
             'bad_id': np.int32(bad_id),
             'error': _error_bytes(error),
         }
+        return {'rgb': rgb} | {key: map_heads(self._repeat, x) for key, x in item.items()}
 
     def _load(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        spec = self._crop.spec
+        spec, clips = self._crop.spec, []
         with self._source.open(index) as video:
-            frames = sample_train_frames(len(video), spec, rng)
-            return video.read(frames, lambda h, w: self._crop(h, w, rng), spec.interpolation)[0]
+            for _ in range(self._repeats):
+                frames = sample_train_frames(len(video), spec, rng)
+                crops = lambda h, w: self._crop(h, w, rng)  # noqa: E731
+                clips.append(video.read(frames, crops, spec.interpolation))
+        return np.concatenate(clips) if len(clips) > 1 else clips[0]
+
+    def _repeat(self, value: np.ndarray) -> np.ndarray:
+        return np.repeat(value[None], self._repeats, axis=0)
 
 
 class _LoadViews(grain.transforms.Map):
@@ -159,7 +178,7 @@ class _LoadViews(grain.transforms.Map):
         temporal, spatial = self._views
         index, view = divmod(item, temporal)
         mask = index < len(self._source)
-        rgb = np.zeros((spatial, spec.num_frames, spec.crop_size, spec.crop_size, 3), np.uint8)
+        rgb = np.zeros((spatial, *spec.clip_shape, 3), np.uint8)
         error = ''
         if mask:
             try:
@@ -179,13 +198,26 @@ class _LoadViews(grain.transforms.Map):
         }
 
 
+def _concatenate(items: Sequence[Batch]) -> Batch:
+    return {
+        key: map_heads(lambda *rows: np.concatenate(rows), *(item[key] for item in items))
+        for key in items[0]
+    }
+
+
 def _iterate(
-    dataset: grain.MapDataset, batch_size: int, start: int, workers: Workers, host: Host
+    dataset: grain.MapDataset,
+    num_items: int,
+    batch_fn: Callable[[Sequence[Batch]], Batch] | None,
+    start: int,
+    workers: Workers,
+    host: Host,
 ) -> Iterator[Batch]:
-    if batch_size % host.count:
-        raise ValueError(f'batch size {batch_size} does not divide among {host.count} hosts')
+    """Batches of `num_items` in all, which `batch_fn` joins; by default they are stacked."""
+    if num_items % host.count:
+        raise ValueError(f'batch size {num_items} does not divide among {host.count} hosts')
     # Batching first gives every host whole runs of rows, so the global batch is always the same.
-    dataset = dataset.batch(batch_size // host.count, drop_remainder=True)
+    dataset = dataset.batch(num_items // host.count, drop_remainder=True, batch_fn=batch_fn)
     dataset = dataset[host.index :: host.count][start:]
     options = grain.ReadOptions(num_threads=workers.threads, prefetch_buffer_size=workers.buffer)
     batches = dataset.to_iter_dataset(options)

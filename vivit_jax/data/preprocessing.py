@@ -3,7 +3,7 @@
 import dataclasses
 
 _CHOICES = {
-    'sampling': ('strided', 'segments'),
+    'sampling': ('strided', 'segments', 'units'),
     'short_video': ('repeat_last', 'loop'),
     'interpolation': ('bilinear', 'bicubic', 'area'),
     'color_order': ('rgb', 'bgr'),
@@ -17,9 +17,11 @@ class Preprocessing:
     The defaults are the original ViViT's.
 
     Attributes:
-        num_frames: frames of a clip.
+        num_frames: frames of a clip, or of each of its units.
         frame_stride: distance of a clip's frames in the video; `segments` ignores it.
-        sampling: `'strided'`, or `'segments'`: one frame from each of `num_frames` equal parts.
+        sampling: `'strided'`; `'segments'`: one frame from each of `num_frames` equal parts;
+            `'units'`: strided frames from each of `num_units` equal parts.
+        num_units: parts of the video that `units` samples.
         short_video: frames past the end are the last one (`'repeat_last'`) or start over
             (`'loop'`).
         short_side: pixels of the shorter side of the resized frame.
@@ -35,6 +37,7 @@ class Preprocessing:
     num_frames: int = 32
     frame_stride: int = 2
     sampling: str = 'strided'
+    num_units: int = 1
     short_video: str = 'repeat_last'
     short_side: int = 256
     crop_size: int = 224
@@ -48,9 +51,14 @@ class Preprocessing:
                 raise ValueError(
                     f'preprocessing.{name}={getattr(self, name)!r} must be one of {choices}'
                 )
-        for name in ('num_frames', 'frame_stride', 'crop_size'):
+        for name in ('num_frames', 'num_units', 'frame_stride', 'crop_size'):
             if getattr(self, name) < 1:
                 raise ValueError(f'preprocessing.{name}={getattr(self, name)} must be at least 1')
+        if self.num_units > 1 and self.sampling != 'units':
+            raise ValueError(
+                f"preprocessing.num_units={self.num_units} needs preprocessing.sampling='units', "
+                f'which is {self.sampling!r}'
+            )
         if self.short_side < self.crop_size:
             raise ValueError(
                 f'preprocessing.short_side={self.short_side} must be at least '
@@ -62,5 +70,5 @@ class Preprocessing:
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
-        """(t, h, w) of a clip in frames and pixels."""
-        return self.num_frames, self.crop_size, self.crop_size
+        """(t, h, w) of a clip in frames and pixels; t is of all units."""
+        return self.num_units * self.num_frames, self.crop_size, self.crop_size

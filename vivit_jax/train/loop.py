@@ -202,6 +202,7 @@ class Trainer:
             batch_size=batch_size,
             seed=self.config.seed,
             start_step=first,
+            repeats=self.config.augment.repeats,
             workers=load.workers(self.config),
             host=Host(jax.process_index(), jax.process_count()),
         )
