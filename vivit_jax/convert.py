@@ -103,9 +103,10 @@ def main(settings: list[str]) -> int:
     del params
     # Nobody else holds the arrays now: the writer can free what it has copied.
     _WRITERS[_TO.value](card, variables.pop('params'), output)
-    notes = output.with_name(f'{output.name}.report.txt')
-    notes.write_text(f'{_SOURCE.value}: {weights.kind}\n{report}\n', encoding='utf-8')
-    print(f'Wrote {output} and {notes}')
+    report_file = output.with_name(f'{output.name}.report.txt')
+    text = '\n'.join([f'{_SOURCE.value}: {weights.kind}', *weights.notes, str(report)])
+    report_file.write_text(f'{text}\n', encoding='utf-8')
+    print(f'Wrote {output} and {report_file}')
     if not reference:
         return 0
     sides = {'source': Path(_SOURCE.value)} if is_same else {}

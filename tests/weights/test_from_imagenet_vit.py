@@ -273,7 +273,7 @@ def test_fixed_positions_of_big_vision(has_class_token, tmp_path, image_vit, ima
     np.testing.assert_allclose(found[0, int(has_class_token) :], table, atol=1e-6)
     assert found.shape[1] == 16 + has_class_token and not found[0, : int(has_class_token)].any()
     assert weights.card.preprocessing.clip_shape == (1, 224, 224) and weights.grid == (1, 4, 4)
-    assert 'fixed 2-D sines and cosines' in weights.kind
+    assert 'fixed 2-D sines and cosines' in str(weights.notes)
     images = np.random.default_rng(3).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
     expected = image_features(vit | {TABLE: found}, images)
     assert error(features(weights, images), expected) < 1e-5
@@ -402,7 +402,9 @@ def test_colours_that_differ_are_told(tmp_path, image_vit):
     cfg = {'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
     config = {'num_attention_heads': HEADS, 'pretrained_cfg': cfg}
     weights = read(write(tmp_path, timm(image_vit(True, GRID)), '.safetensors', config))
-    assert '[0.485, 0.456, 0.406]' in weights.kind and '[0.229, 0.224, 0.225]' in weights.kind
+    assert '[0.485, 0.456, 0.406]' in str(weights.notes) and '[0.229, 0.224, 0.225]' in str(
+        weights.notes
+    )
     assert weights.card.preprocessing.value_range == (-1, 1)
 
 

@@ -259,9 +259,9 @@ def test_two_heads_of_epic_kitchens(tmp_path):
 
 def test_without_class_token_the_caller_tells_the_model(tmp_path):
     path = write(tmp_path, old_state(arrays(JOINT)))
-    assert 'vivit_fdp assumed' in read_scenic(path).kind
+    assert 'vivit_fdp assumed' in str(read_scenic(path).notes)
     weights = read_scenic(path, 'vivit_joint')
-    assert weights.card.model['name'] == 'vivit_joint' and 'assumed' not in weights.kind
+    assert weights.card.model['name'] == 'vivit_joint' and 'assumed' not in str(weights.notes)
     # The file wins where it tells.
     fe = write(tmp_path, old_state(arrays(MODELS['fe'][0])))
     assert read_scenic(fe, 'vivit_joint').card.model['name'] == 'vivit_fe'
@@ -270,7 +270,7 @@ def test_without_class_token_the_caller_tells_the_model(tmp_path):
 def test_frame_average(tmp_path):
     weights = read_scenic(write(tmp_path, old_state(arrays(SPATIAL))))
     assert weights.card.model['temporal_num_layers'] == 0
-    assert weights.grid == (16, 4, 4) and '16 places along time assumed' in weights.kind
+    assert weights.grid == (16, 4, 4) and '16 places along time assumed' in str(weights.notes)
     assert_runs(weights)
 
 
@@ -297,7 +297,7 @@ def test_likeliest_grid(patch, places, grid, is_told, tmp_path):
     path = write(tmp_path, old_state(arrays(shapes)))
     weights = read_scenic(path, 'vivit_joint')
     assert weights.grid == grid
-    assert ('grid' not in weights.kind) == is_told
+    assert ('grid' not in str(weights.notes)) == is_told
     assert_runs(weights)
 
 
@@ -305,7 +305,7 @@ def test_given_grid(tmp_path):
     shapes = {**around((2, 16, 16)), **encoder('Transformer', 36, 1)}
     path = write(tmp_path, old_state(arrays(shapes)))
     weights = read_scenic(path, 'vivit_joint', grid=(9, 2, 2))
-    assert weights.grid == (9, 2, 2) and weights.kind.count(';') == 0
+    assert weights.grid == (9, 2, 2) and not weights.notes
     assert weights.card.preprocessing.clip_shape == (18, 32, 32)
 
 

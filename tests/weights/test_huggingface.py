@@ -267,7 +267,7 @@ def test_their_processor_makes_the_pixels_that_our_weights_expect(tmp_path, valu
     assert processor.size == {'shortest_edge': 20}
     weights = read_huggingface(tmp_path)
     assert weights.card.preprocessing == spec
-    assert weights.kind == 'Hugging Face ViViT'  # without advice to convert to another range
+    assert not weights.notes  # no advice to convert to another range
 
 
 @pytest.mark.parametrize(
@@ -290,13 +290,13 @@ def test_range_of_a_processor_is_what_it_makes_of_black_and_white(tmp_path, sett
     weights = read_huggingface(tmp_path)
     expected = float(black.mean()), float(white.mean())
     np.testing.assert_allclose(weights.card.preprocessing.value_range, expected, rtol=0, atol=1e-6)
-    assert ('--value_range=-1,1' in weights.kind) == (abs(expected[0] + 1) > 1e-3)
+    assert ('--value_range=-1,1' in str(weights.notes)) == (abs(expected[0] + 1) > 1e-3)
     os.rename(tmp_path / 'preprocessor_config.json', tmp_path / 'video_preprocessor_config.json')
     if settings.get('offset', True):  # their processor of videos always has it
         assert read_huggingface(tmp_path).card == weights.card
     corrected = read_huggingface(tmp_path, (-1.0, 1.0))
     assert corrected.card.preprocessing.value_range == (-1.0, 1.0)
-    assert '--value_range' not in corrected.kind
+    assert '--value_range' not in str(corrected.notes)
 
 
 @pytest.mark.parametrize('name', ['image_mean', 'image_std'])
@@ -327,7 +327,7 @@ def test_another_processor_than_that_of_our_card_counts_and_is_told(tmp_path):
     spec = weights.card.preprocessing
     assert (spec.short_side, spec.interpolation, spec.frame_stride) == (18, 'bicubic', 3)
     assert spec.value_range == (-3.0, 1.0)
-    assert 'began with were trained on -1 to 1' in weights.kind
+    assert 'began with were trained on -1 to 1' in str(weights.notes)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_another_processor_than_that_of_our_card_counts_and_is_told(tmp_path):
 def test_resizing_that_we_lack_is_told(tmp_path, settings, words):
     make_model().save_pretrained(tmp_path)
     transformers.VivitImageProcessor(**settings).save_pretrained(tmp_path)
-    assert words in read_huggingface(tmp_path).kind
+    assert words in str(read_huggingface(tmp_path).notes)
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,15 @@ def read_image_vit(tensors: Tensors, path: Path) -> Weights:
             if path.with_name(name).exists():
                 config |= read_json(path.with_name(name))
         heads = _num_heads(config, tensors[sign].shape[-1], path)
+    notes = []
+    if layout.has_config and not config:
+        notes.append(f'no config.json: {heads} heads and pixels in [-1, 1] assumed')
     params, origins, unused, problems = _rename(unstack(tensors, prefix), layout, prefix, heads)
     if _has_other_head(unused, layout, prefix):
         classifier = [name for name in params if name.startswith('output_projection')]
         unused += [origins[name] for name in classifier]
         params = {name: value for name, value in params.items() if name not in classifier}
 
-    notes = [layout.kind]
     problems += _find_differences(config, 'cls' in params)
     try:
         _complete_positions(params, layout, notes)
@@ -93,12 +95,13 @@ def read_image_vit(tensors: Tensors, path: Path) -> Weights:
         )
     side = card.preprocessing.crop_size // card.model['tubelet_size'][1]
     return Weights(
-        kind='; '.join(notes),
+        kind=layout.kind,
         card=card,
         params=flax.traverse_util.unflatten_dict(params, sep='/'),
         grid=(1, side, side),
         unused=_modules(unused, prefix),
         has_head=any(name.startswith('output_projection') for name in params),
+        notes=tuple(notes),
     )
 
 

@@ -44,7 +44,7 @@ def read_scenic(
 
     A position table tells only its number of places. Those of space and time together are taken to
     be of 224 pixels, else of 32 frames, else of the largest squares, with more than one place along
-    time where there are tubelets. What was assumed, `kind` says.
+    time where there are tubelets. What was assumed, `notes` say.
 
     Args:
         path: of the file, or of a folder with one file `checkpoint` or `checkpoint_<step>`.
@@ -62,7 +62,7 @@ def read_scenic(
         _rename('/'.join(map(str, name))): np.asarray(value)
         for name, value in flax.traverse_util.flatten_dict(tree).items()
     }
-    notes = ['original ViViT checkpoint (Scenic)']
+    notes = []
     try:
         card, grid = _describe(params, model, grid, notes)
         if misfits := find_misfits(card, params):
@@ -75,11 +75,12 @@ def read_scenic(
             'or .pth'
         ) from error
     return Weights(
-        kind='; '.join(notes),
+        kind='original ViViT checkpoint (Scenic)',
         card=card,
         params=flax.traverse_util.unflatten_dict(params, sep='/'),
         grid=grid,
         has_head=any(name.startswith('output_projection') for name in params),
+        notes=tuple(notes),
         step=step,
     )
 

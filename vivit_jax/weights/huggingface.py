@@ -112,7 +112,7 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
     head = [name for name in tensors if name.startswith('classifier.')]
     names = (config.get('id2label') if head else None) or {}
     num_classes = len(names or tensors[head[0]]) if head else 1
-    saved, notes = _saved_card(config, folder), ['Hugging Face ViViT']
+    saved, notes = _saved_card(config, folder), []
     defaults = model_keywords('vivit_joint')
     model = {
         **({key: value for key, value in saved.model.items() if key != 'size'} if saved else {}),
@@ -128,7 +128,9 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         raise UserError(f'{folder}: {error}') from error
     card = ModelCard(model, spec, label_names(config, num_classes) if head else ('0',))
     params = from_torch(tensors, card, _RULES, folder, has_head=bool(head))
-    return Weights('; '.join(notes), card, params, clip_grid(card), unused, bool(head))
+    return Weights(
+        'Hugging Face ViViT', card, params, clip_grid(card), unused, bool(head), notes=tuple(notes)
+    )
 
 
 def write_huggingface(card: ModelCard, params: Mapping, folder: Path):

@@ -1,6 +1,7 @@
 """Weights from a path, whatever wrote them."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import flax.linen as nn
@@ -19,6 +20,8 @@ from vivit_jax.weights.files import file_format, open_tensors
 from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.from_scenic import read_scenic
 from vivit_jax.weights.source import Weights
+
+_log = logging.getLogger(__name__)
 
 _WEIGHT_FILES = ('*.safetensors.index.json', '*.safetensors', '*.npz', '*.pth', '*.pt', '*.bin')
 
@@ -65,7 +68,7 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
 def read_weights(
     path: str | Path, *, model: str | None = None, value_range: tuple[float, float] | None = None
 ) -> Weights:
-    """Reads the weights of a model, by what the file or folder holds.
+    """Reads the weights of a model, by what the file or folder holds; logs its notes as warnings.
 
     Args:
         path: a run folder or a checkpoint of ours; an image ViT (`.npz` of vision_transformer or
@@ -84,6 +87,8 @@ def read_weights(
         weights = _read_file(path, model)
     else:
         raise UserError(f'there is no file or folder {path.absolute()}')
+    for note in weights.notes:
+        _log.warning('%s: %s', path, note)
     if value_range is None:
         return weights
     spec = dataclasses.replace(weights.card.preprocessing, value_range=value_range)

@@ -22,6 +22,7 @@ class Weights:
         has_head: whether the file has a classifier; without, `params` lack it, and `card` tells of
             one class.
         step: of the training, where it is known.
+        notes: what was assumed, or looks wrong, for people.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Weights:
     unused: tuple[str, ...] = ()
     has_head: bool = True
     step: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_image_model(self) -> bool:
