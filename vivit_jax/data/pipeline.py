@@ -9,11 +9,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import grain
 import numpy as np
 from absl import flags
+from grain.python import SharedMemoryArray
 
 from vivit_jax.data.decode import VideoError
 from vivit_jax.data.preprocessing import Preprocessing
@@ -26,6 +28,7 @@ from vivit_jax.heads import PerHead, map_heads
 Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 
 _ERROR_BYTES = 512
+_SHARED_MEMORY = Path('/dev/shm')  # where Linux shows it as files
 _MAX_SUBSTITUTES = 8
 
 
@@ -92,7 +95,7 @@ def train_batches(
             f'train.batch_size={batch_size} must divide by augment.repeats={repeats} clips of '
             f'each video and {host.count} processes'
         )
-    return _iterate(dataset, batch_size // repeats, _concatenate, start_step, workers, host)
+    return _iterate(dataset, batch_size // repeats, start_step, workers, host)
 
 
 def view_batches(
@@ -116,7 +119,7 @@ def view_batches(
     num_batches = -(-num_items // batch_size)
     dataset = grain.MapDataset.range(num_batches * batch_size)
     dataset = dataset.map(_LoadViews(source, spec, views))
-    return _iterate(dataset, batch_size, None, 0, workers, host)
+    return _iterate(dataset, batch_size, 0, workers, host)
 
 
 def error_text(error: np.ndarray) -> str:
@@ -150,7 +153,7 @@ class _LoadClips(grain.transforms.RandomMap):
             'bad_id': np.int32(bad_id),
             'error': _error_bytes(error),
         }
-        return {'rgb': rgb} | {key: map_heads(self._repeat, x) for key, x in item.items()}
+        return {'rgb': rgb} | _as_rows(item, self._repeats)
 
     def _load(self, index: int, rng: np.random.Generator) -> np.ndarray:
         spec, clips = self._crop.spec, []
@@ -160,9 +163,6 @@ class _LoadClips(grain.transforms.RandomMap):
                 crops = lambda h, w: self._crop(h, w, rng)  # noqa: E731
                 clips.append(video.read(frames, crops, spec.interpolation))
         return np.concatenate(clips) if len(clips) > 1 else clips[0]
-
-    def _repeat(self, value: np.ndarray) -> np.ndarray:
-        return np.repeat(value[None], self._repeats, axis=0)
 
 
 class _LoadViews(grain.transforms.Map):
@@ -188,7 +188,7 @@ class _LoadViews(grain.transforms.Map):
                     rgb = video.read(frames, crops, spec.interpolation)
             except VideoError as problem:
                 error = str(problem)
-        return {
+        item = {
             'rgb': rgb,
             'label': map_heads(np.int32, self._source.label(index if mask else 0)),
             'video_id': np.int32(index if mask else -1),
@@ -196,28 +196,48 @@ class _LoadViews(grain.transforms.Map):
             'mask': np.bool_(mask),
             'error': _error_bytes(error),
         }
+        return _as_rows(item, 1)
 
 
-def _concatenate(items: Sequence[Batch]) -> Batch:
+def _as_rows(item: Batch, count: int) -> Batch:
+    """An item that stands for `count` equal rows of a batch."""
+    return {
+        key: map_heads(lambda x: np.repeat(x[None], count, axis=0), value)
+        for key, value in item.items()
+    }
+
+
+def _join(items: Sequence[Batch]) -> Batch:
     return {
         key: map_heads(lambda *rows: np.concatenate(rows), *(item[key] for item in items))
         for key in items[0]
     }
 
 
+def _join_for_trainer(items: Sequence[Batch]) -> Batch:
+    """The same, with the pixels in memory that the trainer's process sees.
+
+    They are written through its file: per clip of 32x224x224 that takes 1.8 ms, where touching as
+    many new pages takes 2.8.
+    """
+    pixels = [item.pop('rgb') for item in items]
+    shape = (sum(map(len, pixels)), *pixels[0].shape[1:])
+    rgb = SharedMemoryArray(shape, np.uint8)
+    with (_SHARED_MEMORY / rgb.shm.name).open('r+b', buffering=0) as file:
+        for rows in pixels:
+            file.write(rows)
+    return {'rgb': rgb} | _join(items)
+
+
 def _iterate(
-    dataset: grain.MapDataset,
-    num_items: int,
-    batch_fn: Callable[[Sequence[Batch]], Batch] | None,
-    start: int,
-    workers: Workers,
-    host: Host,
+    dataset: grain.MapDataset, num_items: int, start: int, workers: Workers, host: Host
 ) -> Iterator[Batch]:
-    """Batches of `num_items` in all, which `batch_fn` joins; by default they are stacked."""
+    """Batches of the rows of `num_items` items in all."""
     if num_items % host.count:
         raise ValueError(f'batch size {num_items} does not divide among {host.count} hosts')
+    join = _join_for_trainer if workers.count and _SHARED_MEMORY.is_dir() else _join
     # Batching first gives every host whole runs of rows, so the global batch is always the same.
-    dataset = dataset.batch(num_items // host.count, drop_remainder=True, batch_fn=batch_fn)
+    dataset = dataset.batch(num_items // host.count, drop_remainder=True, batch_fn=join)
     dataset = dataset[host.index :: host.count][start:]
     options = grain.ReadOptions(num_threads=workers.threads, prefetch_buffer_size=workers.buffer)
     batches = dataset.to_iter_dataset(options)

@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -83,7 +84,7 @@ class Trainer:
         self.optimizer = create_optimizer(config.train, self.schedule)
         try:
             self.model = create_model(**keywords)
-            self.abstract_state = jax.eval_shape(self._init)
+            self.abstract_state = jax.eval_shape(self.create_state)
         except UserError:
             raise
         except ValueError as error:
@@ -132,7 +133,27 @@ class Trainer:
             evaluate(self.config, self.workdir, self._folder / str(state.step))
         return 0
 
-    def _init(self):
+    def create_step(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+        """The compiled update of a state, which is donated."""
+        config = self.config.train
+        return jax.jit(
+            create_train_step(
+                self.model,
+                self.optimizer,
+                self.schedule,
+                self.spec,
+                self.policy,
+                label_smoothing=config.label_smoothing,
+                seed=self.config.seed,
+                ema_decay=config.ema_decay,
+                freeze=config.freeze,
+            ),
+            donate_argnums=0,
+            out_shardings=(self.state_sharding, replicated(self.mesh)),
+        )
+
+    def create_state(self) -> TrainState:
+        """The state of fresh parameters."""
         key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
         return init_state(key, self.model, self.optimizer, self.spec, has_ema)
 
@@ -166,7 +187,7 @@ class Trainer:
             )
             return checkpoints.restore(step, target)
         if self._start_params is None:
-            return jax.jit(self._init, out_shardings=self.state_sharding)()
+            return jax.jit(self.create_state, out_shardings=self.state_sharding)()
         params, self._start_params = self._start_params, None
         params = jax.tree.map(
             lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: np.array(x[i])),
@@ -181,21 +202,7 @@ class Trainer:
     def _loop(self, state, checkpoints: Checkpoints):
         """Trains from `state`; returns the last one, which is saved."""
         first, mesh, batch_size = int(state.step), self.mesh, self.config.train.batch_size
-        train_step = jax.jit(
-            create_train_step(
-                self.model,
-                self.optimizer,
-                self.schedule,
-                self.spec,
-                self.policy,
-                label_smoothing=self.config.train.label_smoothing,
-                seed=self.config.seed,
-                ema_decay=self.config.train.ema_decay,
-                freeze=self.config.train.freeze,
-            ),
-            donate_argnums=0,
-            out_shardings=(self.state_sharding, replicated(mesh)),
-        )
+        train_step = self.create_step()
         batches = train_batches(
             self.train_source,
             self.crop,
