@@ -5,15 +5,21 @@ import pytest
 from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
 from vivit_jax.data.preprocessing import Preprocessing
 
-ALL = Augmentation(flip=0.5, color_jitter=0.5, color_drop=0.5)
+ALL = Augmentation(
+    flip=0.5, color_jitter=0.5, color_drop=0.5, randaugment_layers=2, erase=0.5, mixup_alpha=0.3
+)
 
 
 def _rgb(num_clips=2, shape=(3, 4, 5, 3)):
     return np.random.default_rng(0).integers(0, 256, (num_clips, *shape), np.uint8)
 
 
-def _augment(key, rgb, policy):
-    return np.asarray(jax.jit(augment, static_argnums=2)(key, rgb, policy))
+def _augment(key, rgb, policy, is_mirrored=None, **others):
+    """RGB of the augmented clips."""
+    if is_mirrored is None:
+        is_mirrored = np.zeros(len(rgb), bool)
+    clips = jax.jit(augment, static_argnums=3)(key, {'rgb': rgb, **others}, is_mirrored, policy)
+    return np.asarray(clips['rgb'])
 
 
 def test_augment_without_probabilities_only_scales():
@@ -22,33 +28,44 @@ def test_augment_without_probabilities_only_scales():
     np.testing.assert_allclose(output, _rgb() / 255, atol=1e-7)
 
 
-def test_augment_with_flip_mirrors_the_width():
-    output = _augment(jax.random.key(0), _rgb(), Augmentation(flip=1.0))
-    np.testing.assert_allclose(output, _rgb()[:, :, :, ::-1] / 255, atol=1e-7)
+def test_augment_mirrors_the_width_of_drawn_clips():
+    is_mirrored = np.array([True, False, True])
+    output = _augment(jax.random.key(0), _rgb(3), Augmentation(flip=0.5), is_mirrored)
+    expected = [x[:, :, ::-1] if m else x for x, m in zip(_rgb(3), is_mirrored, strict=True)]
+    np.testing.assert_allclose(output, np.stack(expected) / 255, atol=1e-7)
 
 
-def test_augment_without_layers_ignores_magnitude_and_mixup():
-    output = _augment(
-        jax.random.key(0), _rgb(), Augmentation(randaugment_magnitude=20.0, mixup_alpha=0.3)
-    )
+def test_augment_without_layers_ignores_magnitude_and_mixing():
+    policy = Augmentation(randaugment_magnitude=20.0, mixup_alpha=0.3, cutmix_alpha=1.0)
+    output = _augment(jax.random.key(0), _rgb(), policy)
     np.testing.assert_allclose(output, _rgb() / 255, atol=1e-7)
 
 
-def test_augment_randaugments_each_clip_by_itself():
-    rgb = np.repeat(_rgb(1, (1, 6, 6, 3)), 60, axis=0)
-    policy = Augmentation(randaugment_layers=1, randaugment_magnitude=15.0)
+@pytest.mark.parametrize(('geometry', 'least'), [(False, 8), (True, 12)])
+def test_augment_randaugments_each_clip_by_itself(geometry, least):
+    rgb = np.repeat(_rgb(1, (1, 6, 6, 3)), 100, axis=0)
+    policy = Augmentation(
+        randaugment_layers=1, randaugment_magnitude=15.0, randaugment_geometry=geometry
+    )
     output = _augment(jax.random.key(0), rgb, policy)
-    assert len(np.unique(output.reshape(60, -1), axis=0)) > 8  # of twelve operations
+    assert len(np.unique(output.reshape(100, -1), axis=0)) > least  # of 12 or 17 operations
 
 
 def test_augment_changes_color_after_randaugment():
-    rgb = _rgb(30, (1, 6, 6, 3))
     policy = Augmentation(color_drop=1.0, randaugment_layers=2, randaugment_magnitude=15.0)
-    output = _augment(jax.random.key(0), rgb, policy)
+    output = _augment(jax.random.key(0), _rgb(30, (1, 6, 6, 3)), policy)
     np.testing.assert_allclose(np.ptp(output, axis=-1), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize('field', ['flip', 'color_jitter', 'color_drop'])
+def test_augment_erases_after_changes_of_color():
+    output = _augment(
+        jax.random.key(0), _rgb(30, (1, 8, 8, 3)), Augmentation(color_drop=1.0, erase=1.0)
+    )
+    is_colored = (np.ptp(output, axis=-1) > 1e-6).any((1, 2, 3))
+    assert is_colored.all()
+
+
+@pytest.mark.parametrize('field', ['color_jitter', 'color_drop', 'erase'])
 def test_augment_draws_for_each_clip(field):
     rgb = _rgb(100, (2, 3, 4, 3))
     output = _augment(jax.random.key(0), rgb, Augmentation(**{field: 0.4}))
@@ -58,13 +75,15 @@ def test_augment_draws_for_each_clip(field):
 
 
 def test_augment_draws_its_parts_independently():
-    rgb = np.broadcast_to(_rgb(1, (1, 2, 4, 3)), (200, 1, 2, 4, 3))
-    output = _augment(jax.random.key(0), rgb, Augmentation(flip=0.5, color_drop=0.5))
-    gray = np.ptp(output, axis=-1).max((1, 2, 3)) < 1e-6
-    luma = output @ np.array([0.299, 0.587, 0.114])
-    flipped = np.abs(luma - luma[:, :, :, ::-1][~gray][0]).max((1, 2, 3)) < 1e-6
+    rgb = np.broadcast_to(_rgb(1, (1, 16, 16, 3)), (200, 1, 16, 16, 3))
+    output = _augment(jax.random.key(0), rgb, Augmentation(erase=0.5, color_drop=0.5))
+    # A box may cover what was in color, but not three quarters of the frame.
+    gray = (np.ptp(output, axis=-1) < 1e-6).mean((1, 2, 3)) > 0.5
+    luma = np.round(rgb @ np.array([0.299, 0.587, 0.114]))[..., None]
+    expected = np.where(gray[:, None, None, None, None], luma, rgb) / 255
+    erased = np.abs(output - expected).max((1, 2, 3, 4)) > 1e-2
     for a in (gray, ~gray):
-        for b in (flipped, ~flipped):
+        for b in (erased, ~erased):
             assert 25 < (a & b).sum() < 75  # of 200, four standard deviations
 
 
@@ -75,11 +94,39 @@ def test_augment_gives_equal_clips_different_draws():
 
 
 def test_augment_follows_its_key():
-    rgb = _rgb(4)
+    rgb = _rgb(4, (2, 8, 8, 3))
     first, again, other = (_augment(jax.random.key(seed), rgb, ALL) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
-    np.testing.assert_allclose(augment(jax.random.key(1), rgb, ALL), first, atol=2e-6)
+
+
+def test_depth_changes_place_with_rgb():
+    num_clips = 40
+    depth = np.random.default_rng(0).integers(1, 256, (num_clips, 2, 16, 16, 1)).astype(np.uint16)
+    rgb = np.repeat(depth, 3, axis=-1).astype(np.uint8)
+    policy = Augmentation(
+        flip=0.5, randaugment_layers=1, randaugment_magnitude=8.0, color_jitter=1.0, erase=0.5
+    )
+    is_mirrored = np.arange(num_clips) % 2 == 0
+    run = jax.jit(augment, static_argnums=3)
+    both = run(jax.random.key(0), {'rgb': rgb, 'depth': depth}, is_mirrored, policy)
+    alone = run(jax.random.key(0), {'depth': depth}, is_mirrored, policy)
+    assert both.keys() == {'rgb', 'depth'} and alone.keys() == {'depth'}
+    assert both['depth'].dtype == np.float32
+    np.testing.assert_array_equal(both['depth'], alone['depth'])
+    np.testing.assert_array_equal(
+        _augment(jax.random.key(0), rgb, policy, is_mirrored), both['rgb']
+    )
+    # Depth is where it was, mirrored, or moved, with 0 where nothing is known.
+    output = np.asarray(both['depth'])
+    mirrored = is_mirrored[:, None, None, None, None]
+    expected = np.where(mirrored, depth[:, :, :, ::-1], depth)
+    is_moved = (output != expected).any((1, 2, 3, 4))
+    assert 10 < is_moved.sum() < 36
+    assert all(0 in frames for frames in output[is_moved])
+    assert all(
+        set(frames.flat) <= {0, *given.flat} for frames, given in zip(output, depth, strict=True)
+    )
 
 
 def test_unit_range_ends_at_black_and_white():

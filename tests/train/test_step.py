@@ -180,7 +180,7 @@ def test_grad_norm_is_that_before_clipping():
     train_step, state = _step_and_state(create_optimizer(config, optax.constant_schedule(1.0)))
     new_state, metrics = train_step(state, _batch())
     update = jax.tree.map(jnp.subtract, state.params, new_state.params)
-    np.testing.assert_allclose(optax.global_norm(update), 1e-3, rtol=1e-3)
+    np.testing.assert_allclose(optax.tree.norm(update), 1e-3, rtol=1e-3)
     assert metrics['grad_norm'] > 0.01
 
 
@@ -232,7 +232,7 @@ def test_frozen_parameters_stay_and_count_for_no_gradient():
         logits = model.apply({'params': {**params, 'Dense_1': head}}, clip).logits
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    expected = optax.global_norm(jax.grad(loss)(params['Dense_1']))
+    expected = optax.tree.norm(jax.grad(loss)(params['Dense_1']))
     np.testing.assert_allclose(metrics['grad_norm'], expected, rtol=1e-5)
 
 
@@ -286,6 +286,31 @@ def test_seed_and_step_change_what_is_random(policy, dropout_rate, is_random):
             metrics = train_step(state.replace(step=jnp.int32(step)), _batch())[1]
             losses.append(float(metrics['loss']))
     assert len(set(losses)) == (3 if is_random else 1)
+
+
+def test_mirrored_clips_are_trained_and_measured_with_the_other_label():
+    optimizer, batch = optax.sgd(0.1), _batch()
+    swap = np.array([1, 0, 2, 3], np.int32)
+    mirroring, state = (
+        create_train_step(
+            _Classifier(), optimizer, _schedule, SPEC, Augmentation(flip=1.0),
+            label_smoothing=0.1, seed=0, mirrored=swap,
+        ),
+        TrainState(jnp.int32(0), _params(_Classifier()), optimizer.init(_params(_Classifier()))),
+    )  # fmt: skip
+    plain, _ = _step_and_state(optimizer, label_smoothing=0.1)
+    new_state, metrics = jax.jit(mirroring)(state, batch)
+    other = {'rgb': batch['rgb'][:, :, :, ::-1], 'label': jnp.array(swap)[batch['label']]}
+    expected_state, expected = plain(state, other)
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+        new_state.params,
+        expected_state.params,
+    )
+    unswapped = plain(state, {**other, 'label': batch['label']})[1]['loss']
+    assert abs(unswapped - expected['loss']) > 1e-3
 
 
 def test_new_state_is_ready_for_the_first_step():

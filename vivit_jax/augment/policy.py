@@ -1,14 +1,18 @@
-"""From uint8 clips to what the model sees: augmentation in training, and normalisation."""
+"""From recorded clips to what the model sees: augmentation in training, and normalisation."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from vivit_jax.augment.color import random_color_drop, random_color_jitter
-from vivit_jax.augment.geometry import random_flip
+from vivit_jax.augment.geometry import Clip, mirror, random_erase
 from vivit_jax.augment.randaugment import random_augment
 from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.parallel.mesh import BATCH_AXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +20,17 @@ class Augmentation:
     """What happens to a clip on the device; by default nothing.
 
     Attributes:
-        flip: probability of mirroring; 0 wherever left and right are part of a label.
+        flip: probability of mirroring; see `swap_labels` where left and right are part of a label.
         color_jitter: probability of `random_color_jitter`.
         color_drop: probability of greyscale.
         randaugment_layers: see `random_augment`. The original ViViT has either this or changes
             of colour.
         randaugment_magnitude: see `random_augment`.
-        mixup_alpha: see `mixup`, which follows `augment` and takes the targets too.
+        randaugment_geometry: whether it rotates, shears and moves too; the original does not.
+        erase: probability of `random_erase`.
+        mixup_alpha: see `mix`, which follows `augment` and takes the targets too.
+        cutmix_alpha: see `mix`.
+        repeats: clips of each video, which follow one another in a batch.
     """
 
     flip: float = 0.0
@@ -30,32 +38,54 @@ class Augmentation:
     color_drop: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 10.0
+    randaugment_geometry: bool = True
+    erase: float = 0.0
     mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    repeats: int = 1
 
 
-def augment(key: jax.Array, rgb: jax.Array, policy: Augmentation) -> jax.Array:
-    """Augments uint8 clips [b t h w 3], one by one; returns float32 in [0, 1].
+def augment(key: jax.Array, clips: Clip, is_mirrored: jax.Array, policy: Augmentation) -> Clip:
+    """Augments the clips of a batch, one by one; what is recorded together changes together.
 
-    The order is that of the original: mirroring, RandAugment, changes of colour.
+    The order is that of the original: mirroring, RandAugment, changes of colour; erasing is last.
+    Until the end all stays in whole levels, so that a pass over a clip moves few bytes.
+
+    Args:
+        key: random key.
+        clips: a dict of `rgb` uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1].
+        is_mirrored: bool [b], drawn with the probability `policy.flip`.
+        policy: what happens.
+
+    Returns:
+        float32: `rgb` in [0, 1], `depth` in the units of its sensor.
     """
 
-    def one(key: jax.Array, clip: jax.Array) -> jax.Array:
-        flip_key, jitter_key, drop_key, randaugment_key = jax.random.split(key, 4)
+    def one(key: jax.Array, clip: Clip, is_mirrored: jax.Array) -> Clip:
+        randaugment_key, jitter_key, drop_key, erase_key = jax.random.split(key, 4)
         if policy.flip:
-            clip = random_flip(flip_key, clip, policy.flip)
+            clip = mirror(clip, is_mirrored)
         clip = random_augment(
             randaugment_key,
             clip,
             num_layers=policy.randaugment_layers,
             magnitude=policy.randaugment_magnitude,
+            geometry=policy.randaugment_geometry,
         )
-        if policy.color_jitter:
-            clip = random_color_jitter(jitter_key, clip, probability=policy.color_jitter)
-        if policy.color_drop:
-            clip = random_color_drop(drop_key, clip, policy.color_drop)
+        if 'rgb' in clip:
+            rgb = clip['rgb']
+            if policy.color_jitter:
+                rgb = random_color_jitter(jitter_key, rgb, probability=policy.color_jitter)
+            if policy.color_drop:
+                rgb = random_color_drop(drop_key, rgb, policy.color_drop)
+            clip = {**clip, 'rgb': rgb}
+        if policy.erase:
+            clip = random_erase(erase_key, clip, policy.erase)
         return clip
 
-    return jax.vmap(one)(jax.random.split(key, len(rgb)), to_unit_range(rgb))
+    clips = _clip_by_clip(one, jax.random.split(key, len(is_mirrored)), clips, is_mirrored)
+    convert = {'rgb': to_unit_range, 'depth': lambda depth: depth.astype(jnp.float32)}
+    return {name: convert[name](x) for name, x in clips.items()}
 
 
 def to_unit_range(rgb: jax.Array) -> jax.Array:
@@ -69,3 +99,21 @@ def normalize(clip: jax.Array, spec: Preprocessing) -> jax.Array:
     if spec.color_order == 'bgr':
         clip = clip[..., ::-1]
     return low + (high - low) * clip
+
+
+def _clip_by_clip(change: Callable[..., Clip], *batch) -> Clip:
+    """Calls `change` for one clip after another, so that each goes only through what it draws.
+
+    Every device of the mesh in use has a loop over its own part of the batch: the compiler would
+    gather the batch for one.
+    """
+
+    def loop(*batch) -> Clip:
+        return jax.lax.map(lambda clip: change(*clip), batch)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if parts == 1 or len(batch[0]) % parts:
+        return loop(*batch)
+    spec = PartitionSpec(BATCH_AXES)
+    return jax.shard_map(loop, in_specs=spec, out_specs=spec, check_vma=False)(*batch)

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from vivit_jax.augment.labels import mirrored_labels
 from vivit_jax.config import load
+from vivit_jax.data.catalog import DATASETS
 from vivit_jax.data.pipeline import Batch, Host, error_text, train_batches
 from vivit_jax.data.sources import load_videos
 from vivit_jax.data.to_device import prefetch
@@ -22,7 +24,7 @@ from vivit_jax.evaluation import report
 from vivit_jax.evaluation.evaluate import evaluate
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
-from vivit_jax.heads import head_names, map_heads
+from vivit_jax.heads import PerHead, head_names, map_heads
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
@@ -68,6 +70,7 @@ class Trainer:
         if 'train' not in self.videos.splits:
             raise UserError('no training videos: set data.train_csv')
         self.train_source = self.videos.splits['train']
+        self.mirrored = self._mirrored_labels() if config.augment.flip else None
 
         steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
         self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
@@ -145,6 +148,7 @@ class Trainer:
                 self.policy,
                 label_smoothing=config.label_smoothing,
                 seed=self.config.seed,
+                mirrored=self.mirrored,
                 ema_decay=config.ema_decay,
                 freeze=config.freeze,
             ),
@@ -156,6 +160,17 @@ class Trainer:
         """The state of fresh parameters."""
         key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
         return init_state(key, self.model, self.optimizer, self.spec, has_ema)
+
+    def _mirrored_labels(self) -> PerHead[np.ndarray] | None:
+        augment, source = self.config.augment, self.config.data.source
+        if not augment.flip_swaps and source in DATASETS and not DATASETS[source].flip:
+            _log.warning(
+                'augment.flip=%s, but in %s left and right may be part of a label: set '
+                'augment.flip=0, or augment.flip_swaps to the words that change places',
+                augment.flip,
+                source,
+            )
+        return mirrored_labels(self.videos.label_names, augment.flip_swaps)
 
     def _init_from(self) -> tuple[dict, Report]:
         """Parameters that start from `init_from`, on this host, and what became of each."""
@@ -209,7 +224,7 @@ class Trainer:
             batch_size=batch_size,
             seed=self.config.seed,
             start_step=first,
-            repeats=self.config.augment.repeats,
+            repeats=self.policy.repeats,
             workers=load.workers(self.config),
             host=Host(jax.process_index(), jax.process_count()),
         )

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from vivit_jax.augment.mixing import mixup
+from vivit_jax.augment.labels import swap_labels
+from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.heads import map_heads, name_heads
+from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.train.losses import cross_entropy, smooth_one_hot
 from vivit_jax.train.parameters import find_frozen
@@ -28,6 +30,7 @@ def create_train_step(
     *,
     label_smoothing: float,
     seed: int,
+    mirrored: PerHead[np.ndarray] | None = None,
     ema_decay: float = 0.0,
     freeze: Sequence[str] = (),
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
@@ -36,21 +39,25 @@ def create_train_step(
     It is pure: what is random follows from `seed` and the step. A batch holds `rgb` uint8
     [b t h w 3] and `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over
     heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
-    `<head>/loss` and `<head>/acc1`. `freeze` is for `find_frozen`; `ema_decay` is that of a state
-    with an average.
+    `<head>/loss` and `<head>/acc1`. `mirrored` is of `mirrored_labels`; `freeze` is for
+    `find_frozen`; `ema_decay` is that of a state with an average.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, dropout_key, mixup_key = jax.random.split(key, 3)
-        clip = normalize(augment(augment_key, batch['rgb'], policy), spec)
+        augment_key, dropout_key, mix_key, mirror_key = jax.random.split(key, 4)
+        is_mirrored = jax.random.bernoulli(mirror_key, policy.flip, batch['rgb'].shape[:1])
+        labels = swap_labels(batch['label'], is_mirrored, mirrored)
         targets = map_heads(
             lambda label, size: smooth_one_hot(label, size, label_smoothing),
-            batch['label'],
+            labels,
             model.num_classes,
         )
-        if policy.mixup_alpha:
-            clip, targets = mixup(mixup_key, clip, targets, policy.mixup_alpha)
+        clips = augment(augment_key, {'rgb': batch['rgb']}, is_mirrored, policy)
+        clips, targets = mix(
+            mix_key, clips, targets, policy.mixup_alpha, policy.cutmix_alpha, policy.repeats
+        )
+        clip = normalize(clips['rgb'], spec)
 
         frozen = find_frozen(state.params, freeze)
 
@@ -66,7 +73,7 @@ def create_train_step(
         (loss, (losses, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, batch['label'])
+        is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, labels)
         metrics = {
             **name_heads('loss', losses),
             **name_heads('acc1', map_heads(jnp.mean, is_right)),
