@@ -21,6 +21,7 @@ setup(
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',
+        'array-record>=0.7',
         'av>=14',
         'chex>=0.1.88',
         'einops>=0.8',

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from vivit_jax import terminal
-from vivit_jax.data.decode import VideoError, VideoReader
+from vivit_jax.data.decode import VideoError, open_video
 from vivit_jax.data.sampling import clip_span, sample_view_frames
 from vivit_jax.data.transforms import view_crops
 from vivit_jax.errors import UserError
@@ -109,7 +109,7 @@ class Predictor:
         self._forward = jax.jit(create_forward(model, self.preprocessing))
 
     def __call__(self, video: str | Path) -> Prediction:
-        """Predicts a video file.
+        """Predicts a video file, or a folder of frames.
 
         Where clips are strided, windows of a clip's length follow each other until the end, the
         last one ending with the video. Where clips are drawn from segments, one covers it all.
@@ -119,7 +119,7 @@ class Predictor:
         """
         spec = self.preprocessing
         windows, features = [], []
-        with VideoReader(video) as reader:
+        with open_video(video) as reader:
             times = reader.timestamps_sec
             frame_sec = (times[-1] - times[0]) / max(len(times) - 1, 1)
             for start, size in self._windows(len(reader)):

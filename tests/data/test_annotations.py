@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from vivit_jax.data.annotations import AnnotationError, Row, load_annotations, read_label_map
+from vivit_jax.data.annotations import (
+    AnnotationError,
+    Row,
+    check_listing,
+    load_annotations,
+    read_label_map,
+)
+from vivit_jax.data.listing import Line, Listing
 
 TRAIN = 'a.mp4,walk\nb.mp4,jump\nc.mp4,run\n'
 VAL = 'd.mp4,run\ne.mp4,walk\n'
@@ -134,6 +141,8 @@ def test_paths_are_relative_to_csv_or_root(tmp_path):
         ('video_path,label', 'a.mp4, \n', ['line 2: no label']),
         ('video_path,label,start_sec', 'a.mp4,run,1:30\n', ['line 2', "start_sec='1:30' is not"]),
         ('video_path,label,end_sec', 'a.mp4,run,2s\n', ['line 2', "end_sec='2s' is not"]),
+        ('video_path,label,num_frames', 'a.mp4,run,2.5\n', ["num_frames='2.5' is not a number of"]),
+        ('video_path,label,num_frames', 'a.mp4,run,0\n', ['line 2', 'num_frames=0 is no part']),
     ],
 )
 def test_malformed_csv_raises_file_and_place(tmp_path, header, lines, parts):
@@ -166,6 +175,7 @@ def test_unknown_label_raises_near_name(tmp_path):
         ('a.mp4,0\nb.mp4,5\n', '', {'num_classes': 5}, 'label 5 is out of range'),
         ('a.mp4,0\n', 'd.mp4,3\n', {'num_classes': 3}, 'label 3 is out of range'),
         ('a.mp4,0\nb.mp4,3\n', '', {'label_names': ['x', 'y', 'z']}, 'label 3 is out of range'),
+        ('a.mp4,0\nb.mp4,99999999999\n', '', {}, 'label 99999999999 is out of range'),
         ('a.mp4,1\nb.mp4,2\n', '', {}, 'labels run from 1 to 2 and look 1-based'),
         ('a.mp4,1\nb.mp4,3\n', 'd.mp4,2\n', {'num_classes': 3}, 'from 1 to 3 and look 1-based'),
         ('a.mp4,1\nb.mp4,3\n', '', {'label_names': ['x', 'y', 'z']}, 'look 1-based'),
@@ -189,12 +199,21 @@ def test_overlap_with_train_raises(tmp_path, split):
     assert 'b.mp4' in message
 
 
-def test_other_part_of_video_is_no_overlap(tmp_path):
-    header = 'video_path,label,start_sec,end_sec'
-    part = _write(tmp_path, header=header, train='a.mp4,run,0,2\n', val='a.mp4,run,2,4\n')
-    assert len(load_annotations(part).splits['val']) == 1
-    same = _write(tmp_path, header=header, train='a.mp4,run,0,2\n', val='a.mp4,run,0.0,2.0\n')
-    assert '1 videos are in both' in _error(same)
+@pytest.mark.parametrize(
+    ('columns', 'train', 'other', 'same'),
+    [
+        ('start_sec,end_sec', '0,2', '2,4', '0.0,2.0'),
+        ('start_frame,num_frames', '0,8', '8,8', '00,08'),
+    ],
+)
+def test_other_part_of_video_is_no_overlap(tmp_path, columns, train, other, same):
+    def files(part):
+        header = f'video_path,label,{columns}'
+        lines = {'train': f'a.mp4,run,{train}\n', 'val': f'a.mp4,run,{part}\n'}
+        return _write(tmp_path, header=header, **lines)
+
+    assert len(load_annotations(files(other)).splits['val']) == 1
+    assert '1 videos are in both' in _error(files(same))
 
 
 @pytest.mark.parametrize(('fraction', 'is_error'), [(0, True), (0.19, True), (0.2, False)])
@@ -342,3 +361,55 @@ def test_missing_videos_are_counted_per_head(tmp_path):
     message = _error(files, label_columns=HEADS)
     assert '2 of 3 videos of the train split do not exist' in message
     assert 'by verb: cut 1, wash 1; by noun: egg 2' in message
+
+
+def _listing(*labels, **options):
+    lines = [
+        Line(f'list, line {n}', {'video_path': f'{n}.mp4', 'label': label})
+        for n, label in enumerate(labels, 1)
+    ]
+    return Listing({'train': lines}, **options)
+
+
+def test_classes_of_listing_give_the_order():
+    listing = _listing('run', 'jump', label_names={'label': ('walk', 'run', 'jump')})
+    data = check_listing(listing, max_bad_fraction=1.0)
+    assert data.label_names == ('walk', 'run', 'jump')
+    assert [row.label for row in data.splits['train']] == [1, 2]
+
+
+@pytest.mark.parametrize(('given', 'labels'), [(('jump', 'run'), [1, 0]), (('0', '1'), [0, 1])])
+def test_classes_of_model_win_unless_they_are_numbers(given, labels):
+    listing = _listing('run', 'jump', label_names={'label': ('run', 'jump')})
+    data = check_listing(listing, label_names=given, max_bad_fraction=1.0)
+    assert [row.label for row in data.splits['train']] == labels
+    assert data.label_names == (given if given[0] == 'jump' else ('run', 'jump'))
+
+
+@pytest.mark.parametrize(
+    ('listing', 'message'),
+    [
+        (_listing('run', ''), 'list, line 2: no label'),
+        (_listing(), 'the split train is empty'),
+        (_listing('run', label_names={'label': ('run', 'run')}), "two classes have the name 'run'"),
+    ],
+)
+def test_unusable_listing_raises(listing, message):
+    with pytest.raises(AnnotationError, match=message):
+        check_listing(listing, max_bad_fraction=1.0)
+
+
+def test_part_of_frame_folder_is_read(tmp_path):
+    header = 'video_path,label,start_frame,num_frames'
+    (tmp_path / 'frames').mkdir()
+    files = _write(tmp_path, header=header, train='frames,run,10,55\nframes,run,,\n')
+    first, second = load_annotations(files).splits['train']
+    assert first == Row(str(tmp_path / 'frames'), 0, start_frame=10, num_frames=55)
+    assert second == Row(str(tmp_path / 'frames'), 0)
+
+
+@pytest.mark.parametrize(('expected', 'says'), [({}, ''), ({'train': 'x: 9'}, ' (x: 9)')])
+def test_size_of_split_is_logged(caplog, expected, says):
+    with caplog.at_level(logging.INFO):
+        check_listing(_listing('run', 'jump', expected=expected), max_bad_fraction=1.0)
+    assert f'train: 2 videos listed, 0 found{says}' in caplog.messages

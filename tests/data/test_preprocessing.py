@@ -36,7 +36,7 @@ def test_crop_larger_than_frame_raises():
 def test_only_units_have_a_number():
     spec = Preprocessing(sampling='units', num_units=4, num_frames=8)
     assert spec.clip_shape == (32, 224, 224)
-    with pytest.raises(ValueError, match="num_units=4 needs .*'units', which is 'segments'"):
+    with pytest.raises(ValueError, match=r"num_units=4 needs .*'units', which is 'segments'"):
         Preprocessing(sampling='segments', num_units=4)
 
 

@@ -1,25 +1,20 @@
-"""Lists of labelled videos: reading them, and finding their mistakes before training starts."""
+"""Lists of labelled videos: finding their mistakes before training starts."""
 
 import collections
-import csv
 import dataclasses
 import difflib
-import io
+import functools
 import logging
 import operator
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
+from vivit_jax.data.listing import AnnotationError, Line, Listing
+from vivit_jax.data.readers.native import read_csv_files
+from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels
 
 _log = logging.getLogger(__name__)
-
-
-class AnnotationError(UserError):
-    """A list of videos cannot be used; the message says which, where, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,15 +22,18 @@ class Row:
     """One labelled video, or one labelled part of a video.
 
     Attributes:
-        video_path: file to decode.
+        video_path: file to decode, or folder of frames.
         label: index of the class, of each head.
-        start_sec, end_sec: the part; None where the list gives none.
+        start_sec, end_sec: the part of a file; None where the list gives none.
+        start_frame, num_frames: the part of a folder: the frames before it, and those in it.
     """
 
     video_path: str
     label: PerHead[int]
     start_sec: float | None = None
     end_sec: float | None = None
+    start_frame: int | None = None
+    num_frames: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,17 @@ class Annotations:
     label_names: LabelNames
 
 
-class _Line(NamedTuple):
-    """A video in a CSV file: where it stands, and its values by column."""
-
-    place: str
-    values: dict[str, str]
-
-
 _ONE_HEAD = {'label': 'label'}
+
+_MOST_CLASSES = 1_000_000  # more are a column of something else than classes
+
+# Columns that name a part of a video, in the order of the fields of `Row`.
+_PARTS = {
+    'start_sec': (float, 'a number of seconds'),
+    'end_sec': (float, 'a number of seconds'),
+    'start_frame': (int, 'a number of frames'),
+    'num_frames': (int, 'a number of frames'),
+}
 
 
 def load_annotations(
@@ -81,23 +82,57 @@ def load_annotations(
     Raises:
         AnnotationError: see the checks below.
     """
+    listing = read_csv_files(csv_files, root, tuple(label_columns.values()))
+    return check_listing(
+        listing,
+        label_columns=label_columns,
+        label_names=label_names,
+        num_classes=num_classes,
+        max_bad_fraction=max_bad_fraction,
+    )
+
+
+def check_listing(
+    listing: Listing,
+    *,
+    label_columns: Mapping[str, str] = _ONE_HEAD,
+    label_names: PerHead[Sequence[str]] | None = None,
+    num_classes: PerHead[int] | None = None,
+    max_bad_fraction: float = 0.0,
+    has_files: bool = True,
+) -> Annotations:
+    """Checks what the annotation files of a dataset list, and makes rows of it.
+
+    Args:
+        listing: the lines.
+        label_columns: for each head the column of its labels.
+        label_names: the classes in order; by default, and where they are only numbers, those of
+            the listing, or else the sorted labels of the split `train`.
+        num_classes: classes that the model has; by default as many as found.
+        max_bad_fraction: part of a split's files that may be missing.
+        has_files: whether videos are files, which must exist.
+
+    Raises:
+        AnnotationError: see the checks below.
+    """
     given_names = _of_heads('The list of classes', label_names, label_columns)
     given_sizes = _of_heads(f'model.num_classes={num_classes}', num_classes, label_columns)
-    columns = tuple(label_columns.values())
-    tables = {split: _read_csv(Path(path), root, columns) for split, path in csv_files.items()}
     names, labels = {}, {}
     for head, column in label_columns.items():
-        names[head], labels[head] = _read_labels(
-            tables, column, given_names[head], given_sizes[head]
-        )
+        _check_labels(listing.splits, column)
+        given, ordered = given_names[head], listing.label_names.get(column)
+        # A model that knows only the number of its classes takes the names of the dataset.
+        if given is None or (ordered and tuple(given) == numbered_labels(len(ordered))):
+            given = ordered
+        names[head], labels[head] = _read_labels(listing.splits, column, given, given_sizes[head])
     names = _only_or_all(names)
     splits = {
         split: _rows_of(lines, _only_or_all({head: labels[head][split] for head in labels}))
-        for split, lines in tables.items()
+        for split, lines in listing.splits.items()
     }
     _check_overlap(splits)
-    for split, rows in splits.items():
-        _check_files(split, rows, names, max_bad_fraction)
+    for split, rows in splits.items() if has_files else ():
+        _check_files(split, rows, names, max_bad_fraction, listing.expected.get(split))
     return Annotations(splits, names)
 
 
@@ -132,38 +167,13 @@ def _only_or_all(values: dict) -> PerHead:
     return values if len(values) > 1 else next(iter(values.values()))
 
 
-def _read_csv(path: Path, root: str, label_columns: Sequence[str]) -> list[_Line]:
-    needed = ('video_path', *label_columns)
-    if not path.is_file():
-        raise AnnotationError(
-            f'no annotation file at {path.absolute()}. It should be a CSV with the header '
-            f'"{",".join(needed)}" and a line per video, paths relative to its own folder or to '
-            'data.root. To see a config run without its data, add ":runlocal" to --config.'
-        )
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f'{path}: is not in UTF-8 ({error})') from error
-    reader = csv.DictReader(io.StringIO(text))
-    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise AnnotationError(
-            f'{path}: no column {missing}; the header has {columns}. Those with labels are named '
-            'by data.label_columns'
-        )
-    lines = []
-    for row in reader:
-        place = f'{path}, line {reader.line_num}'
-        values = {key: (value or '').strip() for key, value in row.items() if key}
-        empty = [name for name in needed if not values[name]]
-        if empty:
-            raise AnnotationError(f'{place}: no {" and no ".join(empty)}')
-        values['video_path'] = os.path.join(root or path.parent, values['video_path'])
-        lines.append(_Line(place, values))
-    if not lines:
-        raise AnnotationError(f'{path}: the split is empty: it has a header and no videos')
-    return lines
+def _check_labels(splits: Mapping[str, Sequence[Line]], column: str):
+    for split, lines in splits.items():
+        if not lines:
+            raise AnnotationError(f'the split {split} is empty')
+        without = next((line for line in lines if not line.values.get(column)), None)
+        if without:
+            raise AnnotationError(f'{without.place}: no {column}')
 
 
 def _is_index(label: str) -> bool:
@@ -171,7 +181,7 @@ def _is_index(label: str) -> bool:
 
 
 def _read_labels(
-    tables: Mapping[str, list[_Line]],
+    tables: Mapping[str, Sequence[Line]],
     column: str,
     label_names: Sequence[str] | None,
     num_classes: int | None,
@@ -184,12 +194,15 @@ def _read_labels(
         if 'train' not in tables:
             raise AnnotationError('no class names: set data.train_csv or data.label_map')
         if are_indices:
-            size = num_classes or max(map(int, every)) + 1
+            size = num_classes or min(max(map(int, every)) + 1, _MOST_CLASSES)
             _check_base(every, size, column)
             label_names = [str(i) for i in range(size)]
         else:
             label_names = sorted(set(labels['train']))
     label_names = tuple(label_names)
+    if len(set(label_names)) < len(label_names):
+        twice = collections.Counter(label_names).most_common(1)[0][0]
+        raise AnnotationError(f'column {column!r}: two classes have the name {twice!r}')
     if num_classes is not None and num_classes != len(label_names):
         raise AnnotationError(
             f'model.num_classes={num_classes}, but there are {len(label_names)} classes '
@@ -222,7 +235,7 @@ def _check_base(labels: Sequence[str], num_classes: int, column: str):
         )
 
 
-def _check_known(lines: Sequence[_Line], column: str, to_index: Mapping[str, int]):
+def _check_known(lines: Sequence[Line], column: str, to_index: Mapping[str, int]):
     labels = [line.values[column] for line in lines]
     unknown = [line for line in lines if line.values[column] not in to_index]
     if not unknown:
@@ -246,29 +259,34 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Collection[i
         )
 
 
-def _rows_of(lines: Sequence[_Line], labels: PerHead[Sequence[int]]) -> list[Row]:
+def _rows_of(lines: Sequence[Line], labels: PerHead[Sequence[int]]) -> list[Row]:
     rows = []
     for index, (place, values) in enumerate(lines):
-        start, end = (_second(place, values, name) for name in ('start_sec', 'end_sec'))
+        start, end, first, count = (
+            _number(place, values, name, kind, what) for name, (kind, what) in _PARTS.items()
+        )
         if end is not None and end <= (start or 0):
             raise AnnotationError(f'{place}: end_sec={end} does not lie after start_sec={start}')
+        if (first or 0) < 0 or (count is not None and count < 1):
+            raise AnnotationError(f'{place}: start_frame={first}, num_frames={count} is no part')
         label = map_heads(operator.itemgetter(index), labels)
-        rows.append(Row(values['video_path'], label, start, end))
+        rows.append(Row(values['video_path'], label, start, end, first, count))
     return rows
 
 
-def _second(place: str, values: Mapping[str, str], column: str) -> float | None:
+def _number(place: str, values: Mapping[str, str], column: str, kind: type, what: str):
     try:
-        return float(values[column]) if values.get(column) else None
+        return kind(values[column]) if values.get(column) else None
     except ValueError:
-        raise AnnotationError(
-            f'{place}: {column}={values[column]!r} is not a number of seconds'
-        ) from None
+        raise AnnotationError(f'{place}: {column}={values[column]!r} is not {what}') from None
 
 
 def _check_overlap(splits: Mapping[str, Sequence[Row]]):
+    real_path = functools.cache(os.path.realpath)  # a video may have thousands of parts
+
     def key(row: Row) -> tuple:
-        return os.path.realpath(row.video_path), row.start_sec, row.end_sec
+        part = row.start_sec, row.end_sec, row.start_frame, row.num_frames
+        return real_path(row.video_path), *part
 
     train = {key(row) for row in splits.get('train', ())}
     for split in splits.keys() - {'train'}:
@@ -280,8 +298,18 @@ def _check_overlap(splits: Mapping[str, Sequence[Row]]):
             )
 
 
-def _check_files(split: str, rows: Sequence[Row], label_names: LabelNames, max_bad_fraction: float):
-    missing = [row for row in rows if not os.path.exists(row.video_path)]
+def _check_files(
+    split: str,
+    rows: Sequence[Row],
+    label_names: LabelNames,
+    max_bad_fraction: float,
+    expected: str | None,
+):
+    exists = functools.cache(os.path.exists)
+    missing = [row for row in rows if not exists(row.video_path)]
+    found = len(rows) - len(missing)
+    known = f' ({expected})' if expected else ''
+    _log.info('%s: %s videos listed, %s found%s', split, f'{len(rows):,}', f'{found:,}', known)
     if not missing:
         return
     by_class = []

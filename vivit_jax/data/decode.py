@@ -5,18 +5,14 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
-from vivit_jax.data.transforms import Crops
-from vivit_jax.errors import UserError
-
-# What a damaged file can raise in FFmpeg and PyAV; MemoryError comes from absurd sizes in headers.
-_DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError, OverflowError)
+from vivit_jax.data.frames import DECODE_ERRORS, Cutter, FrameReader, VideoError, reason
+from vivit_jax.data.images import open_frames
 
 # Containers that store presentation times. Others, such as AVI, make them up from the order of
 # decoding, so that a frame's time says nothing about its place.
@@ -26,11 +22,7 @@ _TIMED_CONTAINERS = ('mov', 'matroska')
 _LIBC = ctypes.CDLL(None)  # the C library of this process
 
 
-class VideoError(UserError):
-    """A video cannot be used; the message names the file and the reason."""
-
-
-class VideoReader:
+class VideoReader(FrameReader):
     """The frames of a file's default video stream, or of a part of it, in presentation order.
 
     >>> with VideoReader('clip.mp4') as video:
@@ -64,12 +56,6 @@ class VideoReader:
             self.close()
             raise
 
-    def __enter__(self) -> 'VideoReader':
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
     def __len__(self) -> int:
         """Frames, counted from the packets: headers are often wrong or silent."""
         return len(self._pts)
@@ -78,52 +64,6 @@ class VideoReader:
     def timestamps_sec(self) -> np.ndarray:
         """Presentation time of every frame, float64 [frames]."""
         return self._pts * float(self._stream.time_base)
-
-    def read(
-        self,
-        indices: Sequence[int],
-        crops: Callable[[int, int], Crops] | None = None,
-        interpolation: str = 'bilinear',
-    ) -> np.ndarray:
-        """Decodes frames.
-
-        Args:
-            indices: places in presentation order, in any order, repeats allowed.
-            crops: given height and width of the upright frame, says how to resize and cut it;
-                by default the frame is kept whole.
-            interpolation: of the resizing.
-
-        Returns:
-            uint8 [n h w 3], or [crops n size size 3].
-
-        Raises:
-            VideoError: a frame that was asked for cannot be decoded.
-            IndexError: there is no such frame.
-        """
-        wanted = np.asarray(indices)
-        if wanted.min() < 0 or wanted.max() >= len(self):
-            raise IndexError(
-                f'{self.name}: frames {wanted.min()} … {wanted.max()} asked for, but it has '
-                f'{len(self)}'
-            )
-        places = np.unique(wanted).tolist()
-        cut = _Cutter(crops, interpolation)
-        self._position = -1
-        try:
-            try:
-                frames = self._read_by_time(places, cut)
-            except _TimesLie:
-                frames = self._read_by_count(places, cut)
-        except _DECODE_ERRORS as error:
-            raise VideoError(
-                f'{self.name}: damaged: frame {self._position + 1} of {len(self)} cannot be '
-                f'decoded ({_reason(error)})'
-            ) from error
-        if not frames:
-            raise VideoError(f'{self.name}: none of its {len(self)} frames could be decoded')
-        last = max(frames)  # fewer frames than packets: the last one stands for the missing
-        clip = np.stack([frames[min(place, last)] for place in wanted.tolist()], axis=1)
-        return clip if crops else clip[0]
 
     def close(self):
         """Closes the file. Frames already read stay valid."""
@@ -145,9 +85,9 @@ class VideoReader:
             file = io.BytesIO(source) if isinstance(source, bytes) else f'file:{source}'
             self._container = av.open(file)
             stream = self._container.streams.best('video')
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             raise VideoError(
-                f'{self.name}: not a video file, or damaged ({_reason(error)})'
+                f'{self.name}: not a video file, or damaged ({reason(error)})'
             ) from error
         if stream is None or Disposition.attached_pic in stream.disposition:
             kinds = sorted({s.type for s in self._container.streams}) or ['nothing']
@@ -155,6 +95,9 @@ class VideoReader:
         # One thread: a clip is short, and the cores are better used by other videos.
         stream.thread_type = 'NONE'
         self._stream = stream
+        # H.264 marks frames that no other refers to: decoding without them changes no other.
+        # HEVC's mark holds within a layer only.
+        self._can_skip = stream.codec_context.name == 'h264'
 
     def _index(self, start_sec: float | None, end_sec: float | None):
         """Lists the frames from the packets, without decoding any."""
@@ -205,27 +148,49 @@ class VideoReader:
                 if packet.dts is not None and packet.dts >= end:
                     break  # what is shown before `end` is stored before it
                 packets.append((packet.pts, packet.is_keyframe))
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             if not packets:
-                raise VideoError(f'{self.name}: damaged ({_reason(error)})') from error
+                raise VideoError(f'{self.name}: damaged ({reason(error)})') from error
         return packets
 
-    def _read_by_time(self, places: list[int], cut: '_Cutter') -> dict[int, np.ndarray]:
+    def _decode(self, places: Sequence[int], cut: Cutter) -> dict[int, np.ndarray]:
+        self._position = -1
+        try:
+            try:
+                frames = self._read_by_time(places, cut, skips=self._can_skip)
+            except _TimesLie:
+                frames = self._read_by_count(places, cut)
+        except DECODE_ERRORS as error:
+            raise VideoError(
+                f'{self.name}: damaged: frame {self._position + 1} of {len(self)} cannot be '
+                f'decoded ({reason(error)})'
+            ) from error
+        if not frames:
+            raise VideoError(f'{self.name}: none of its {len(self)} frames could be decoded')
+        last = max(frames)  # fewer frames than packets: the last one stands for the missing
+        return {place: frames[min(place, last)] for place in places}
+
+    def _read_by_time(
+        self, places: Sequence[int], cut: Cutter, skips: bool
+    ) -> dict[int, np.ndarray]:
         """Decodes from the key frame before each place, and knows frames by their times."""
         if not self._has_times:
             raise _TimesLie
-        frames, decoder = {}, iter(())
+        wanted = set(self._pts[places].tolist()) if skips else None
+        frames, decoder, frame = {}, iter(()), None
         for place in places:
             key = max(int(np.searchsorted(self._key_pts, self._pts[place], 'right')) - 1, 0)
             key_place = int(np.searchsorted(self._pts, self._key_pts[key]))
             if not frames or key_place > self._position + 1:
                 self._container.seek(self._key_pts[key].item(), stream=self._stream, backward=True)
-                decoder, frame = self._container.decode(self._stream), None
+                decoder, frame = self._decode_on(wanted), None
             for frame in decoder:
                 self._position = self._place_of(frame)
                 if self._position >= place:
                     break
             else:
+                if skips:  # the last frame may be among those left out
+                    return self._read_by_time(places, cut, skips=False)
                 if frame is None or self._position < 0:
                     raise _TimesLie
                 if self._position not in frames:  # it stands for those missing after it
@@ -235,6 +200,14 @@ class VideoReader:
                 raise _TimesLie
             frames[place] = cut(frame)
         return frames
+
+    def _decode_on(self, wanted: Collection[int] | None) -> Iterator[av.VideoFrame]:
+        """Frames from where the file stands; of those with other times perhaps not all."""
+        context = self._stream.codec_context
+        for packet in self._container.demux(self._stream):
+            is_wanted = wanted is None or packet.pts is None or packet.pts in wanted
+            context.skip_frame = 'DEFAULT' if is_wanted else 'NONREF'
+            yield from packet.decode()
 
     def _place_of(self, frame: av.VideoFrame) -> int:
         if frame.pts is None:
@@ -246,7 +219,7 @@ class VideoReader:
             raise _TimesLie
         return place
 
-    def _read_by_count(self, places: list[int], cut: '_Cutter') -> dict[int, np.ndarray]:
+    def _read_by_count(self, places: Sequence[int], cut: Cutter) -> dict[int, np.ndarray]:
         """Decodes from the start of the file, and knows frames by their order."""
         if self._frames_before is None:
             raise VideoError(f'{self.name}: its timestamps are wrong: no segment can be found')
@@ -268,42 +241,6 @@ class _TimesLie(Exception):
     """Decoded frames do not carry the times that their packets announced."""
 
 
-class _Cutter:
-    """Turns decoded frames upright, resizes and cuts them: uint8 [crops h w 3]."""
-
-    def __init__(self, crops: Callable[[int, int], Crops] | None, interpolation: str):
-        self._choose = crops
-        self._crops = None
-        self._interpolation = interpolation.upper()
-        # Shared by all frames: a scaler of its own for each costs seven times as much.
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
-        lies = quarter_turns % 2
-        if self._crops is None:
-            size = (frame.width, frame.height) if lies else (frame.height, frame.width)
-            whole = Crops(*size, ((0, 0),), size)
-            self._crops = self._choose(*size) if self._choose else whole
-        height, width = self._crops.height, self._crops.width
-        frame = self._reformatter.reformat(
-            frame,
-            width=height if lies else width,
-            height=width if lies else height,
-            format='rgb24',
-            interpolation=self._interpolation,
-            threads=1,
-        )
-        plane = frame.planes[0]
-        pixels = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
-        pixels = pixels[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
-        pixels = np.rot90(pixels, quarter_turns)
-        high, wide = self._crops.size
-        return np.stack(
-            [pixels[top : top + high, left : left + wide] for top, left in self._crops.corners]
-        )
-
-
 _closed = itertools.count(1)
 
 
@@ -313,5 +250,32 @@ def _trim_heap():
         _LIBC.malloc_trim(0)
 
 
-def _reason(error: BaseException) -> str:
-    return getattr(error, 'strerror', None) or str(error) or type(error).__name__
+def open_video(
+    source: str | os.PathLike | bytes,
+    *,
+    name: str | None = None,
+    start_sec: float | None = None,
+    end_sec: float | None = None,
+    start_frame: int | None = None,
+    num_frames: int | None = None,
+) -> FrameReader:
+    """Opens a video file, its bytes, or a folder of frames.
+
+    Args:
+        source: path, or the encoded bytes.
+        name: what messages call it; the path where there is one.
+        start_sec, end_sec: part of a file, see `VideoReader`.
+        start_frame, num_frames: part of a folder, see `open_frames`.
+
+    Raises:
+        VideoError: it cannot be used, or the part is not given in the source's own terms.
+    """
+    seconds = {'start_sec': start_sec, 'end_sec': end_sec}
+    frames = {'start_frame': start_frame, 'num_frames': num_frames}
+    is_folder = not isinstance(source, bytes) and os.path.isdir(source)
+    part, other = (frames, seconds) if is_folder else (seconds, frames)
+    unfit = [f'{key}={value}' for key, value in other.items() if value is not None]
+    if unfit:
+        kind = 'a folder of frames, which have no times' if is_folder else 'no folder of frames'
+        raise VideoError(f'{name or source}: is {kind}: {", ".join(unfit)} cannot be used')
+    return (open_frames if is_folder else VideoReader)(source, name=name, **part)

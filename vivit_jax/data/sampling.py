@@ -31,7 +31,7 @@ def sample_view_frames(length: int, spec: Preprocessing, view: int, num_views: i
     """The clip of temporal view `view` of `num_views`.
 
     Windows start at round(view · room / (num_views - 1)), a single one in the middle, where room is
-    the last possible start. Segments give the frame at (2·view + 1) / (2·num_views) of their length.
+    the last possible start. Segments give the frame at (2·view + 1) / (2·num_views) of theirs.
     """
     first, room = _windows(length, spec)
     if spec.sampling == 'segments':

@@ -1,20 +1,56 @@
 """Random access to labelled videos, and the splits that a config names."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from ml_collections import ConfigDict
 
-from vivit_jax.data.annotations import Row, load_annotations, read_label_map
-from vivit_jax.data.decode import VideoReader
+from vivit_jax.data.annotations import (
+    Annotations,
+    Row,
+    check_listing,
+    load_annotations,
+    read_label_map,
+)
+from vivit_jax.data.catalog import DATASETS, read_dataset
+from vivit_jax.data.decode import open_video
+from vivit_jax.data.frames import FrameReader
+from vivit_jax.data.readers.native import read_csv_files
+from vivit_jax.data.records import Records, find_shards
 from vivit_jax.data.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
-from vivit_jax.errors import UserError
+from vivit_jax.data.tfrecord import load_tfrecords
+from vivit_jax.errors import UserError, near_words
 from vivit_jax.heads import LabelNames, PerHead
+
+SOURCES = ('csv', 'synthetic', 'records', 'tfrecords')  # beside the datasets of the catalog
+
+
+class Source(Protocol):
+    """Labelled videos in a fixed order. It is sent to the decoding processes."""
+
+    rows: Sequence[Row]
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> PerHead[int]:
+        """Class index of a video, of each head."""
+
+    def name(self, index: int) -> str:
+        """What messages and lists call a video."""
+
+    def open(self, index: int) -> FrameReader:
+        """Opens a video.
+
+        Raises:
+            VideoError: it cannot be used.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoFiles:
-    """Videos that lie as files in a folder."""
+    """Videos that lie as files, or as folders of frames, in a folder."""
 
     rows: Sequence[Row]
 
@@ -28,25 +64,34 @@ class VideoFiles:
     def name(self, index: int) -> str:
         """What messages and lists call a video: its path, and its part where it is one."""
         row = self.rows[index]
+        if row.num_frames is not None:
+            start = row.start_frame or 0
+            return f'{row.video_path} frames {start} … {start + row.num_frames - 1}'
         if row.start_sec is None and row.end_sec is None:
             return row.video_path
         return f'{row.video_path} [{row.start_sec}, {row.end_sec}] s'
 
-    def open(self, index: int) -> VideoReader:
+    def open(self, index: int) -> FrameReader:
         """Opens a video.
 
         Raises:
             VideoError: it cannot be used.
         """
         row = self.rows[index]
-        return VideoReader(row.video_path, start_sec=row.start_sec, end_sec=row.end_sec)
+        return open_video(
+            row.video_path,
+            start_sec=row.start_sec,
+            end_sec=row.end_sec,
+            start_frame=row.start_frame,
+            num_frames=row.num_frames,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Videos:
     """The splits of a dataset, by name, and its classes."""
 
-    splits: Mapping[str, VideoFiles]
+    splits: Mapping[str, Source]
     label_names: LabelNames
 
 
@@ -66,40 +111,105 @@ def load_videos(
         data: the section.
         num_classes: of the model, where it is fixed.
         label_names: of a trained model, which win over those of the data.
-        splits: which of the splits to read, as far as the config names them.
+        splits: which of the splits to read, as far as there are such.
 
     Raises:
-        UserError: see `load_annotations`.
+        UserError: see `check_listing` and the readers of `vivit_jax.data.readers`.
     """
     heads = data.label_columns
     _check_heads(heads)
-    label_columns = {head: head for head in heads}
-    if data.source == 'synthetic':
-        label_columns = _embedded_columns(heads)
-        folder = create_synthetic_videos(
-            SyntheticVideos(**data.synthetic.to_dict()), data.cache_dir
-        )
-        files = {split: str(folder / f'{split}.csv') for split in splits}
-        root = ''
-    elif data.source == 'csv':
-        files = {split: data[f'{split}_csv'] for split in splits if data[f'{split}_csv']}
-        root = data.root
-    else:
-        raise UserError(f"data.source={data.source!r} must be 'csv' or 'synthetic'")
-    if not files:
-        raise UserError(f'no videos: set {" or ".join(f"data.{split}_csv" for split in splits)}')
     if label_names is None and data.label_map:
         label_names = read_label_maps(data.label_map, heads)
-    annotations = load_annotations(
-        files,
-        label_columns=label_columns,
-        root=root,
-        label_names=label_names,
-        num_classes=num_classes,
-        max_bad_fraction=data.max_bad_fraction,
-    )
+    if data.source == 'tfrecords':
+        return _load_tfrecords(data, label_names, splits)
+    checks = {
+        'label_columns': {head: head for head in heads},
+        'label_names': label_names,
+        'num_classes': num_classes,
+        'max_bad_fraction': data.max_bad_fraction,
+    }
+    if data.source == 'records':
+        return _load_records(data.root, checks, splits)
+    if data.source == 'synthetic':
+        checks['label_columns'] = _embedded_columns(heads)
+        what = SyntheticVideos(**data.synthetic.to_dict())
+        folder = create_synthetic_videos(what, data.cache_dir)
+        annotations = load_annotations(
+            {name: str(folder / f'{name}.csv') for name in splits}, **checks
+        )
+    elif data.source == 'csv':
+        annotations = load_annotations(_listed_files(data, splits), root=data.root, **checks)
+    else:
+        annotations = _read_dataset(data, checks, splits)
     videos = {split: VideoFiles(rows) for split, rows in annotations.splits.items()}
     return Videos(videos, annotations.label_names)
+
+
+def _listed_files(data: ConfigDict, splits: Sequence[str]) -> dict[str, str]:
+    files = {split: data[f'{split}_csv'] for split in splits if data[f'{split}_csv']}
+    if not files:
+        raise UserError(f'no videos: set {" or ".join(f"data.{split}_csv" for split in splits)}')
+    return files
+
+
+def _read_dataset(data: ConfigDict, checks: dict, splits: Sequence[str]) -> Annotations:
+    """The videos of a dataset of the catalog, in its own layout."""
+    if data.source not in DATASETS:
+        near = near_words(data.source, [*SOURCES, *DATASETS])
+        raise UserError(f'there is no data.source={data.source!r}{near}')
+    if not data.root:
+        raise UserError(f'data.source={data.source!r}: set data.root to the folder of its videos')
+    listing = read_dataset(
+        DATASETS[data.source],
+        data.root,
+        annotations=data.annotations,
+        protocol=data.protocol,
+    )
+    found = {split: lines for split, lines in listing.splits.items() if split in splits}
+    if not found:
+        raise UserError(f'{data.source} in {data.root} has no split {" or ".join(splits)}')
+    return check_listing(dataclasses.replace(listing, splits=found), **checks)
+
+
+def _load_records(folder: str, checks: dict, splits: Sequence[str]) -> Videos:
+    """What `python -m vivit_jax.prepare records` wrote: row i of a split's CSV is record i."""
+    files = {split: os.path.join(folder, f'{split}.csv') for split in splits}
+    files = {split: path for split, path in files.items() if os.path.exists(path)}
+    if not files:
+        raise UserError(
+            f'data.root={folder!r} holds no {" or ".join(f"{split}.csv" for split in splits)}: '
+            'it should be the folder of a version that vivit_jax.prepare records wrote'
+        )
+    columns = checks['label_columns'].values()
+    listing = read_csv_files(files, folder, tuple(columns))
+    classes = {column: os.path.join(folder, f'{column}.labels.txt') for column in columns}
+    listing = dataclasses.replace(
+        listing, label_names={column: read_label_map(path) for column, path in classes.items()}
+    )
+    annotations = check_listing(listing, has_files=False, **checks)
+    videos = {}
+    for split, rows in annotations.splits.items():
+        # A record is not a file: its id is the path as the CSV has it.
+        rows = [
+            dataclasses.replace(row, video_path=os.path.relpath(row.video_path, folder))
+            for row in rows
+        ]
+        videos[split] = Records(rows, find_shards(folder, split))
+    return Videos(videos, annotations.label_names)
+
+
+def _load_tfrecords(
+    data: ConfigDict, label_names: LabelNames | None, splits: Sequence[str]
+) -> Videos:
+    if label_names is None or len(data.label_columns) > 1:
+        raise UserError(
+            "data.source='tfrecords' needs data.label_map, a file with the class names that "
+            'clip/label/text uses, one a line, and one head: the numbers in such files differ '
+            'between the runs that made them'
+        )
+    files = _listed_files(data, splits)
+    videos = {split: load_tfrecords(path, label_names) for split, path in files.items()}
+    return Videos(videos, label_names)
 
 
 def _check_heads(heads: tuple[str, ...]):

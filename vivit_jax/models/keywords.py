@@ -1,8 +1,8 @@
 """Keywords of a model: presets, defaults and checks, without JAX."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from vivit_jax.errors import near_words
 from vivit_jax.models.sizes import parse_size
 
 _CHOICES = {
@@ -82,9 +82,3 @@ def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]])
     for rate in ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'):
         if not 0 <= values[rate] < 1:
             raise ValueError(f'{rate}={values[rate]} must lie in [0, 1)')
-
-
-def near_words(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'vivit_fe'?"`, or all known words."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f'; did you mean {" or ".join(map(repr, near))}?' if near else f'; known: {list(known)}'

@@ -5,10 +5,11 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vivit_jax.errors import near_words
 from vivit_jax.layers.attention_kernels import FUSED, IMPLEMENTATIONS
 from vivit_jax.layers.encoder import REMAT_POLICIES
 from vivit_jax.models import vivit
-from vivit_jax.models.keywords import near_words, resolve_keywords
+from vivit_jax.models.keywords import resolve_keywords
 
 MODELS = {
     'vivit_joint': vivit.Joint,

@@ -4,7 +4,8 @@ import inspect
 
 from torch import nn
 
-from vivit_jax.models.keywords import near_words, resolve_keywords
+from vivit_jax.errors import near_words
+from vivit_jax.models.keywords import resolve_keywords
 from vivit_jax.torch import vivit
 
 MODELS = {
