@@ -58,11 +58,8 @@ def get_config(arg=''):
     rungs = [word for word in words if word != 'runlocal'] or RUNGS
     config = published_vivit('vivit_fe', 'B/16x2', 'epic_kitchens100')
     config.init_from = _IMAGENET
-    config.data.label_columns = ('verb', 'noun')
-    config.preprocessing.frame_stride = 1
     config.augment.update(color_jitter=0.8, color_drop=0.1)
     config.train.update(num_epochs=50.0, learning_rate=0.5)
-    config.eval.views = '4x1'
     for rung in rungs:
         config.update(RUNGS.get(rung, {}))
     return runlocal(config) if 'runlocal' in words else config

@@ -1,8 +1,7 @@
 """ViViT-L/16x2, factorized encoder (model 2), on EPIC-Kitchens-100: verbs and nouns.
 
     python -m vivit_jax.main --config=configs/epic_kitchens100_fe_large.py \
-        --config.data.train_csv=/data/epic_kitchens100/train.csv \
-        --config.data.val_csv=/data/epic_kitchens100/validate.csv \
+        --config.data.root=/data/epic_kitchens100 \
         --config.init_from=vivit_large_kinetics400
 
 Source: ViViT (arXiv 2103.15691), tables 6d and 7, and the public configuration. Expected, starting
@@ -14,8 +13,8 @@ Cost: 988 billion multiply-adds a clip forward, three times as much for an updat
 peak in bfloat16) compute that in 1.7 hours, if decoding keeps up: 47 core-hours at 20 clips a
 second and core. Estimates, not measurements.
 
-The CSVs have the columns `video_path,start_sec,end_sec,verb,noun`. The loss is the mean over the
-heads; an action is right when verb and noun are, both by the product of the two softmaxes.
+The loss is the mean over the two heads; an action is right when verb and noun are, both by the
+product of the two softmaxes.
 
 `--config=configs/epic_kitchens100_fe_large.py:runlocal` runs the same on the embedded data in
 about a minute.
@@ -28,10 +27,7 @@ def get_config(arg=''):
     """`arg`: '' or 'runlocal'."""
     check_argument(arg, 'runlocal')
     config = published_vivit('vivit_fe', 'L/16x2', 'epic_kitchens100')
-    config.data.label_columns = ('verb', 'noun')
     config.model.drop_path_rate = 0.2
-    config.preprocessing.frame_stride = 1
     config.augment.update(randaugment_layers=2, randaugment_magnitude=15.0, mixup_alpha=0.1)
     config.train.update(num_epochs=50.0, learning_rate=0.5, label_smoothing=0.2)
-    config.eval.views = '4x1'
     return runlocal(config) if arg == 'runlocal' else config

@@ -1,8 +1,7 @@
 """ViViT-B/16x2, factorized dot-product attention (model 4), on Kinetics-400.
 
     python -m vivit_jax.main --config=configs/kinetics400_fdp.py \
-        --config.data.train_csv=/data/kinetics400/train.csv \
-        --config.data.val_csv=/data/kinetics400/validate.csv \
+        --config.data.root=/data/kinetics400 \
         --config.init_from=ViT-B_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 2 and 7. Expected: 76.3 % top-1 in the paper's ablation

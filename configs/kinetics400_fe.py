@@ -1,8 +1,7 @@
 """ViViT-B/16x2, factorized encoder (model 2), on Kinetics-400.
 
     python -m vivit_jax.main --config=configs/kinetics400_fe.py \
-        --config.data.train_csv=/data/kinetics400/train.csv \
-        --config.data.val_csv=/data/kinetics400/validate.csv \
+        --config.data.root=/data/kinetics400 \
         --config.init_from=ViT-B_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 2 and 7; learning rate of the public configuration of this

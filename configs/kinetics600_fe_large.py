@@ -1,8 +1,7 @@
 """ViViT-L/16x2, factorized encoder (model 2), on Kinetics-600.
 
     python -m vivit_jax.main --config=configs/kinetics600_fe_large.py \
-        --config.data.train_csv=/data/kinetics600/train.csv \
-        --config.data.val_csv=/data/kinetics600/validate.csv \
+        --config.data.root=/data/kinetics600 \
         --config.init_from=ViT-L_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 6b and 7; the public configuration has 24 temporal layers

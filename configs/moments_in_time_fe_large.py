@@ -1,8 +1,7 @@
 """ViViT-L/16x2, factorized encoder (model 2), on Moments in Time (339 classes).
 
     python -m vivit_jax.main --config=configs/moments_in_time_fe_large.py \
-        --config.data.train_csv=/data/moments_in_time/train.csv \
-        --config.data.val_csv=/data/moments_in_time/validate.csv \
+        --config.data.root=/data/moments_in_time \
         --config.init_from=ViT-L_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 6c and 7. Expected: about 38 % top-1, starting from an

@@ -1,8 +1,7 @@
 """ViViT-L/16x2, factorized encoder (model 2), on Something-Something v2 (174 classes).
 
     python -m vivit_jax.main --config=configs/ssv2_fe_large.py \
-        --config.data.train_csv=/data/ssv2/train.csv \
-        --config.data.val_csv=/data/ssv2/validate.csv \
+        --config.data.root=/data/ssv2 \
         --config.init_from=vivit_large_kinetics400
 
 Source: ViViT (arXiv 2103.15691), tables 6e and 7; learning rate and resolution of the public
@@ -13,6 +12,9 @@ Cost: 1301 billion multiply-adds a clip forward, three times as much for an upda
 (two per multiply-add) for 35 epochs of 168,913 clips. 8 H100 at 400 TFLOP/s each (40 % of their
 peak in bfloat16) compute that in 4.0 hours, if decoding keeps up: 82 core-hours at 20 clips a
 second and core. Estimates, not measurements.
+
+Left and right are part of six classes. The original mirrors all the same, here nothing is;
+`--config.augment.flip=0.5` mirrors and exchanges these labels.
 
 `--config=configs/ssv2_fe_large.py:runlocal` runs the same on the embedded data in about a minute.
 """
@@ -25,9 +27,6 @@ def get_config(arg=''):
     check_argument(arg, 'runlocal')
     config = published_vivit('vivit_fe', 'L/16x2', 'ssv2')
     config.model.drop_path_rate = 0.3
-    config.preprocessing.update(frame_stride=1, short_side=288, crop_size=256)
     config.augment.update(randaugment_layers=2, randaugment_magnitude=20.0, mixup_alpha=0.3)
-    # The original mirrors here too, but left and right are part of the labels.
-    config.augment.flip = 0.0
     config.train.update(num_epochs=35.0, learning_rate=0.4, label_smoothing=0.3)
     return runlocal(config) if arg == 'runlocal' else config

@@ -11,6 +11,7 @@ _COMMANDS = """Commands
   python -m vivit_jax.main --config=FILE --mode=evaluate      test a checkpoint on several views
   python -m vivit_jax.predict --checkpoint=runs/demo VIDEO    name the action in videos
   python -m vivit_jax.summary --config=FILE                   count parameters, FLOPs and memory
+  python -m vivit_jax.prepare check --config=FILE ...         check or pack a dataset, time decoding
   python -m vivit_jax.convert --source=PATH --to=torch ...    take weights in, and out
 Each explains its flags with --help."""
 

@@ -25,6 +25,7 @@ from vivit_jax.models.registry import create_model
 # A resumed run may change these: they do not alter what is computed.
 MAY_DIFFER = (
     'data.root',
+    'data.annotations',
     'data.max_bad_fraction',
     'data.num_workers',
     'data.worker_threads',

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from vivit_jax.config.schema import default_config
+from vivit_jax.data.catalog import find_dataset
 
 
 def check_argument(arg: str, *known: str):
@@ -14,17 +15,24 @@ def check_argument(arg: str, *known: str):
 def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
     """What ViViT's published trainings share; a config adds what depends on its dataset.
 
+    Clips, heads, views and mirroring are those of the catalog.
+
     Source: ViViT (arXiv 2103.15691), table 7 in the appendix, and the public configurations.
     """
+    known = find_dataset(dataset)
     config = default_config(model)
     config.model.update(size=size, dtype='bfloat16')
     config.init.reinit = ('head',)
+    config.preprocessing.update(known.sampling)
     config.data.update(
-        train_csv=f'data/{dataset}/train.csv',
-        val_csv=f'data/{dataset}/validate.csv',
-        num_workers=16,
+        source=dataset, root=f'data/{dataset}', label_columns=known.label_columns, num_workers=16
     )
-    config.augment.update(scale_jitter=(0.9, 1.33), flip=0.5)
+    config.augment.update(
+        scale_jitter=(0.9, 1.33),
+        flip=0.5 if known.flip else 0.0,
+        flip_swaps=known.flip_swaps,
+        randaugment_geometry=False,
+    )
     config.train.update(
         batch_size=64,
         warmup_epochs=2.5,
@@ -33,7 +41,7 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
         clip_norm=1.0,
         checkpoint_every_epochs=1.0,
     )
-    config.eval.update(every_epochs=1.0, batch_size=64, views='4x3')
+    config.eval.update(every_epochs=1.0, batch_size=64, views=known.views)
     return config
 
 

@@ -38,11 +38,17 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     config.preprocessing = ConfigDict(dataclasses.asdict(Preprocessing()))
 
     config.data = data = ConfigDict()
-    data.source = 'csv'  # 'csv', or 'synthetic': the embedded videos
-    data.train_csv = ''  # header "video_path,label", optionally start_sec and end_sec
+    # 'csv', 'synthetic' (the embedded videos), 'records' (of vivit_jax.prepare), 'tfrecords' (of
+    # the original ViViT), or a dataset of vivit_jax.data.catalog in its own layout: 'ssv2'
+    data.source = 'csv'
+    # Of 'csv': header "video_path,label", optionally start_sec and end_sec; of 'tfrecords': files,
+    # such as '/data/train.tfrecord@1024'.
+    data.train_csv = ''
     data.val_csv = ''  # watched during training; the best checkpoint is chosen by it
     data.test_csv = ''  # evaluated at the end and by --mode=evaluate; '': val_csv is
-    data.root = ''  # folder of the video paths; '': the folder of each CSV
+    data.root = ''  # folder of the videos, or of the records; 'csv' and '': the folder of each CSV
+    data.annotations = ''  # folder of a dataset's annotation files; '': data.root
+    data.protocol = ''  # how a dataset is split, such as '2' or 'cross_view'; '': its first way
     # Columns with labels; each of several, such as ('verb', 'noun'), gets a head of its name.
     data.label_columns = ('label',)
     # Class names, one a line; '': the sorted labels of train_csv. Several heads have a file each:
