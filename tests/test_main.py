@@ -48,8 +48,10 @@ def test_checkpoint_to_train_from_is_no_silent_start_from_scratch(tmp_path):
 
 def test_missing_data_says_where_it_looked_and_how_to_start_without(tmp_path):
     message = fails(tmp_path, config='configs/kinetics400_fe.py')
-    assert str(ROOT / 'data/kinetics400/train.csv') in message
+    assert 'set data.root to the folder of the videos of kinetics400' in message
     assert ':runlocal' in message
+    message = fails(tmp_path, '--config.data.root=lost', config='configs/kinetics400_fe.py')
+    assert f'there is no folder {ROOT / "lost"}' in message
     assert not (tmp_path / 'run').exists()
 
 

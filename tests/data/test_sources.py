@@ -3,7 +3,8 @@ import csv
 import pytest
 
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.sources import load_videos
+from vivit_jax.data.annotations import Row
+from vivit_jax.data.sources import VideoFiles, load_videos
 from vivit_jax.data.synthetic import MOTIONS, SHAPES
 from vivit_jax.errors import UserError
 
@@ -84,3 +85,61 @@ def test_label_maps_of_heads_share_a_pattern(data, tmp_path):
         load_videos(data)
     data.label_columns = ('verb',)
     assert load_videos(data).label_names == MOTIONS[::-1]
+
+
+def _ucf101(root, synthetic_folder):
+    """The embedded videos under names of UCF101, in its layout."""
+    lines = {'train': [], 'test': []}
+    (root / 'classInd.txt').write_text('1 Zumba\r\n2 Archery\r\n')
+    for number, row in enumerate(_csv(synthetic_folder, 'train')[:6]):
+        name = ('Zumba', 'Archery')[number % 2]
+        (root / name).mkdir(exist_ok=True)
+        path = f'{name}/v_{name}_g{number:02d}_c01.avi'
+        (root / path).write_bytes((synthetic_folder / row['video_path']).read_bytes())
+        lines['train' if number < 4 else 'test'].append(path)
+    (root / 'trainlist02.txt').write_text('\r\n'.join(f'{x} 1' for x in lines['train']))
+    (root / 'testlist02.txt').write_text('\r\n'.join(lines['test']))
+
+
+def test_dataset_is_read_in_its_own_layout(tmp_path, synthetic_folder):
+    _ucf101(tmp_path, synthetic_folder)
+    data = default_config().data
+    data.update(source='ucf101', root=str(tmp_path), protocol='2')
+    videos = load_videos(data)
+    assert videos.label_names == ('Zumba', 'Archery')  # the order of classInd.txt
+    assert [videos.splits['train'].label(i) for i in range(4)] == [0, 1, 0, 1]
+    assert videos.expected == {'train': 'official lists: 9,586', 'test': 'official lists: 3,734'}
+    with videos.splits['test'].open(0) as video:
+        assert video.read([0]).shape == (1, 32, 40, 3)
+    assert list(load_videos(data, splits=('val', 'test')).splits) == ['test']
+
+
+def test_frame_folder_is_opened_at_its_part(tmp_path):
+    pillow = pytest.importorskip('PIL.Image')
+    for number in range(1, 7):
+        pillow.new('RGB', (8, 8), (40 * number,) * 3).save(tmp_path / f'img_{number:05d}.png')
+    source = VideoFiles([Row(str(tmp_path), 0, start_frame=2, num_frames=3)])
+    assert source.name(0) == f'{tmp_path} frames 2 … 4'
+    with source.open(0) as video:
+        assert video.read(range(3))[:, 0, 0, 0].tolist() == [120, 160, 200]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'source': 'kinetics'}, "no data.source='kinetics'; did you mean 'kinetics700'"),
+        ({'source': 'sv'}, "did you mean 'csv'"),
+        ({'source': 'ssv2'}, 'set data.root to the folder of the videos of ssv2'),
+        ({'source': 'ucf101', 'root': 'lost'}, 'ucf101: there is no folder .*/lost'),
+        ({'source': 'ucf101', 'root': '.', 'protocol': '4'}, "no protocol '4'; known: 1, 2, 3"),
+        ({'source': 'csv'}, 'no videos: set data.train_csv or data.val_csv or data.test_csv'),
+        ({'source': 'records', 'root': '.'}, r"data.root='.' holds no train.csv or val.csv"),
+        ({'source': 'tfrecords', 'train_csv': 'x@2'}, "'tfrecords' needs data.label_map"),
+    ],
+)
+def test_unusable_source_says_what_to_set(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    data = default_config().data
+    data.update(settings)
+    with pytest.raises(UserError, match=message):
+        load_videos(data)

@@ -24,9 +24,7 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
     config.model.update(size=size, dtype='bfloat16')
     config.init.reinit = ('head',)
     config.preprocessing.update(known.sampling)
-    config.data.update(
-        source=dataset, root=f'data/{dataset}', label_columns=known.label_columns, num_workers=16
-    )
+    config.data.update(source=dataset, label_columns=known.label_columns, num_workers=16)
     config.augment.update(
         scale_jitter=(0.9, 1.33),
         flip=0.5 if known.flip else 0.0,

@@ -38,10 +38,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """The splits of a dataset, by name, and its classes."""
+    """The splits of a dataset, by name, its classes, and what is known of the splits' sizes."""
 
     splits: Mapping[str, Sequence[Row]]
     label_names: LabelNames
+    expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _ONE_HEAD = {'label': 'label'}
@@ -133,7 +134,7 @@ def check_listing(
     _check_overlap(splits)
     for split, rows in splits.items() if has_files else ():
         _check_files(split, rows, names, max_bad_fraction, listing.expected.get(split))
-    return Annotations(splits, names)
+    return Annotations(splits, names, listing.expected)
 
 
 def read_label_map(path: str | os.PathLike) -> tuple[str, ...]:

@@ -92,6 +92,8 @@ class VideoReader(FrameReader):
         if stream is None or Disposition.attached_pic in stream.disposition:
             kinds = sorted({s.type for s in self._container.streams}) or ['nothing']
             raise VideoError(f'{self.name}: has no video stream (it holds: {", ".join(kinds)})')
+        if stream.codec_context is None:
+            raise VideoError(f'{self.name}: damaged: its index says not how to decode it')
         # One thread: a clip is short, and the cores are better used by other videos.
         stream.thread_type = 'NONE'
         self._stream = stream

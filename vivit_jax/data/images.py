@@ -20,21 +20,24 @@ _OTHER_KINDS = ('flow', 'thumb')
 class ImageReader(FrameReader):
     """Encoded images of one size as a video; only those asked for are read.
 
-    Args:
+    Attributes:
         images: in their order, JPEG or PNG: paths, or the encoded bytes.
         name: what messages call the video.
+
+    Raises:
+        VideoError: there are none.
     """
 
     def __init__(self, images: Sequence[str | os.PathLike | bytes], name: str):
         self.name = name
-        self._images = images
+        self.images = images
         self._contexts = {}
         self._size = None
         if not len(images):
             raise VideoError(f'{name}: has no frames')
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     @property
     def timestamps_sec(self) -> np.ndarray:
@@ -47,7 +50,7 @@ class ImageReader(FrameReader):
     def _decode(self, places: Sequence[int], cut: Cutter) -> dict[int, np.ndarray]:
         frames = {}
         for place in places:
-            image = self._images[place]
+            image = self.images[place]
             where = f'{self.name}, frame {place}' if isinstance(image, bytes) else str(image)
             try:
                 frame = self._decode_image(image)

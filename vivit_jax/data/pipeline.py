@@ -5,10 +5,7 @@ workers nor of hosts, so a checkpoint's step says where to go on. Nothing here i
 """
 
 import dataclasses
-import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.transforms import RandomCrop, view_crops
 from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead, map_heads
+from vivit_jax.processes import end_with_parent
 
 Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 
@@ -286,13 +284,7 @@ class _Batches:
 def _start_worker(index: int, count: int):
     """Leaves Ctrl-C to the trainer, and ends with it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def _error_bytes(error: str) -> np.ndarray:

@@ -89,10 +89,11 @@ class VideoFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Videos:
-    """The splits of a dataset, by name, and its classes."""
+    """The splits of a dataset, by name, its classes, and what is known of the splits' sizes."""
 
     splits: Mapping[str, Source]
     label_names: LabelNames
+    expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_videos(
@@ -142,7 +143,7 @@ def load_videos(
     else:
         annotations = _read_dataset(data, checks, splits)
     videos = {split: VideoFiles(rows) for split, rows in annotations.splits.items()}
-    return Videos(videos, annotations.label_names)
+    return Videos(videos, annotations.label_names, annotations.expected)
 
 
 def _listed_files(data: ConfigDict, splits: Sequence[str]) -> dict[str, str]:
@@ -158,7 +159,11 @@ def _read_dataset(data: ConfigDict, checks: dict, splits: Sequence[str]) -> Anno
         near = near_words(data.source, [*SOURCES, *DATASETS])
         raise UserError(f'there is no data.source={data.source!r}{near}')
     if not data.root:
-        raise UserError(f'data.source={data.source!r}: set data.root to the folder of its videos')
+        raise UserError(
+            f'set data.root to the folder of the videos of {data.source}, and data.annotations '
+            'where its annotation files are elsewhere. To see a config run without its data, add '
+            '":runlocal" to --config'
+        )
     listing = read_dataset(
         DATASETS[data.source],
         data.root,

@@ -1,0 +1,1 @@
+"""Checks the files of a dataset, and packs them into records."""

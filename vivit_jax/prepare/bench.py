@@ -1,0 +1,134 @@
+"""How many clips a second this host feeds, and how many the model takes."""
+
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vivit_jax.data.pipeline import Workers, train_batches
+from vivit_jax.data.sources import Source, VideoFiles, Videos, load_videos
+from vivit_jax.heads import map_heads
+from vivit_jax.parallel.mesh import batch_sharding
+from vivit_jax.prepare.encode import Encoding
+from vivit_jax.prepare.plan import make_plan
+from vivit_jax.prepare.records import pack
+from vivit_jax.train.loop import Trainer
+
+_BATCH_SIZE = 4  # of the decoding: small, so that a rate needs little time
+_PACKED_VIDEOS = 100  # to compare records with files
+_STEP_SEC = 4.0  # what a measured training step may take, about
+
+
+def bench(config: ConfigDict, seconds: float = 10.0):
+    """Prints how fast videos are decoded and how fast the model is trained, in clips a second.
+
+    Decoding is measured with one worker and with all of `data.num_workers`, from the videos as they
+    lie and from some of them as records; training on all devices with `train.batch_size` clips, or
+    as many as a few seconds a step allow.
+
+    Args:
+        config: see `vivit_jax.config.schema`.
+        seconds: of each measurement.
+
+    Raises:
+        UserError: there is nothing to decode, or the config does not fit.
+    """
+    config = config.copy_and_resolve_references()
+    config.init_from = ''
+    count = config.data.num_workers or os.cpu_count()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, Path(folder) / 'run')
+        sources = {'files': trainer.train_source}
+        if isinstance(trainer.train_source, VideoFiles):
+            sources['records'] = _pack(trainer, Path(folder))
+        for name, source in sources.items():
+            per_core, rate = (
+                _decoding_rate(trainer, source, workers, seconds) for workers in (1, count)
+            )
+            print(f'{name}: {per_core:.1f} clips/s with one worker, {rate:.1f} with {count}')
+    needed, batch_size = _training_rate(trainer, seconds)
+    devices = f'{jax.device_count()} {jax.devices()[0].device_kind}'
+    print(f'training: {needed:.2f} clips/s on {devices}, {batch_size} clips a step')
+    print(
+        f'{math.ceil(needed / per_core)} worker(s) feed it from {name}; '
+        f'{count} decode {rate / needed:.3g} times what it needs'
+    )
+
+
+def _pack(trainer: Trainer, folder: Path) -> Source:
+    """Records of some of the training videos, as they are."""
+    rows = trainer.train_source.rows
+    some = VideoFiles(rows[:: max(1, len(rows) // _PACKED_VIDEOS)])
+    plan = make_plan(
+        Videos({'train': some}, trainer.videos.label_names),
+        folder,
+        name='bench',
+        encoding=Encoding(None, None, 18),
+        label_columns=trainer.config.data.label_columns,
+    )
+    pack(plan, max_bad_fraction=1.0, num_workers=os.cpu_count())
+    data = trainer.config.data.copy_and_resolve_references()
+    data.update(source='records', root=str(plan.folder))
+    return load_videos(data, label_names=trainer.videos.label_names, splits=('train',)).splits[
+        'train'
+    ]
+
+
+def _decoding_rate(trainer: Trainer, source: Source, num_workers: int, seconds: float) -> float:
+    """Clips/s of random clips, after what the workers have made ready in advance."""
+    config, repeats = trainer.config, trainer.policy.repeats
+    batches = train_batches(
+        source,
+        trainer.crop,
+        batch_size=math.lcm(_BATCH_SIZE, repeats),
+        seed=config.seed,
+        repeats=repeats,
+        workers=Workers(num_workers, config.data.worker_threads, buffer=1),
+    )
+    try:
+        for _ in range(3 * num_workers):
+            next(batches)
+        began, clips = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            clips += len(next(batches)['rgb'])
+        return clips / (time.perf_counter() - began)
+    finally:
+        batches.close()
+
+
+def _training_rate(trainer: Trainer, seconds: float) -> tuple[float, int]:
+    """Clips/s, and clips of each step: one per device at first, then as many as time allows."""
+    whole, parts = trainer.config.train.batch_size, jax.device_count()
+    with jax.set_mesh(trainer.mesh):
+        step = trainer.create_step()
+        step_sec = _step_sec(trainer, step, parts, 0.0)
+        batch_size = min(whole, max(1, int(_STEP_SEC / step_sec)) * parts)
+        if batch_size > parts:
+            step_sec = _step_sec(trainer, step, batch_size, seconds)
+    return batch_size / step_sec, batch_size
+
+
+def _step_sec(trainer: Trainer, step: Callable, batch_size: int, seconds: float) -> float:
+    """Median time of a step, of as many as `seconds` allow and at least one."""
+    state = jax.jit(trainer.create_state, out_shardings=trainer.state_sharding)()
+    batch = {
+        'rgb': np.zeros((batch_size, *trainer.spec.clip_shape, 3), np.uint8),
+        'label': map_heads(lambda _: np.zeros(batch_size, np.int32), trainer.videos.label_names),
+    }
+    batch = jax.device_put(batch, batch_sharding(trainer.mesh))
+    state, metrics = step(state, batch)  # compiles
+    times = []
+    while not times or sum(times) < seconds:
+        jax.block_until_ready(metrics)
+        start = time.perf_counter()
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
