@@ -22,9 +22,9 @@ import numpy as np
 from vivit_jax.data.annotations import load_annotations
 from vivit_jax.data.pipeline import Batch, Host, Workers, error_text, train_batches
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.synthetic import SyntheticVideos, create_synthetic_videos
 from vivit_jax.data.transforms import RandomCrop
+from vivit_jax.data.videos import VideoFiles
 
 _PAGE_MB = os.sysconf('SC_PAGE_SIZE') / 1e6
 

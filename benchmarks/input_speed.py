@@ -38,9 +38,9 @@ from vivit_jax.data.decode import VideoReader
 from vivit_jax.data.pipeline import Batch, Workers, train_batches
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sampling import sample_train_frames
-from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.synthetic import SyntheticVideos, render, write_video
 from vivit_jax.data.transforms import RandomCrop
+from vivit_jax.data.videos import VideoFiles
 
 SPEC = Preprocessing()
 _BATCH_SIZE = 4

@@ -7,8 +7,8 @@ from vivit_jax.data.annotations import Row, load_annotations
 from vivit_jax.data.decode import VideoReader
 from vivit_jax.data.pipeline import Host, Workers, error_text, train_batches, view_batches
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.transforms import RandomCrop, view_crops
+from vivit_jax.data.videos import VideoFiles
 from vivit_jax.errors import UserError
 
 SPEC = Preprocessing(num_frames=3, frame_stride=2, short_side=20, crop_size=16)

@@ -14,7 +14,7 @@ import os
 import sys
 
 from vivit_jax.data.decode import VideoError
-from vivit_jax.data.sources import VideoFiles
+from vivit_jax.data.videos import VideoFiles
 
 
 class Reporting(VideoFiles):

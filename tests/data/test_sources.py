@@ -4,8 +4,9 @@ import pytest
 
 from vivit_jax.config.schema import default_config
 from vivit_jax.data.annotations import Row
-from vivit_jax.data.sources import VideoFiles, load_videos
+from vivit_jax.data.sources import load_videos
 from vivit_jax.data.synthetic import MOTIONS, SHAPES
+from vivit_jax.data.videos import VideoFiles
 from vivit_jax.errors import UserError
 
 

@@ -7,7 +7,7 @@ import pytest
 from vivit_jax.data.annotations import Row
 from vivit_jax.data.pipeline import Workers, view_batches
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sources import VideoFiles
+from vivit_jax.data.videos import VideoFiles
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.parallel.mesh import create_mesh

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vivit_jax.data.annotations import Row
-from vivit_jax.data.sources import VideoFiles
+from vivit_jax.data.videos import VideoFiles
 from vivit_jax.evaluation.evaluator import Results
 from vivit_jax.evaluation.report import describe, save
 

@@ -8,8 +8,8 @@ import pytest
 
 from vivit_jax.data.annotations import Row
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sources import VideoFiles, Videos
 from vivit_jax.data.synthetic import write_video
+from vivit_jax.data.videos import VideoFiles, Videos
 from vivit_jax.errors import UserError
 from vivit_jax.prepare.check import check
 

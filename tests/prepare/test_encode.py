@@ -11,8 +11,8 @@ from vivit_jax.data.annotations import Row
 from vivit_jax.data.decode import VideoReader
 from vivit_jax.data.frames import VideoError
 from vivit_jax.data.images import ImageReader
-from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.synthetic import write_video
+from vivit_jax.data.videos import VideoFiles
 from vivit_jax.prepare import encode as module
 from vivit_jax.prepare.encode import Encoding, encode
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vivit_jax.data.annotations import Row
-from vivit_jax.data.sources import VideoFiles, Videos
 from vivit_jax.data.tfrecord import TfRecords
+from vivit_jax.data.videos import VideoFiles, Videos
 from vivit_jax.errors import UserError
 from vivit_jax.prepare.encode import Encoding
 from vivit_jax.prepare.plan import make_plan

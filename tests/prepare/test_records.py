@@ -13,8 +13,9 @@ from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
 from vivit_jax.config.schema import default_config
 from vivit_jax.data.annotations import Row
-from vivit_jax.data.sources import VideoFiles, Videos, load_videos
+from vivit_jax.data.sources import load_videos
 from vivit_jax.data.synthetic import write_video
+from vivit_jax.data.videos import VideoFiles, Videos
 from vivit_jax.errors import UserError
 from vivit_jax.prepare.encode import Encoding
 from vivit_jax.prepare.plan import make_plan

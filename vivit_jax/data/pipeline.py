@@ -17,8 +17,8 @@ from grain.python import SharedMemoryArray
 from vivit_jax.data.decode import VideoError
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sampling import sample_train_frames, sample_view_frames
-from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.transforms import RandomCrop, view_crops
+from vivit_jax.data.videos import Source
 from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.processes import end_with_parent
@@ -54,7 +54,7 @@ class Host:
 
 
 def train_batches(
-    source: VideoFiles,
+    source: Source,
     crop: RandomCrop,
     *,
     batch_size: int,
@@ -97,7 +97,7 @@ def train_batches(
 
 
 def view_batches(
-    source: VideoFiles,
+    source: Source,
     spec: Preprocessing,
     *,
     views: tuple[int, int],
@@ -128,7 +128,7 @@ def error_text(error: np.ndarray) -> str:
 class _LoadClips(grain.transforms.RandomMap):
     """Index to random clips of a video; an unusable one is replaced by a random other one."""
 
-    def __init__(self, source: VideoFiles, crop: RandomCrop, repeats: int):
+    def __init__(self, source: Source, crop: RandomCrop, repeats: int):
         self._source = source
         self._crop = crop
         self._repeats = repeats
@@ -166,7 +166,7 @@ class _LoadClips(grain.transforms.RandomMap):
 class _LoadViews(grain.transforms.Map):
     """Item `video · temporal views + view` to that view's spatial crops."""
 
-    def __init__(self, source: VideoFiles, spec: Preprocessing, views: tuple[int, int]):
+    def __init__(self, source: Source, spec: Preprocessing, views: tuple[int, int]):
         self._source = source
         self._spec = spec
         self._views = views

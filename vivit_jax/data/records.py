@@ -4,14 +4,12 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vivit_jax.data.annotations import Row
 from vivit_jax.data.decode import VideoReader
 from vivit_jax.data.frames import VideoError, reason
+from vivit_jax.data.videos import Source
 from vivit_jax.errors import UserError
-from vivit_jax.heads import PerHead
 
 if TYPE_CHECKING:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -20,7 +18,7 @@ _SHARD = re.compile(r'(?P<base>.+)-\d{5}-of-(?P<count>\d{5})')
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class Records(Source):
     """Encoded videos in ArrayRecord shards, each a `tf.train.Example` with its bytes and id.
 
     Attributes:
@@ -31,7 +29,6 @@ class Records:
         UserError: a shard cannot be read, or there are more or fewer records than rows.
     """
 
-    rows: Sequence[Row]
     shards: tuple[str, ...]
 
     def __post_init__(self):
@@ -42,23 +39,7 @@ class Records:
                 'pack the videos again'
             )
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def label(self, index: int) -> PerHead[int]:
-        """Class index of a video, of each head."""
-        return self.rows[index].label
-
-    def name(self, index: int) -> str:
-        """What messages and lists call a video: its id."""
-        return self.rows[index].video_path
-
     def open(self, index: int) -> VideoReader:
-        """Opens a video.
-
-        Raises:
-            VideoError: it cannot be used.
-        """
         from tensorflow_datasets.proto.tf_example_generated_pb2 import Example  # 45 MB
 
         name = self.name(index)

@@ -21,6 +21,7 @@ from vivit_jax.data.annotations import Row
 from vivit_jax.data.frames import VideoError, reason
 from vivit_jax.data.images import ImageReader
 from vivit_jax.data.records import shard_paths
+from vivit_jax.data.videos import Source
 from vivit_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ _THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class TfRecords:
+class TfRecords(Source):
     """Videos in TFRecord files.
 
     Attributes:
@@ -44,27 +45,10 @@ class TfRecords:
         places: file, first byte and bytes of every record, int64 [records 3].
     """
 
-    rows: Sequence[Row]
     files: tuple[str, ...]
     places: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def label(self, index: int) -> int:
-        """Class index of a video."""
-        return self.rows[index].label
-
-    def name(self, index: int) -> str:
-        """What messages and lists call a video."""
-        return self.rows[index].video_path
-
     def open(self, index: int) -> ImageReader:
-        """Opens a video.
-
-        Raises:
-            VideoError: it cannot be used.
-        """
         name = self.name(index)
         file, start, size = self.places[index].tolist()
         try:

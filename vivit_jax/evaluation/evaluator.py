@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from vivit_jax.data.pipeline import Host, Workers, error_text, view_batches
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sources import VideoFiles
 from vivit_jax.data.to_device import prefetch
+from vivit_jax.data.videos import Source
 from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import merge_views
 from vivit_jax.heads import PerHead, by_head, map_heads
@@ -77,7 +77,7 @@ class Evaluator:
     def __call__(
         self,
         variables: dict,
-        source: VideoFiles,
+        source: Source,
         views: tuple[int, int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Results | None:

@@ -23,7 +23,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import terminal
-from vivit_jax.data.sources import Videos, load_videos
+from vivit_jax.data.sources import load_videos
+from vivit_jax.data.videos import Videos
 from vivit_jax.errors import UserError
 
 # Worker processes import this module anew: what needs JAX is imported where it is used.

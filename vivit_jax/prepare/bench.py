@@ -13,7 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vivit_jax.data.pipeline import Workers, train_batches
-from vivit_jax.data.sources import Source, VideoFiles, Videos, load_videos
+from vivit_jax.data.sources import load_videos
+from vivit_jax.data.videos import Source, VideoFiles, Videos
 from vivit_jax.heads import map_heads
 from vivit_jax.parallel.mesh import batch_sharding
 from vivit_jax.prepare.encode import Encoding

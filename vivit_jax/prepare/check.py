@@ -14,7 +14,7 @@ from vivit_jax.data.annotations import Row
 from vivit_jax.data.frames import VideoError
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.sampling import clip_span
-from vivit_jax.data.sources import Source, VideoFiles, Videos
+from vivit_jax.data.videos import Source, VideoFiles, Videos
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.files import csv_text, replace_file

@@ -11,8 +11,8 @@ import numpy as np
 
 from vivit_jax.data.frames import DECODE_ERRORS, FrameReader, VideoError, reason
 from vivit_jax.data.images import IMAGES_PER_SEC, ImageReader
-from vivit_jax.data.sources import Source
 from vivit_jax.data.transforms import Crops, resize_short_side
+from vivit_jax.data.videos import Source
 
 _TICKS = 90_000  # of a second: divides the usual frame rates, and errs 6 µs at most elsewhere
 _GOP = 12

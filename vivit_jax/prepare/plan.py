@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vivit_jax.data.annotations import Row
 from vivit_jax.data.records import Records
-from vivit_jax.data.sources import Source, VideoFiles, Videos
+from vivit_jax.data.videos import Source, VideoFiles, Videos
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.encode import Encoding

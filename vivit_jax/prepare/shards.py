@@ -11,7 +11,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
 from vivit_jax.data.frames import VideoError, reason
-from vivit_jax.data.sources import Source
+from vivit_jax.data.videos import Source
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.encode import Encoding, encode
