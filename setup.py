@@ -8,7 +8,14 @@ from setuptools import find_packages, setup
 _ROOT = Path(__file__).parent
 _VERSION = re.search(r"__version__ = '(.+)'", (_ROOT / 'vivit_jax/__init__.py').read_text())[1]
 
-_TEST = ['pillow>=10', 'pytest>=8', 'tensorboard>=2.18', 'torch<2.14', 'transformers>=5']
+_TEST = [
+    'pillow>=10',
+    'pytest>=8',
+    'pytest-xdist>=3.6',
+    'tensorboard>=2.18',
+    'torch<2.14',
+    'transformers>=5',
+]
 
 setup(
     name='vivit_jax',

@@ -59,6 +59,7 @@ assert any(kind == 'collective-permute' for _, kind in collectives)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_clips_stay_on_their_devices_and_equal_those_of_one_device():
     done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
