@@ -26,7 +26,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
 from vivit_jax.models.sizes import parse_size
 from vivit_jax.train.checkpoints import write_checkpoint
-from vivit_jax.train.state import abstract_params, init_params
+from vivit_jax.train.state import abstract_params, init_variables
 from vivit_jax.weights import verify
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.inflation import TEMPORAL_ATTENTION_INITS, TUBELET_INITS
@@ -206,7 +206,7 @@ def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:
     if card.model == weights.card.model and weights.has_head and not _REINIT.value:
         params = abstract_params(model, spec)  # nothing will be new
     else:
-        params = jax.jit(lambda: init_params(jax.random.key(0), model, spec))()
+        params = jax.jit(lambda: init_variables(jax.random.key(0), model, spec)['params'])()
     return init_from(
         model,
         params,

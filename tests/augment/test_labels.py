@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.augment.labels import mirrored_labels, swap_labels
+from vivit_jax.augment.labels import find_directions, mirrored_labels, swap_labels
 from vivit_jax.errors import UserError
 
 LEFT_RIGHT = (('left', 'right'),)
@@ -88,3 +88,12 @@ def test_mirrored_clips_take_the_other_label():
     np.testing.assert_array_equal(heads['verb'], [2, 1, 2, 0])
     np.testing.assert_array_equal(heads['noun'], label)
     assert swap_labels(label, is_mirrored, None) is label
+
+
+def test_classes_that_name_directions_are_found():
+    names = {
+        'verb': ('turn LEFT', 'leftover', 'upright', 'move_right'),
+        'noun': ('counterclockwise', 'clockwork'),
+    }
+    assert find_directions(names) == ['turn LEFT', 'move_right', 'counterclockwise']
+    assert find_directions(('walk', 'run')) == []

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,25 @@ def test_value_of_another_type_names_the_flag(tmp_path):
     assert status in (1, 2)
     assert 'Traceback' not in message
     assert f"{override}: invalid literal for int() with base 10: 'abc'" in message.splitlines()[0]
+
+
+def test_none_unsets_a_key(tmp_path):
+    flags = ['--config=configs/custom.py', '--config.train.num_epochs=None']
+    status, message = _run(*flags, folder=tmp_path)
+    assert status == 2 and message.startswith('Error: no videos: set data.train_csv')
+    flags += ['--config.data.source=synthetic', f'--config.data.cache_dir={tmp_path}']
+    flags += [
+        f'--config.data.synthetic.{name}={value}'
+        for name, value in dataclasses.asdict(TINY_VIDEOS).items()
+    ]
+    status, message = _run(*flags, folder=tmp_path)
+    assert status == 2 and message.endswith('set train.num_epochs or train.num_steps')
+
+
+def test_what_cannot_be_unset_says_so(tmp_path):
+    flags = ['--config=configs/demo.py', '--config.train.batch_size=None']
+    status, message = _run(*flags, folder=tmp_path)
+    assert status == 2 and 'train.batch_size needs a value' in message
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,12 @@ def test_other_number_of_classes_raises(tmp_path):
     assert 'model.num_classes=400, but there are 3 classes (jump, run, walk' in message
 
 
+def test_several_labels_of_a_video_are_told(tmp_path, caplog):
+    load_annotations(_write(tmp_path, train=TRAIN + 'a.mp4,run\na.mp4,walk\nb.mp4,jump\n'))
+    assert 'train: 1 videos are listed with several labels, such as' in caplog.text
+    assert 'a.mp4' in caplog.text
+
+
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_overlap_with_train_raises(tmp_path, split):
     # The same file by another path.

@@ -128,8 +128,11 @@ def test_frame_folder_is_opened_at_its_part(tmp_path):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'source': 'kinetics'}, "no data.source='kinetics'; did you mean 'kinetics700'"),
-        ({'source': 'sv'}, "did you mean 'csv'"),
+        ({'source': 'kinetics'}, "no data.source='kinetics'; known: csv, .*, kinetics400, "),
+        (
+            {'source': 'epic_kitchens100', 'root': '.'},
+            'labels for verb and noun, not for label: give --config.data.label_columns=verb',
+        ),
         ({'source': 'ssv2'}, 'set data.root to the folder of the videos of ssv2'),
         ({'source': 'ucf101', 'root': 'lost'}, 'ucf101: there is no folder .*/lost'),
         ({'source': 'ucf101', 'root': '.', 'protocol': '4'}, "no protocol '4'; known: 1, 2, 3"),

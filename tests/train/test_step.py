@@ -244,14 +244,14 @@ def test_average_of_the_parameters_follows_them():
             ema_decay=decay,
         )
     )  # fmt: skip
-    state = start_state(_params(model), optimizer, has_ema=True)
+    state = start_state({'params': _params(model), 'batch_stats': {}}, optimizer, has_ema=True)
     average = np.asarray(state.params['Dense_1']['kernel'])
     for step in range(6):
         state, _ = train_step(state, _batch())
         used = min(decay, (1 + step) / (10 + step))
         average = used * average + (1 - used) * state.params['Dense_1']['kernel']
         np.testing.assert_allclose(state.ema['Dense_1']['kernel'], average, rtol=1e-5)
-    assert state.eval_params is state.ema
+    assert state.eval_variables['params'] is state.ema
     assert np.abs(average - state.params['Dense_1']['kernel']).max() > 1e-5
 
 

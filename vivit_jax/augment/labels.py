@@ -10,6 +10,10 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 
+_DIRECTIONS = re.compile(
+    r'(?<![^\W_])(left|right|(counter|anti)?clockwise)(?![^\W_])', re.IGNORECASE
+)
+
 
 def mirrored_labels(
     label_names: LabelNames, swaps: Sequence[tuple[str, str]]
@@ -62,6 +66,12 @@ def mirrored_labels(
     if not any(pattern.search(name) for names in by_head(label_names).values() for name in names):
         raise UserError(f'augment.flip_swaps={swaps}: no class has any of these words')
     return map_heads(mirrored, label_names)
+
+
+def find_directions(label_names: LabelNames) -> list[str]:
+    """Classes whose names have words for what a mirror exchanges."""
+    names = [name for names in by_head(label_names).values() for name in names]
+    return [name for name in names if _DIRECTIONS.search(name)]
 
 
 def swap_labels(

@@ -3,8 +3,10 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import json
 import math
+import operator
 import re
 import sys
 from collections.abc import Mapping
@@ -94,7 +96,8 @@ def steps(section: ConfigDict, name: str, steps_per_epoch: int) -> int:
     in_steps, in_epochs = section[f'{name}_steps'], section[f'{name}_epochs']
     if in_steps is not None and in_epochs is not None:
         raise UserError(
-            f'{name}_steps={in_steps} and {name}_epochs={in_epochs} are both set: set one to None'
+            f'{name}_steps={in_steps} and {name}_epochs={in_epochs} are both set: unset one, '
+            f'giving None for {name}_epochs, for example'
         )
     count = round(in_epochs * steps_per_epoch) if in_epochs is not None else in_steps or 0
     if count < 0:
@@ -215,15 +218,29 @@ _PARSE_ERRORS = (
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; a mistake in it becomes one clear line and exit status 2."""
+    """Parses the command line; a mistake in it becomes one clear line and exit status 2.
+
+    `--config.KEY=None` unsets a key, which ml_collections has no way to say.
+    """
+    unset = [arg for arg in argv if re.fullmatch(r'--config\.[\w.]+=None', arg)]
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([arg for arg in argv if arg not in unset])
         # A file that does not load is an error only when the config is read.
-        flags.FLAGS['config'].value.seed  # noqa: B018
+        config = flags.FLAGS['config'].value
+        for arg in unset:
+            _unset(config, arg.removeprefix('--config.').removesuffix('=None'))
+        config.seed  # noqa: B018
         return rest
     except _PARSE_ERRORS as error:
         print(f'Error: {_explain(argv, error)}', file=sys.stderr)
         sys.exit(2)
+
+
+def _unset(config: ConfigDict, key: str):
+    if flatten(default_config())[key] is not None:
+        raise ValueError(f'{key} needs a value: None is for keys that have none by default')
+    *path, name = key.split('.')
+    functools.reduce(operator.getitem, path, config)[name] = None
 
 
 def _explain(argv: list[str], error: BaseException) -> str:

@@ -212,6 +212,7 @@ def _read_labels(
         )
     to_index = {name: i for i, name in enumerate(label_names)}
     if are_indices and not all(map(_is_index, label_names)):
+        _check_base(every, len(label_names), column)
         to_index = {str(i): i for i in range(len(label_names))}
     for lines in tables.values():
         _check_known(lines, column, to_index)
@@ -289,9 +290,24 @@ def _check_overlap(splits: Mapping[str, Sequence[Row]]):
         part = row.start_sec, row.end_sec, row.start_frame, row.num_frames
         return real_path(row.video_path), *part
 
-    train = {key(row) for row in splits.get('train', ())}
+    keys = {split: [key(row) for row in rows] for split, rows in splits.items()}
+    for split, rows in splits.items():
+        labels = collections.defaultdict(list)
+        for name, row in zip(keys[split], rows, strict=True):
+            if row.label not in labels[name]:
+                labels[name].append(row.label)
+        twice = [name[0] for name, found in labels.items() if len(found) > 1]
+        if twice:
+            _log.warning(
+                '%s: %d videos are listed with several labels, such as %s',
+                split,
+                len(twice),
+                twice[0],
+            )
+    train = set(keys.get('train', ()))
     for split in splits.keys() - {'train'}:
-        shared = [row.video_path for row in splits[split] if key(row) in train]
+        rows = zip(keys[split], splits[split], strict=True)
+        shared = [row.video_path for name, row in rows if name in train]
         if shared:
             raise AnnotationError(
                 f'{len(shared)} videos are in both train and {split}: {_some(shared)}; accuracy '

@@ -18,7 +18,7 @@ from vivit_jax.data.records import Records, find_shards
 from vivit_jax.data.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
 from vivit_jax.data.tfrecord import load_tfrecords
 from vivit_jax.data.videos import VideoFiles, Videos
-from vivit_jax.errors import UserError, near_words
+from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead
 
 SOURCES = ('csv', 'synthetic', 'records', 'tfrecords')  # beside the datasets of the catalog
@@ -77,23 +77,33 @@ def load_videos(
 def _listed_files(data: ConfigDict, splits: Sequence[str]) -> dict[str, str]:
     files = {split: data[f'{split}_csv'] for split in splits if data[f'{split}_csv']}
     if not files:
-        raise UserError(f'no videos: set {" or ".join(f"data.{split}_csv" for split in splits)}')
+        keys = ' or '.join(f'data.{split}_csv' for split in splits)
+        raise UserError(
+            f'no videos: set {keys}, or data.source and data.root to a dataset and its folder'
+        )
     return files
 
 
 def _read_dataset(data: ConfigDict, checks: dict, splits: Sequence[str]) -> Annotations:
     """The videos of a dataset of the catalog, in its own layout."""
     if data.source not in DATASETS:
-        near = near_words(data.source, [*SOURCES, *DATASETS])
-        raise UserError(f'there is no data.source={data.source!r}{near}')
+        known = ', '.join([*SOURCES, *DATASETS])
+        raise UserError(f'there is no data.source={data.source!r}; known: {known}')
     if not data.root:
         raise UserError(
             f'set data.root to the folder of the videos of {data.source}, and data.annotations '
             'where its annotation files are elsewhere. To see a config run without its data, add '
             '":runlocal" to --config'
         )
+    dataset = DATASETS[data.source]
+    if not set(data.label_columns) <= set(dataset.label_columns):
+        columns = ' '.join(f'--config.data.label_columns={x}' for x in dataset.label_columns)
+        raise UserError(
+            f'{data.source} has labels for {" and ".join(dataset.label_columns)}, not for '
+            f'{", ".join(data.label_columns)}: give {columns}'
+        )
     listing = read_dataset(
-        DATASETS[data.source],
+        dataset,
         data.root,
         annotations=data.annotations,
         protocol=data.protocol,
@@ -110,8 +120,8 @@ def _load_records(folder: str, checks: dict, splits: Sequence[str]) -> Videos:
     files = {split: path for split, path in files.items() if os.path.exists(path)}
     if not files:
         raise UserError(
-            f'data.root={folder!r} holds no {" or ".join(f"{split}.csv" for split in splits)}: '
-            'it should be the folder of a version that vivit_jax.prepare records wrote'
+            f'data.root={folder!r} holds no {" or ".join(f"{split}.csv" for split in splits)}: it '
+            'should be what vivit_jax.prepare records wrote, such as /data/tfds/kinetics400/1.0.0'
         )
     columns = checks['label_columns'].values()
     listing = read_csv_files(files, folder, tuple(columns))

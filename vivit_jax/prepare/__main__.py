@@ -139,8 +139,9 @@ def _pack(config: ConfigDict) -> int:
         if damaged:
             print('Delete them and repeat this to pack them again')
             return 1
+    heads = ''.join(f' --config.data.label_columns={column}' for column in plan.classes)
     print(
-        f'Train:  --config.data.source=records --config.data.root={plan.folder}\n'
+        f'Train:  --config.data.source=records --config.data.root={plan.folder}{heads}\n'
         f"TFDS:   tfds.data_source('{name}', split='{plan.wanted[0]}', data_dir='{output}')"
     )
     return 0

@@ -1,5 +1,6 @@
 """How many clips a second this host feeds, and how many the model takes."""
 
+import logging
 import math
 import os
 import statistics
@@ -21,6 +22,8 @@ from vivit_jax.prepare.encode import Encoding
 from vivit_jax.prepare.plan import make_plan
 from vivit_jax.prepare.records import pack
 from vivit_jax.train.loop import Trainer
+
+_log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 4  # of the decoding: small, so that a rate needs little time
 _PACKED_VIDEOS = 100  # to compare records with files
@@ -46,14 +49,17 @@ def bench(config: ConfigDict, seconds: float = 10.0):
     count = config.data.num_workers or os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder) / 'run')
-        sources = {'files': trainer.train_source}
-        if isinstance(trainer.train_source, VideoFiles):
+        is_files = isinstance(trainer.train_source, VideoFiles)
+        sources = {'files' if is_files else config.data.source: trainer.train_source}
+        if is_files:
             sources['records'] = _pack(trainer, Path(folder))
+        _log.info('Decoding, %.0f s for each of %d rates', seconds, 2 * len(sources))
         for name, source in sources.items():
             per_core, rate = (
                 _decoding_rate(trainer, source, workers, seconds) for workers in (1, count)
             )
             print(f'{name}: {per_core:.1f} clips/s with one worker, {rate:.1f} with {count}')
+    _log.info('Compiling and training, half a minute and more')
     needed, batch_size = _training_rate(trainer, seconds)
     devices = f'{jax.device_count()} {jax.devices()[0].device_kind}'
     print(f'training: {needed:.2f} clips/s on {devices}, {batch_size} clips a step')

@@ -97,6 +97,9 @@ def check(
         replace_file(output / f'{status}.csv', csv_text(header, rows))
     header = ('split', 'column', 'class', 'listed', 'found', 'ok', 'short')
     replace_file(output / 'classes.csv', csv_text(header, counts))
+    for path in output.glob('*_ok.csv'):
+        if path.name.removesuffix('_ok.csv') not in videos.splits:
+            print(f'{path} is of an earlier check, of another split or another dataset')
 
 
 def _check_all(

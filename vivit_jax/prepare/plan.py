@@ -119,8 +119,8 @@ def _check_same(old: Mapping[str, object], new: Mapping[str, object], folder: Pa
     ]
     if differ:
         raise UserError(
-            f'{folder} was packed with other settings: {"; ".join(differ)}. Use the same, or name '
-            'another --output or --name'
+            f'{folder} was packed with other settings or lists of videos: {"; ".join(differ)}. Use '
+            'the same, or name another --output or --name'
         )
 
 

@@ -10,7 +10,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import TrainState, abstract_params
+from vivit_jax.train.state import TrainState, abstract_variables
 from vivit_jax.weights.source import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
@@ -126,12 +126,13 @@ def read_checkpoint(path: str | Path) -> Weights:
         )
         model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        item = {
-            kind: jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-                abstract_params(model, card.preprocessing),
-            )
-        }
+        expected = abstract_variables(model, card.preprocessing)
+        item = {kind: expected['params']}
+        if expected['batch_stats']:
+            item['batch_stats'] = expected['batch_stats']
+        item = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), item
+        )
         restore = ocp.args.PyTreeRestore(
             item,
             restore_args=ocp.checkpoint_utils.construct_restore_args(item),
@@ -139,7 +140,14 @@ def read_checkpoint(path: str | Path) -> Weights:
         )
         restored = manager.restore(step, args=ocp.args.Composite(state=restore))['state']
     _log.info('Loaded step %d of %s', step, folder)
-    return Weights(f'checkpoint of step {step}', card, restored[kind], clip_grid(card), step=step)
+    return Weights(
+        f'checkpoint of step {step}',
+        card,
+        restored[kind],
+        clip_grid(card),
+        step=step,
+        batch_stats=restored.get('batch_stats', {}),
+    )
 
 
 def write_checkpoint(card: ModelCard, params: dict, folder: Path):

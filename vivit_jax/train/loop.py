@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
+import operator
 import signal
 import time
 from collections.abc import Callable
@@ -13,10 +14,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vivit_jax.augment.labels import mirrored_labels
+from vivit_jax.augment.labels import find_directions, mirrored_labels
 from vivit_jax.config import load
-from vivit_jax.data.catalog import DATASETS
-from vivit_jax.data.pipeline import Batch, Host, error_text, train_batches
+from vivit_jax.data.pipeline import Batch, Host, check_repeats, error_text, train_batches
 from vivit_jax.data.sources import load_videos
 from vivit_jax.data.to_device import prefetch
 from vivit_jax.errors import UserError
@@ -30,8 +30,9 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
 from vivit_jax.train.checkpoints import Checkpoints, has_checkpoints
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.parameters import find_frozen
 from vivit_jax.train.run_folder import BadVideos, start_run
-from vivit_jax.train.state import TrainState, init_params, init_state, start_state
+from vivit_jax.train.state import TrainState, init_state, init_variables, start_state
 from vivit_jax.train.step import create_forward, create_train_step
 from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
 from vivit_jax.weights.load import read_weights
@@ -66,6 +67,7 @@ class Trainer:
         check_merge(config.eval.merge)
         self.mesh = create_mesh()
         check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
+        check_repeats(config.train.batch_size, self.policy.repeats, jax.process_count())
         self.videos = load_videos(config.data, num_classes=config.model.num_classes)
         if 'train' not in self.videos.splits:
             raise UserError('no training videos: set data.train_csv')
@@ -101,9 +103,9 @@ class Trainer:
             load.workers(config),
         )
         self._folder = workdir / 'checkpoints'
-        self._start_params, report = None, None
+        self._start_variables, report = None, None
         if config.init_from and not has_checkpoints(self._folder):
-            self._start_params, report = self._init_from()
+            self._start_variables, report = self._init_from()
         start_run(workdir, config, self.videos.label_names, report)
         self._stop_signal = 0
 
@@ -162,26 +164,29 @@ class Trainer:
         return init_state(key, self.model, self.optimizer, self.spec, has_ema)
 
     def _mirrored_labels(self) -> PerHead[np.ndarray] | None:
-        augment, source = self.config.augment, self.config.data.source
-        if not augment.flip_swaps and source in DATASETS and not DATASETS[source].flip:
+        augment, names = self.config.augment, self.videos.label_names
+        directions = find_directions(names)
+        if directions and not augment.flip_swaps:
             _log.warning(
-                'augment.flip=%s, but in %s left and right may be part of a label: set '
-                'augment.flip=0, or augment.flip_swaps to the words that change places',
+                'augment.flip=%s mirrors clips of %s, which then has the wrong label: set '
+                'augment.flip=0, or augment.flip_swaps to the words that change places, such as '
+                "(('left','right'),)",
                 augment.flip,
-                source,
+                ', '.join(directions[:3]),
             )
-        return mirrored_labels(self.videos.label_names, augment.flip_swaps)
+        return mirrored_labels(names, augment.flip_swaps)
 
     def _init_from(self) -> tuple[dict, Report]:
-        """Parameters that start from `init_from`, on this host, and what became of each."""
+        """Variables that start from `init_from`, on this host, and what became of each."""
         weights, config = read_weights(self.config.init_from), self.config
         _log.info('Starting from %s: %s', config.init_from, weights.kind)
         for line in describe_differences(self.card, weights):
             _log.warning('%s', line)
-        fresh = jax.jit(lambda: init_params(jax.random.key(config.seed), self.model, self.spec))()
+        key = jax.random.key(config.seed)
+        fresh = jax.jit(lambda: init_variables(key, self.model, self.spec))()
         params, report = init_from(
             self.model,
-            fresh,
+            fresh['params'],
             weights,
             clip_shape=self.spec.clip_shape,
             reinit=config.init.reinit,
@@ -189,7 +194,10 @@ class Trainer:
             temporal_attention_init=config.init.temporal_attention,
         )
         _log.info('%s', report)
-        return jax.device_get(params), report
+        statistics = weights.batch_stats
+        if jax.tree.map(np.shape, statistics) != jax.tree.map(np.shape, fresh['batch_stats']):
+            statistics = fresh['batch_stats']
+        return jax.device_get({'params': params, 'batch_stats': statistics}), report
 
     def _start(self, checkpoints: Checkpoints) -> TrainState:
         step = checkpoints.latest_step()
@@ -201,18 +209,19 @@ class Trainer:
                 self.state_sharding,
             )
             return checkpoints.restore(step, target)
-        if self._start_params is None:
+        if self._start_variables is None:
             return jax.jit(self.create_state, out_shardings=self.state_sharding)()
-        params, self._start_params = self._start_params, None
-        params = jax.tree.map(
+        variables, self._start_variables = self._start_variables, None
+        sharding = self.state_sharding
+        variables = jax.tree.map(
             lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: np.array(x[i])),
-            params,
-            self.state_sharding.params,
+            variables,
+            {'params': sharding.params, 'batch_stats': sharding.batch_stats},
         )
         start = functools.partial(
             start_state, optimizer=self.optimizer, has_ema=bool(self.config.train.ema_decay)
         )
-        return jax.jit(start, out_shardings=self.state_sharding)(params)
+        return jax.jit(start, out_shardings=self.state_sharding)(variables)
 
     def _loop(self, state, checkpoints: Checkpoints):
         """Trains from `state`; returns the last one, which is saved."""
@@ -262,7 +271,7 @@ class Trainer:
         # Of several hosts none may leave alone.
         alone = jax.process_count() == 1
         results = self.evaluator(
-            {'params': state.eval_params},
+            state.eval_variables,
             source,
             views=(1, 1),
             stop=lambda: alone and bool(self._stop_signal),
@@ -290,12 +299,14 @@ class Trainer:
         return bool(multihost_utils.process_allgather(np.bool_(self._stop_signal)).any())
 
     def _log_header(self):
-        params = self.abstract_state.params
-        config = self.config
+        params, config = self.abstract_state.params, self.config
+        sizes = jax.tree.map(lambda x: math.prod(x.shape) / 1e6, params)
+        frozen = jax.tree.map(operator.mul, sizes, find_frozen(params, config.train.freeze))
         _log.info(
-            'Model %s, %.2f M parameters, %s; %s',
+            'Model %s, %.2f M parameters, %.2f M of them frozen, %s; %s',
             config.model.name,
-            sum(math.prod(x.shape) for x in jax.tree.leaves(params)) / 1e6,
+            sum(jax.tree.leaves(sizes)),
+            sum(jax.tree.leaves(frozen)),
             self.model.dtype,
             ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.spec).items()),
         )

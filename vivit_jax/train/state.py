@@ -18,35 +18,45 @@ class TrainState:
         params: float32 tree.
         opt_state: of the optimizer.
         ema: moving average of the parameters, which is what is evaluated; None where there is none.
+        batch_stats: running means and variances of batch norms; empty where there are none.
     """
 
     step: jax.Array
     params: dict
     opt_state: optax.OptState
     ema: dict | None = None
+    batch_stats: dict = flax.struct.field(default_factory=dict)
 
     @property
-    def eval_params(self) -> dict:
-        """The parameters to evaluate and to predict with."""
-        return self.params if self.ema is None else self.ema
+    def eval_variables(self) -> dict:
+        """The variables to evaluate and to predict with."""
+        params = self.params if self.ema is None else self.ema
+        return {'params': params, 'batch_stats': self.batch_stats}
 
 
-def init_params(key: jax.Array, model: nn.Module, spec: Preprocessing) -> dict:
-    """Fresh parameters for clips of a preprocessing."""
-    return model.init(key, jnp.zeros((1, *spec.clip_shape, 3)))['params']
+def init_variables(key: jax.Array, model: nn.Module, spec: Preprocessing) -> dict:
+    """Fresh `params` and `batch_stats` for clips of a preprocessing."""
+    variables = model.init(key, jnp.zeros((1, *spec.clip_shape, 3)))
+    return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
 
 def abstract_params(model: nn.Module, spec: Preprocessing) -> dict:
-    """Their shapes and types."""
-    return jax.eval_shape(lambda: init_params(jax.random.key(0), model, spec))
+    """Shapes and types of the parameters."""
+    return abstract_variables(model, spec)['params']
+
+
+def abstract_variables(model: nn.Module, spec: Preprocessing) -> dict:
+    """Shapes and types of what `init_variables` makes."""
+    return jax.eval_shape(lambda: init_variables(jax.random.key(0), model, spec))
 
 
 def start_state(
-    params: dict, optimizer: optax.GradientTransformation, has_ema: bool = False
+    variables: dict, optimizer: optax.GradientTransformation, has_ema: bool = False
 ) -> TrainState:
     """The state before the first step."""
+    params = variables['params']
     ema = jax.tree.map(jnp.copy, params) if has_ema else None
-    return TrainState(jnp.int32(0), params, optimizer.init(params), ema)
+    return TrainState(jnp.int32(0), params, optimizer.init(params), ema, variables['batch_stats'])
 
 
 def init_state(
@@ -56,5 +66,5 @@ def init_state(
     spec: Preprocessing,
     has_ema: bool = False,
 ) -> TrainState:
-    """That with fresh parameters."""
-    return start_state(init_params(key, model, spec), optimizer, has_ema)
+    """That with fresh variables."""
+    return start_state(init_variables(key, model, spec), optimizer, has_ema)

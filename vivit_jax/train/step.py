@@ -66,11 +66,20 @@ def create_train_step(
                 lambda x, is_frozen: jax.lax.stop_gradient(x) if is_frozen else x, params, frozen
             )
             rngs = {'dropout': dropout_key}
-            logits = model.apply({'params': params}, clip, train=True, rngs=rngs).logits
-            losses = map_heads(cross_entropy, logits, targets)
-            return jnp.mean(jnp.stack(jax.tree.leaves(losses))), (losses, logits)
+            output, changed = model.apply(
+                {'params': params, 'batch_stats': state.batch_stats},
+                clip,
+                train=True,
+                rngs=rngs,
+                mutable='batch_stats',
+            )
+            losses = map_heads(cross_entropy, output.logits, targets)
+            loss = jnp.mean(jnp.stack(jax.tree.leaves(losses)))
+            return loss, (losses, output.logits, changed.get('batch_stats', {}))
 
-        (loss, (losses, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (losses, logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, labels)
@@ -83,7 +92,7 @@ def create_train_step(
             'grad_norm': optax.tree.norm(grads),
         }
         ema = _move_average(state, params, ema_decay) if state.ema is not None else None
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        return TrainState(state.step + 1, params, opt_state, ema, batch_stats), metrics
 
     return train_step
 

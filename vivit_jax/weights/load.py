@@ -62,7 +62,8 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
         for name, shape in flax.traverse_util.flatten_dict(expected, sep='/').items():
             params.setdefault(name, np.zeros(shape.shape, shape.dtype))
     params = flax.traverse_util.unflatten_dict(params, sep='/')
-    return model, {'params': jax.device_put(params, jax.local_devices()[0])}
+    variables = {'params': params, 'batch_stats': weights.batch_stats}
+    return model, jax.device_put(variables, jax.local_devices()[0])
 
 
 def read_weights(

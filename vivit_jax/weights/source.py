@@ -22,6 +22,7 @@ class Weights:
         has_head: whether the file has a classifier; without, `params` lack it, and `card` tells of
             one class.
         step: of the training, where it is known.
+        batch_stats: running statistics of batch norms; empty where there are none.
         notes: what was assumed, or looks wrong, for people.
     """
 
@@ -32,6 +33,7 @@ class Weights:
     unused: tuple[str, ...] = ()
     has_head: bool = True
     step: int | None = None
+    batch_stats: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -17,6 +17,12 @@ NTU = (
 FIRST = Row('rgb/S001C001P001R001A001_rgb.avi', 0)
 MIDDLE = Row('rgb/S001C002P003R002A013_rgb.avi', 12)
 LAST = Row('rgb/S002C003P002R001A060_rgb.mp4', 59)
+
+
+def _actions(count):
+    return tuple(f'A{action:03d}' for action in range(1, count + 1))
+
+
 NTU_SAYS = 'left out 1 videos whose names are not like S001C002P003R002A013_rgb.avi, such as'
 ETRI = (
     'RGB/A001_P001_G001_C001.mp4\nRGB/A055_P099_G002_C008.mp4\nA002_P050_G001_C001.mp4\n'
@@ -42,8 +48,8 @@ EXAMPLES = [
         'says': says,
     }
     for dataset, protocol, files, videos, train, test, classes, says in [
-        ('ntu60', 'cross_subject', {}, NTU, [FIRST, LAST], [MIDDLE], 60, NTU_SAYS),
-        ('ntu60', 'cross_view', {}, NTU, [MIDDLE, LAST], [FIRST], 60, NTU_SAYS),
+        ('ntu60', 'cross_subject', {}, NTU, [FIRST, LAST], [MIDDLE], _actions(60), NTU_SAYS),
+        ('ntu60', 'cross_view', {}, NTU, [MIDDLE, LAST], [FIRST], _actions(60), NTU_SAYS),
         (
             'ntu60',
             '',  # the lists, whose lines end in a space, win over the names
@@ -55,7 +61,7 @@ EXAMPLES = [
             NTU + '\nframes/S002C001P002R001A060_rgb/',
             [MIDDLE, Row('frames/S002C001P002R001A060_rgb', 59, num_frames=80)],
             [Row('S001C001P009R001A002_rgb', 1, num_frames=90)],
-            60,
+            _actions(60),
             '1 of 1 videos of the test split do not exist',
         ),
         (
@@ -65,11 +71,20 @@ EXAMPLES = [
             NTU + '\nS032C001P106R002A120/',
             [LAST, Row('S032C001P106R002A120', 119)],
             [FIRST, MIDDLE],
-            120,
+            _actions(120),
             'left out 1 videos',
         ),
-        ('etri_activity3d', '', {}, ETRI, [ETRI_1, ETRI_2], [ETRI_55], 55, 'such as'),
-        ('etri_activity3d', 'cross_age', {}, ETRI, [ETRI_1, ETRI_2], [ETRI_55], 55, 'such as'),
+        ('etri_activity3d', '', {}, ETRI, [ETRI_1, ETRI_2], [ETRI_55], _actions(55), 'such as'),
+        (
+            'etri_activity3d',
+            'cross_age',
+            {},
+            ETRI,
+            [ETRI_1, ETRI_2],
+            [ETRI_55],
+            _actions(55),
+            'such as',
+        ),
         (
             'msr_action3d',
             '',

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vivit_jax.data.listing import AnnotationError, Dataset, Line, Listing
 from vivit_jax.data.readers.files import class_at, is_video, read_lines
-from vivit_jax.heads import numbered_labels
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +101,8 @@ def read(root: Path, annotations: Path, dataset: Dataset, protocol: str) -> List
         AnnotationError: no such names, or an impossible action.
     """
     code = _CODES[dataset.name]
-    names = code.class_names or numbered_labels(dataset.num_classes)
+    actions = range(1, dataset.num_classes + 1)
+    names = code.class_names or tuple(f'A{action:03d}' for action in actions)
     samples = _samples(root, code)
     folder = annotations / {'cross_subject': '@CS', 'cross_view': '@CV'}.get(protocol, '@')
     if folder.is_dir() and dataset.name.startswith('ntu'):
