@@ -301,12 +301,13 @@ class Trainer:
     def _log_header(self):
         params, config = self.abstract_state.params, self.config
         sizes = jax.tree.map(lambda x: math.prod(x.shape) / 1e6, params)
-        frozen = jax.tree.map(operator.mul, sizes, find_frozen(params, config.train.freeze))
+        is_frozen = find_frozen(params, config.train.freeze)
+        frozen = sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, is_frozen)))
         _log.info(
-            'Model %s, %.2f M parameters, %.2f M of them frozen, %s; %s',
+            'Model %s, %.2f M parameters%s, %s; %s',
             config.model.name,
             sum(jax.tree.leaves(sizes)),
-            sum(jax.tree.leaves(frozen)),
+            f', of which {frozen:.2f} M frozen' if frozen else '',
             self.model.dtype,
             ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.spec).items()),
         )
