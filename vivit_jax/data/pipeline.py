@@ -203,9 +203,9 @@ class _LoadViews(grain.transforms.Map):
 
 
 def _as_rows(item: Batch, count: int) -> Batch:
-    """An item that stands for `count` equal rows of a batch."""
+    """An item that stands for `count` equal rows of a batch, without copying it."""
     return {
-        key: map_heads(lambda x: np.repeat(x[None], count, axis=0), value)
+        key: map_heads(lambda x: np.broadcast_to(x, (count, *x.shape)), value)
         for key, value in item.items()
     }
 

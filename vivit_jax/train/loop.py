@@ -70,7 +70,10 @@ class Trainer:
         check_repeats(config.train.batch_size, self.policy.repeats, jax.process_count())
         self.videos = load_videos(config.data, num_classes=config.model.num_classes)
         if 'train' not in self.videos.splits:
-            raise UserError('no training videos: set data.train_csv')
+            raise UserError(
+                'no training videos: set data.train_csv, or data.source to a dataset that has a '
+                'training split in data.root'
+            )
         self.train_source = self.videos.splits['train']
         self.mirrored = self._mirrored_labels() if config.augment.flip else None
 
