@@ -56,6 +56,29 @@ def test_block_equals_pre_norm_equations(
     assert captured == {}
 
 
+@pytest.mark.parametrize('attentions', [(('tokens',),), (('space',), ('time',))], ids=str)
+def test_block_equals_post_norm_equations(random_params, attentions):
+    tokens = _tokens(2, 3, 5, 8)
+    block = _block(attentions=attentions, norm='post')
+    params = random_params(block, tokens)
+    shapes = jax.eval_shape(_block(attentions=attentions).init, jax.random.key(0), tokens)
+    assert jax.tree.map(np.shape, shapes['params']) == jax.tree.map(np.shape, params)
+
+    is_single = len(attentions) == 1
+    expected = tokens
+    for axes in attentions:
+        suffix = '0' if is_single else axes[0]
+        attention = {'params': params[f'MultiHeadDotProductAttention_{suffix}']}
+        branch, _ = SelfAttention(2, axes).apply(attention, expected)
+        expected = _layer_norm(expected + branch, params[f'LayerNorm_{suffix}'], 1e-6)
+    mlp = {'params': params['MlpBlock_0' if is_single else 'MlpBlock']}
+    branch = MlpBlock(12).apply(mlp, expected)
+    last = params['LayerNorm_1' if is_single else 'LayerNorm_mlp']
+    expected = _layer_norm(expected + branch, last, 1e-6)
+    output, _ = block.apply({'params': params}, tokens)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ('attentions', 'num_branches'), [((('tokens',),), 2), ((('space',), ('time',)), 3)]
 )

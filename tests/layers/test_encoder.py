@@ -62,6 +62,14 @@ def test_encoder_without_blocks_normalizes_tokens_plus_positions(layer_norm_eps)
     assert captured == {}
 
 
+def test_encoder_without_final_norm_ends_with_its_blocks():
+    encoder = _encoder(num_layers=0, position='none', has_final_norm=False)
+    tokens = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    (output, _), variables = encoder.init_with_output(jax.random.key(0), tokens)
+    np.testing.assert_array_equal(output, tokens)
+    assert variables == {}
+
+
 def test_encoder_drops_embeddings():
     encoder = _encoder(num_layers=0, position='none', dropout_rate=0.25)
     tokens = np.ones((20, 3, 100), np.float32)

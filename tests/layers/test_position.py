@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.position import PositionEmbedding, sincos_positions
+from vivit_jax.layers.position import ClipPositionEmbedding, PositionEmbedding, sincos_positions
 
 
 @pytest.mark.parametrize('grid', [(7,), (3, 5), (1, 4), (2, 3, 4), (2, 1, 4)])
@@ -71,3 +71,16 @@ def test_positions_keep_bfloat16(kind):
     variables = module.init(jax.random.key(0), tokens)
     assert module.apply(variables, tokens).dtype == jnp.bfloat16
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
+
+
+def test_rows_of_a_clips_table_belong_to_its_frames_in_order():
+    tokens = np.zeros((2, 3, 1 + 4, 6), np.float32)
+    module = ClipPositionEmbedding()
+    variables = module.init(jax.random.key(0), tokens)
+    table = np.asarray(variables['params']['pos_embedding'])
+    assert table.shape == (1, 1 + 3 * 4, 6)
+    assert 0.01 < table.std() < 0.03
+    output = module.apply(variables, tokens)
+    for frame in range(3):
+        rows = [0, *range(1 + 4 * frame, 5 + 4 * frame)]
+        np.testing.assert_array_equal(output[:, frame], np.tile(table[:, rows], (2, 1, 1)))

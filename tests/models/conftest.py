@@ -8,17 +8,27 @@ import pytest
 from vivit_jax.models.registry import create_model
 
 _SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
+_OWN_SIZES = {
+    'vivit_fe': {'temporal_num_layers': 1},
+    'convivit': {'cnn_channels': 6},
+    'rpe_stdt': {
+        'temporal_num_layers': 2,
+        'temporal_num_heads': 2,
+        'temporal_head_dim': 6,
+        'subsample_layers': (1,),
+    },
+    'ctn': {'stem_channels': 4, 'stem_kernel': 3},
+}
 
 
 @pytest.fixture(scope='session')
 def create_tiny():
-    """Makes a small ViViT by its name."""
+    """Makes a small model by its name."""
 
     def create(name, **keywords):
         length = 1 if keywords.get('tokenizer') == 'uniform_frames' else 2
         defaults = {**_SIZES, 'tubelet_size': (length, 8, 8)}
-        if name == 'vivit_fe':
-            defaults['temporal_num_layers'] = 1
+        defaults |= _OWN_SIZES.get(name, {})
         return create_model(name, **{**defaults, **keywords})
 
     return create
@@ -32,6 +42,24 @@ def random_clip():
         return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
 
     return create
+
+
+@pytest.fixture(scope='session')
+def random_variables(random_params):
+    """Makes parameters as `random_params` does, and running statistics of batches."""
+
+    def make(model, *inputs, scale=0.4):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+        rng = np.random.default_rng(1)
+        return {
+            'params': random_params(model, *inputs, scale=scale),
+            'batch_stats': jax.tree.map(
+                lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32),
+                shapes.get('batch_stats', {}),
+            ),
+        }
+
+    return make
 
 
 @pytest.fixture(scope='session')

@@ -5,12 +5,15 @@ import pytest
 from vivit_jax.models.registry import create_model, list_models, model_keywords
 from vivit_jax.models.sizes import parse_size
 
-# Of every model as it comes; ViViT, table 2, has the first digits of each.
+# Of every model as it comes; ViViT, table 2, has the first digits of its four.
 PARAMETERS = {
     'vivit_joint': 88_954_000,
     'vivit_fe': 115_062_928,
     'vivit_fsa': 117_319_312,
     'vivit_fdp': 88_952_464,
+    'convivit': 138_685_581,
+    'rpe_stdt': 96_839_781,
+    'ctn': 86_218_000,
 }
 
 
@@ -160,6 +163,55 @@ def test_impossible_value_is_an_error(keyword, value, message):
         create_model('vivit_fe', **{keyword: value})
 
 
+@pytest.mark.parametrize(
+    ('name', 'keyword', 'value', 'message'),
+    [
+        ('convivit', 'cnn_blocks', 3, r'cnn_blocks=3 must be one of \(0, 1, 2\)'),
+        ('convivit', 'cnn_conv5', 'full', "cnn_conv5='full' must be one of .*'dense'"),
+        ('convivit', 'cnn_stride', 4, r'cnn_stride=4 must be one of \(1, 2\)'),
+        ('convivit', 'cnn_channels', 0, 'cnn_channels=0 must be at least 1'),
+        ('convivit', 'factorization', 'heads', "must be one of .*'dot_product'"),
+        ('convivit', 'position', 'learned', "convivit has no keyword 'position'"),
+        ('convivit', 'pool', 'mean', "convivit has no keyword 'pool'"),
+        ('ctn', 'embed', 'stem', "embed='stem' must be one of .*'tubelet'"),
+        ('ctn', 'mapping', 'dense', "mapping='dense' must be one of .*'linear'"),
+        ('ctn', 'norm', 'rms', "norm='rms' must be one of .*'post'"),
+        ('ctn', 'depthwise_init', 'zeros', "must be one of .*'identity'"),
+        ('ctn', 'position', 'rpe', "position='rpe' must be one of .*'learned'"),
+        ('ctn', 'tokenizer', 'tubelet', "ctn has no keyword 'tokenizer'"),
+        ('ctn', 'stem_kernel', 4, 'stem_kernel=4 must be odd'),
+        ('ctn', 'mapping_kernel', 0, 'mapping_kernel=0 must be odd'),
+        ('ctn', 'stem_stride', 0, 'stem_stride=0 must be at least 1'),
+        ('ctn', 'stem_channels', 0, 'stem_channels=0 must be at least 1'),
+        ('ctn', 'stem_t_stride', (1,), r'stem_t_stride=\(1,\) must be those of convolution and'),
+        ('ctn', 'stem_t_stride', [0, 1], r'stem_t_stride=\(0, 1\) must be those of'),
+        ('ctn', 'stem_t_stride', (2, 2), r'must be a multiple of \(4, 4, 4\), by which the stem'),
+        ('ctn', 'size', 'H/14x2', r'tubelet_size=\(2, 14, 14\) must be a multiple of \(1, 4, 4\)'),
+        ('ctn', 'drop_path_rate', 1, r'drop_path_rate=1 must lie in \[0, 1\)'),
+    ],
+)
+def test_impossible_value_of_a_convolutional_model_is_an_error(name, keyword, value, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **{keyword: value})
+
+
+def test_stride_that_does_not_divide_the_patch_is_an_error():
+    with pytest.raises(ValueError, match=r'cnn_stride=2 must divide .*\(1, 7, 8\)'):
+        create_model('convivit', tubelet_size=(1, 7, 8), cnn_stride=2)
+
+
+def test_odd_number_of_heads_that_share_axes_is_an_error_of_convivit_too():
+    with pytest.raises(ValueError, match='num_heads=3 must be even'):
+        create_model('convivit', size='Ti/16x1', factorization='dot_product')
+
+
+@pytest.mark.parametrize('name', ['convivit', 'ctn'])
+def test_size_fills_other_models_as_well(name):
+    model = create_model(name, size='S/16x4', num_layers=3)
+    assert (model.hidden_size, model.num_heads, model.mlp_dim) == (384, 6, 1536)
+    assert (model.num_layers, model.tubelet_size) == (3, (4, 16, 16))
+
+
 @pytest.mark.parametrize('implementation', ['cudnn', 'pallas'])
 def test_attention_dropout_with_a_fused_kernel_is_an_error(implementation):
     keywords = {'attention_implementation': implementation, 'attention_dropout_rate': 0.1}
@@ -191,3 +243,11 @@ def test_uniform_frames_with_an_explicit_length_is_an_error(size):
 def test_rate_out_of_range_is_an_error(keyword, rate):
     with pytest.raises(ValueError, match=rf'{keyword}={rate} must lie in \[0, 1\)'):
         create_model('vivit_fe', **{keyword: rate})
+
+
+def test_published_variants_are_sizes_too():
+    preset = create_model('rpe_stdt', 'stdt_l8_full', num_classes=7)
+    assert (preset.num_layers, preset.light, preset.num_classes) == (8, False, 7)
+    assert create_model('rpe_stdt', 'stdt_l8_full', num_layers=2).num_layers == 2
+    with pytest.raises(ValueError, match='stdt_l8_full'):
+        create_model('ctn', 'stdt_l8_full')

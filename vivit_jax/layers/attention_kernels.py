@@ -32,15 +32,17 @@ def dot_product_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
+    bias: jax.Array | None = None,
     *,
     implementation: str = 'auto',
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """`softmax(q kᵀ / √d) v` for every example and head.
+    """`softmax(q kᵀ / √d + bias) v` for every example and head.
 
     Args:
         query, key, value: [b n k d] in the type of the computation.
+        bias: float32 [b k n n]; only `'einsum'` takes it.
         implementation: `'einsum'` holds all weights, [b k n n]. `'chunked'` holds those of some
             queries at a time and computes them again for the gradient, so that memory grows with
             n, not n². `'cudnn'` (GPU, 16-bit types) and `'pallas'` (TPU) are fused kernels without
@@ -52,16 +54,20 @@ def dot_product_attention(
         [b n k d].
 
     Raises:
-        ValueError: dropout is asked of a fused kernel.
+        ValueError: dropout is asked of a fused kernel, or a bias is given to a kernel without.
     """
     drops = dropout_key is not None and dropout_rate > 0
     if implementation == 'auto':
-        implementation = _choose(query.shape[1], query.shape[-1], query.dtype, drops)
+        implementation = 'einsum'
+        if bias is None:
+            implementation = _choose(query.shape[1], query.shape[-1], query.dtype, drops)
     if implementation == 'einsum':
-        weights = attention_weights(query, key)
+        weights = attention_weights(query, key, bias)
         if drops:
             weights = _dropout(dropout_key, weights, dropout_rate)
         return jnp.matmul(weights.astype(value.dtype), value.swapaxes(1, 2)).swapaxes(1, 2)
+    if bias is not None:
+        raise ValueError(f"attention by {implementation!r} takes no bias: use 'auto' or 'einsum'")
     if implementation == 'chunked':
         shape = (query.shape[0], query.shape[2])
         keys = (jax.random.split(dropout_key, shape),) if drops else ()
@@ -74,12 +80,12 @@ def dot_product_attention(
     return _on_each_device(_pallas, query, key, value)
 
 
-def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
-    """`softmax(q kᵀ / √d)`, float32 [b k q n]."""
+def attention_weights(query: jax.Array, key: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """`softmax(q kᵀ / √d + bias)`, float32 [b k q n]."""
     # With batch and heads in front, XLA's matrix products on a CPU take half the time.
     query, key = _scaled(query).swapaxes(1, 2), key.swapaxes(1, 2)
     scores = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
-    return jax.nn.softmax(scores)
+    return jax.nn.softmax(scores if bias is None else scores + bias)
 
 
 def _choose(num_tokens: int, head_dim: int, dtype: DTypeLike, drops: bool) -> str:

@@ -17,7 +17,7 @@ REMAT_POLICIES = {
 
 
 class Encoder(nn.Module):
-    """Positions, dropout, `num_layers` blocks and a final LayerNorm.
+    """Positions, dropout, `num_layers` blocks and, for pre-norm blocks, a final LayerNorm.
 
     Block l of L drops a residual branch of a clip with probability
     `drop_path_rate * l / max(L - 1, 1)`.
@@ -31,6 +31,7 @@ class Encoder(nn.Module):
         remat: `'none'`, or a name of `REMAT_POLICIES`.
         scan_layers: compiles one block and loops over it, which shortens compilation. The
             parameters remain a tree per block, and are stacked for each forward pass.
+        has_final_norm: whether the LayerNorm is there.
     """
 
     block: Callable[..., nn.Module]
@@ -42,6 +43,7 @@ class Encoder(nn.Module):
     drop_path_rate: float = 0.0
     remat: str = 'none'
     scan_layers: bool = False
+    has_final_norm: bool = True
 
     @nn.compact
     def __call__(
@@ -62,9 +64,13 @@ class Encoder(nn.Module):
         if self.drop_path_rate:
             rates = self.drop_path_rate * jnp.arange(self.num_layers) / max(self.num_layers - 1, 1)
         tokens, captured = run(tokens, rates, train, capture_attention)
-        block = self.block(parent=None)
-        norm = nn.LayerNorm(epsilon=block.layer_norm_eps, dtype=block.dtype, name='encoder_norm')
-        return norm(tokens), captured if capture_attention else {}
+        if self.has_final_norm:
+            block = self.block(parent=None)
+            norm = nn.LayerNorm(
+                epsilon=block.layer_norm_eps, dtype=block.dtype, name='encoder_norm'
+            )
+            tokens = norm(tokens)
+        return tokens, captured if capture_attention else {}
 
     def _loop(
         self, tokens: jax.Array, rates: jax.Array | None, train: bool, capture_attention: bool
@@ -85,23 +91,35 @@ class Encoder(nn.Module):
         self, tokens: jax.Array, rates: jax.Array | None, train: bool, capture_attention: bool
     ) -> tuple[jax.Array, dict]:
         names = [f'encoderblock_{layer}' for layer in range(self.num_layers)]
-        params = self.variables['params']
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(params[name] for name in names))
+        stacked = {
+            collection: jax.tree.map(lambda *x: jnp.stack(x), *map(variables.get, names))
+            for collection, variables in self.variables.items()
+            if collection in ('params', 'batch_stats')
+        }
         keys = None
         if self.has_rng('dropout'):
             keys = jax.random.split(self.make_rng('dropout'), self.num_layers)
         block = self.block(parent=None)
 
         def run(tokens: jax.Array, layer: tuple):
-            params, rate, key = layer
-            rngs = {} if key is None else {'dropout': key}
-            return block.apply(
-                {'params': params}, tokens, rate, train, capture_attention, rngs=rngs
+            variables, rate, key = layer
+            (tokens, captured), changed = block.apply(
+                variables,
+                tokens,
+                rate,
+                train,
+                capture_attention,
+                rngs={} if key is None else {'dropout': key},
+                mutable=['batch_stats'] if train else [],
             )
+            return tokens, (captured, changed)
 
         if self.remat != 'none':
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        tokens, captured = lax.scan(run, tokens, (stacked, rates, keys))
-        return tokens, {
-            name: jax.tree.map(lambda x, i=i: x[i], captured) for i, name in enumerate(names)
-        }
+        tokens, results = lax.scan(run, tokens, (stacked, rates, keys))
+        captured = {}
+        for layer, name in enumerate(names):
+            captured[name], changed = jax.tree.map(lambda x, i=layer: x[i], results)
+            for collection, values in changed.items():
+                self.put_variable(collection, name, values)
+        return tokens, captured

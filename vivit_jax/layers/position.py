@@ -38,3 +38,22 @@ class PositionEmbedding(nn.Module):
             init = nn.initializers.normal(0.02)  # from BERT
             table = self.param('pos_embedding', init, (1, num_tokens, width))
         return tokens + jnp.asarray(table, tokens.dtype).reshape(*places, width)
+
+
+class ClipPositionEmbedding(nn.Module):
+    """Adds learned positions to frames [b t 1+n d] whose first token is a class token.
+
+    The table [1 1+t·n d] in `<name>/pos_embedding` has one row for all the class tokens, then one
+    for every other token of the clip.
+    """
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        _, time, num_tokens, width = tokens.shape
+        num_places = num_tokens - 1
+        init = nn.initializers.normal(0.02)  # from BERT
+        table = self.param('pos_embedding', init, (1, 1 + time * num_places, width))
+        for_class = jnp.broadcast_to(table[:, :1], (time, 1, width))
+        for_places = table[:, 1:].reshape(time, num_places, width)
+        positions = jnp.concatenate([for_class, for_places], axis=1)
+        return tokens + positions.astype(tokens.dtype)

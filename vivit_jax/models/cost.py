@@ -7,10 +7,11 @@ import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 # The form that costs are counted on: loops hide work from XLA's analysis, chunks pad, and kernels
@@ -50,7 +51,7 @@ def model_call(model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False
         ValueError: the model does not take such a clip.
     """
     variables = jax.eval_shape(lambda clip: model.init(jax.random.key(0), clip), clip)
-    return _call(model, variables['params'], (clip,), {'train': train})
+    return _call(model, variables, (clip,), {'train': train})
 
 
 def part_calls(
@@ -62,8 +63,8 @@ def part_calls(
     def catch(method: Callable, args: tuple, keywords: dict, context: nn.module.InterceptorContext):
         module = context.module
         if len(module.path) == 1 and context.method_name == '__call__':
-            params = whole.params.get(module.name, {})
-            calls[module.name].append(_call(module.clone(parent=None), params, args, keywords))
+            part = module.clone(parent=None)
+            calls[module.name].append(_call(part, module.variables, args, keywords))
         return method(*args, **keywords)
 
     with nn.intercept_methods(catch):
@@ -71,10 +72,12 @@ def part_calls(
     return dict(calls)
 
 
-def _call(module: nn.Module, params: dict, args: tuple, keywords: dict) -> Call:
+def _call(module: nn.Module, variables: Mapping, args: tuple, keywords: dict) -> Call:
     def to_shape(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, jax.Array) else x
 
+    shapes = jax.tree.map(to_shape, dict(variables))
+    params = shapes.pop('params', {})
     leaves, structure = jax.tree.flatten(jax.tree.map(to_shape, (args, keywords)))
     is_array = [isinstance(x, jax.ShapeDtypeStruct) for x in leaves]
 
@@ -82,8 +85,17 @@ def _call(module: nn.Module, params: dict, args: tuple, keywords: dict) -> Call:
         arrays = iter(inputs)
         filled = [next(arrays) if is_in else x for x, is_in in zip(leaves, is_array, strict=True)]
         args, keywords = jax.tree.unflatten(structure, filled)
-        rngs = {'dropout': jax.random.key(0)} if keywords.get('train') else None
-        return module.apply({'params': params}, *args, rngs=rngs, **keywords)
+        # Whatever the running statistics are, the work is the same.
+        statistics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        is_training = keywords.get('train', False)
+        output, _ = module.apply(
+            {'params': params, **statistics},
+            *args,
+            rngs={'dropout': jax.random.key(0)} if is_training else None,
+            mutable=['batch_stats'] if is_training else [],
+            **keywords,
+        )
+        return output
 
     return Call(function, params, tuple(itertools.compress(leaves, is_array)))
 

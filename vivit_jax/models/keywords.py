@@ -40,13 +40,17 @@ def resolve_keywords(
         if keyword not in defaults:
             raise ValueError(f'{name} has no keyword {keyword!r}{near_words(keyword, defaults)}')
     preset = parse_size(size) if size else {}
+    preset = {keyword: preset[keyword] for keyword in preset.keys() & defaults.keys()}
     if keywords.get('tokenizer') == 'uniform_frames':
         patch = preset.get('tubelet_size', defaults['tubelet_size'])[1:]
         preset['tubelet_size'] = (1, *patch)  # the kernel of a frame has no time axis
     values = {**defaults, **preset, **keywords}
-    values['tubelet_size'] = tuple(values['tubelet_size'])
+    for keyword, default in defaults.items():
+        if isinstance(default, tuple):
+            values[keyword] = tuple(values[keyword])
     _validate(values, {**_CHOICES, **choices})
-    if name == 'vivit_fdp' and values['num_heads'] % 2:
+    shares_heads = name == 'vivit_fdp' or values.get('factorization') == 'dot_product'
+    if shares_heads and values['num_heads'] % 2:
         raise ValueError(
             f'num_heads={values["num_heads"]} must be even: half of the heads of {name} attend '
             'along time, the other half along space'
@@ -63,7 +67,7 @@ def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]])
     if not counts or min(counts) < 1:
         raise ValueError(f'num_classes={classes} must be at least 1, for one head or more')
     for keyword in ('hidden_size', 'num_heads', 'mlp_dim', 'num_sampled_frames'):
-        if values[keyword] < 1:
+        if values.get(keyword, 1) < 1:
             raise ValueError(f'{keyword}={values[keyword]} must be at least 1')
     for keyword in ('num_layers', 'temporal_num_layers'):
         if values.get(keyword, 0) < 0:
@@ -74,7 +78,7 @@ def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]])
         raise ValueError(
             f'num_heads={values["num_heads"]} must divide hidden_size={values["hidden_size"]}'
         )
-    if values['tokenizer'] == 'uniform_frames' and values['tubelet_size'][0] != 1:
+    if values.get('tokenizer') == 'uniform_frames' and values['tubelet_size'][0] != 1:
         raise ValueError(
             f"tokenizer='uniform_frames' embeds single frames, so tubelet_size="
             f'{values["tubelet_size"]} must have t=1'

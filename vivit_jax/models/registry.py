@@ -6,16 +6,22 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vivit_jax.errors import near_words
-from vivit_jax.layers.attention_kernels import FUSED, IMPLEMENTATIONS
+from vivit_jax.layers.attention_kernels import IMPLEMENTATIONS
 from vivit_jax.layers.encoder import REMAT_POLICIES
 from vivit_jax.models import vivit
+from vivit_jax.models.convivit import ConViViT
+from vivit_jax.models.ctn import Ctn
 from vivit_jax.models.keywords import resolve_keywords
+from vivit_jax.models.rpe_stdt import RpeStdt
 
 MODELS = {
     'vivit_joint': vivit.Joint,
     'vivit_fe': vivit.FactorizedEncoder,
     'vivit_fsa': vivit.FactorizedSelfAttention,
     'vivit_fdp': vivit.FactorizedDotProduct,
+    'convivit': ConViViT,
+    'rpe_stdt': RpeStdt,
+    'ctn': Ctn,
 }
 
 # How JAX computes a model; the other keywords say what it computes.
@@ -52,7 +58,7 @@ def create_model(name: str, size: str | None = None, **keywords) -> nn.Module:
 
     Args:
         name: one of `list_models()`.
-        size: `'B/16x2'` style preset; explicit keywords win over it.
+        size: `'B/16x2'` style preset, or one of the model's own `PRESETS`; explicit keywords win.
         **keywords: fields of the model's class.
 
     Raises:
@@ -60,12 +66,10 @@ def create_model(name: str, size: str | None = None, **keywords) -> nn.Module:
     """
     known = model_keywords(name)
     model = MODELS[name]
+    if size in model.PRESETS:
+        keywords, size = {**model.PRESETS[size], **keywords}, None
     values = resolve_keywords(name, known, size, keywords, {**_CHOICES, **model.CHOICES})
-    if values['attention_dropout_rate'] and values['attention_implementation'] in FUSED:
-        raise ValueError(
-            f'attention_implementation={values["attention_implementation"]!r} has no dropout: set '
-            "attention_dropout_rate to 0, or take 'auto', 'einsum' or 'chunked'"
-        )
+    model.check(values)
     try:
         jnp.dtype(values['dtype'])
     except TypeError as error:

@@ -12,69 +12,34 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
-from vivit_jax.layers.blocks import Attentions, EncoderBlock
-from vivit_jax.layers.encoder import Encoder
-from vivit_jax.layers.heads import Classes, classify
+from vivit_jax.layers.blocks import (
+    HEADS_SHARED,
+    ONE_SEQUENCE,
+    SPACE_THEN_TIME,
+    TIME_THEN_SPACE,
+    Attentions,
+)
 from vivit_jax.layers.tokenizers import Tokenizer
 from vivit_jax.models.outputs import ModelOutput
-
-# Axes of each attention of a block, for tokens [b n d] or [b t n d]; see `SelfAttention`.
-ONE_SEQUENCE: Attentions = (('tokens',),)
-SPACE_THEN_TIME: Attentions = (('space',), ('time',))
-TIME_THEN_SPACE: Attentions = (('time',), ('space',))
-HEADS_SHARED: Attentions = (('time', 'space'),)
+from vivit_jax.models.transformer import VideoTransformer
 
 
-class ViViT(nn.Module):
+class ViViT(VideoTransformer):
     """What the four models share: tokens, encoders over them, classifier.
 
     Attributes:
-        num_classes: width of the classifier, which starts at zero; of each head by its name, for
-            several heads.
-        hidden_size: token width d.
-        num_layers: blocks of the encoder, of FE's spatial one.
-        num_heads: attention heads; must divide `hidden_size`.
-        mlp_dim: hidden width of the MLPs.
-        tubelet_size: (t, h, w) pixels that make a token; t is 1 for `uniform_frames`.
-        tokenizer: `'tubelet'`, or `'uniform_frames'`: patches of single frames.
+        tokenizer: `'tubelet'`, or `'uniform_frames'`: patches of single frames, for which
+            `tubelet_size` has t = 1.
         num_sampled_frames: frames that `uniform_frames` takes from a clip.
         pool: `'cls'`, a class token in each encoder, or `'mean'` over tokens, without any.
         position: `'learned'`, `'sincos3d'` or `'none'`, in each encoder.
-        dropout_rate: dropout after embeddings, attention and both MLP layers.
-        attention_dropout_rate: dropout of attention weights.
-        drop_path_rate: stochastic depth of the last block; see `Encoder`.
-        attention_implementation: see `dot_product_attention`.
-        gelu: `'tanh'` or `'exact'`.
-        layer_norm_eps: added to the variance.
-        remat: `'none'`, `'block'` or `'dots'`: what is computed twice in order to save memory.
-        scan_layers: whether one block is compiled for all layers; see `Encoder`.
-        dtype: of the computation; parameters, softmax, norms and logits are float32.
     """
 
-    num_classes: Classes = 400
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    tubelet_size: tuple[int, int, int] = (2, 16, 16)
     tokenizer: str = 'tubelet'
     num_sampled_frames: int = 16
     pool: str = 'cls'
     position: str = 'learned'
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    attention_implementation: str = 'auto'
-    gelu: str = 'tanh'
-    layer_norm_eps: float = 1e-6
-    remat: str = 'none'
-    scan_layers: bool = False
-    dtype: DTypeLike = 'float32'
-
-    # Keywords with fewer choices than other models have.
-    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @nn.compact
     def __call__(
@@ -96,9 +61,7 @@ class ViViT(nn.Module):
             name='embedding',
         )(clip)
         encode = functools.partial(self._encode, train=train, capture_attention=capture_attention)
-        features, captured = self._features(tokens, encode)
-        features = features.astype(jnp.float32)
-        return ModelOutput(classify(features, self.num_classes), features, captured)
+        return self._classify(*self._features(tokens, encode))
 
     def _features(self, tokens: jax.Array, encode) -> tuple[jax.Array, dict]:
         """Tokens [b t h w d] to features [b d] and captured weights; each model has its own."""
@@ -121,39 +84,20 @@ class ViViT(nn.Module):
         Returns:
             The summaries, and captured attention weights under the name of the encoder.
         """
-        token_axes = 1 if attentions == ONE_SEQUENCE else 2
         if self.pool == 'cls':
-            token = self.param(class_token, nn.initializers.zeros, (1, 1, self.hidden_size))
-            token = jnp.broadcast_to(token.reshape(-1), (*tokens.shape[:-2], 1, self.hidden_size))
-            tokens = jnp.concatenate([token.astype(tokens.dtype), tokens], axis=-2)
-        block = functools.partial(
-            EncoderBlock,
-            num_heads=self.num_heads,
-            mlp_dim=self.mlp_dim,
-            attentions=attentions,
-            dropout_rate=self.dropout_rate,
-            attention_dropout_rate=self.attention_dropout_rate,
-            attention_implementation=self.attention_implementation,
-            gelu=self.gelu,
-            layer_norm_eps=self.layer_norm_eps,
-            dtype=jnp.dtype(self.dtype),
-        )
-        tokens, captured = Encoder(
-            block,
-            num_layers=self.num_layers if num_layers is None else num_layers,
+            tokens = self._prepend_class_token(tokens, class_token)
+        encoder = self._encoder(
+            name=name,
             grid=grid,
             position=self.position,
-            token_axes=token_axes,
-            dropout_rate=self.dropout_rate,
-            drop_path_rate=self.drop_path_rate,
-            remat=self.remat,
-            scan_layers=self.scan_layers,
-            name=name,
-        )(tokens, train=train, capture_attention=capture_attention)
+            attentions=attentions,
+            num_layers=num_layers,
+        )
+        tokens, captured = encoder(tokens, train=train, capture_attention=capture_attention)
         if self.pool == 'cls':
             summary = tokens[..., 0, :]
         else:
-            summary = tokens.mean(axis=tuple(range(-1 - token_axes, -1)))
+            summary = tokens.mean(axis=tuple(range(-1 - encoder.token_axes, -1)))
         return summary, {name: captured} if captured else {}
 
 
