@@ -23,11 +23,12 @@ from vivit_jax.data.sources import read_label_maps
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import MODELS, create_model
+from vivit_jax.models.registry import MODELS, create_model, model_keywords
 from vivit_jax.models.sizes import parse_size
 from vivit_jax.train.checkpoints import write_checkpoint
-from vivit_jax.train.state import abstract_params, init_variables
+from vivit_jax.train.state import abstract_variables, init_variables
 from vivit_jax.weights import verify
+from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.inflation import TEMPORAL_ATTENTION_INITS, TUBELET_INITS
 from vivit_jax.weights.load import read_weights
@@ -67,15 +68,15 @@ _VERIFY = flags.DEFINE_bool('verify', False, 'Run source and output on a random 
 
 _WRITERS = {
     'orbax': write_checkpoint,
-    'huggingface': write_huggingface,
+    # Refuses models that have statistics.
+    'huggingface': lambda card, params, folder, _: write_huggingface(card, params, folder),
     'torch': export_torch,
     'npz': write_npz,
 }
 _SUFFIXES = {'torch': '.safetensors', 'npz': '.npz'}
 
 # Of a ViT for images, what a model for video takes over unless told otherwise.
-_INHERITED = ('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps')
-_TUBELET_LENGTH = 2  # unless told otherwise, as in ViViT-B/16x2
+_INHERITED = {'hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'}
 
 
 def main(settings: list[str]) -> int:
@@ -85,24 +86,22 @@ def main(settings: list[str]) -> int:
     print(f'Found {_describe(weights)}')
     try:
         card = _target_card(weights, settings)
-        params, report = _convert(weights, card)
+        variables, report = _convert(weights, card)
     except ValueError as error:
         raise UserError(str(error)) from error
     print(report)
     if card.model != weights.card.model:
         print('Made', *(f'{name}={value}' for name, value in card.model.items()))
-    if heads := find_untrained_heads(params):
+    if heads := find_untrained_heads(variables['params']):
         print(f'Untrained, all zero: {", ".join(heads)}')
-    reference = verify.Reference(card, params) if _VERIFY.value else None
+    reference = verify.Reference(card, variables) if _VERIFY.value else None
     is_same = not _REINIT.value and (card.model, card.preprocessing) == (
         weights.card.model,
         weights.card.preprocessing,
     )
     weights.params.clear()
-    variables = {'params': params}
-    del params
-    # Nobody else holds the arrays now: the writer can free what it has copied.
-    _WRITERS[_TO.value](card, variables.pop('params'), output)
+    # Nobody else holds the parameters now: the writer can free what it has copied.
+    _WRITERS[_TO.value](card, variables.pop('params'), output, variables.pop('batch_stats'))
     report_file = output.with_name(f'{output.name}.report.txt')
     text = '\n'.join([f'{_SOURCE.value}: {weights.kind}', *weights.notes, str(report)])
     report_file.write_text(f'{text}\n', encoding='utf-8')
@@ -154,13 +153,14 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     spec = source.preprocessing
     becomes_video = weights.is_image_model and keywords.get('tokenizer', 'tubelet') == 'tubelet'
     if becomes_video:
-        length = keywords.get('tubelet_size', (_TUBELET_LENGTH,))[0]
+        known = model_keywords(name)
+        length = keywords.get('tubelet_size', known['tubelet_size'])[0]
         patch = source.model['tubelet_size'][1:]
         choices = MODELS[name].CHOICES
         inherited = {
             key: value
             for key, value in source.model.items()
-            if key in _INHERITED and value in choices.get(key, (value,))
+            if key in known.keys() & _INHERITED and value in choices.get(key, (value,))
         }
         model = {'name': name, **inherited, 'tubelet_size': (length, *patch), **keywords}
         default = Preprocessing()
@@ -170,7 +170,8 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     else:
         model = {**source.model, **keywords}
     if 'size' in keywords:  # it fills the sizes, instead of the source
-        sizes = parse_size(keywords['size'])
+        size = keywords['size']
+        sizes = MODELS[name].PRESETS.get(size) or parse_size(size)
         model = {k: value for k, value in model.items() if k not in sizes or k in keywords}
     crop_size = _CROP_SIZE.value or spec.crop_size
     spec = dataclasses.replace(
@@ -201,21 +202,23 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
 
 
 def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:
-    """The parameters of the target, and what became of each."""
+    """The variables of the target, and what became of each parameter."""
     model, spec = create_model(**card.model), card.preprocessing
     if card.model == weights.card.model and weights.has_head and not _REINIT.value:
-        params = abstract_params(model, spec)  # nothing will be new
+        fresh = abstract_variables(model, spec)  # nothing will be new
     else:
-        params = jax.jit(lambda: init_variables(jax.random.key(0), model, spec)['params'])()
-    return init_from(
+        fresh = jax.jit(lambda: init_variables(jax.random.key(0), model, spec))()
+    params, report = init_from(
         model,
-        params,
+        fresh['params'],
         weights,
         clip_shape=spec.clip_shape,
         reinit=tuple(_REINIT.value),
         tubelet_init=_TUBELET_INIT.value,
         temporal_attention_init=_TEMPORAL_ATTENTION_INIT.value,
     )
+    statistics = fit_statistics(fresh['batch_stats'], weights.batch_stats)
+    return {'params': params, 'batch_stats': statistics}, report
 
 
 if __name__ == '__main__':

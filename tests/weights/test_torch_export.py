@@ -18,7 +18,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.train.state import abstract_params, abstract_variables
 from vivit_jax.weights.files import Tensors, open_tensors
 from vivit_jax.weights.torch_export import (
     RULES,
@@ -38,6 +38,7 @@ SIZES = {
     'num_classes': 5,
 }
 FRAMES = {'tokenizer': 'uniform_frames', 'num_sampled_frames': 3, 'tubelet_size': (1, 4, 4)}
+TEMPORAL = {'temporal_num_layers': 2, 'temporal_num_heads': 2, 'subsample_layers': (1,)}
 CASES = {
     'joint': {'name': 'vivit_joint'},
     'joint_frames': {'name': 'vivit_joint', 'pool': 'mean', **FRAMES},
@@ -45,6 +46,16 @@ CASES = {
     'fe_average': {'name': 'vivit_fe', 'temporal_num_layers': 0, 'position': 'none'},
     'fsa': {'name': 'vivit_fsa', 'num_classes': {'verb': 3, 'noun': 4}},
     'fdp': {'name': 'vivit_fdp', 'position': 'sincos3d', 'scan_layers': True},
+    'convivit': {'name': 'convivit', 'cnn_channels': 6},
+    'ctn': {'name': 'ctn', 'stem_channels': 4, 'scan_layers': True},
+    'ctn_without_norms': {'name': 'ctn', 'stem_channels': 4, 'stem_bn': False, 'mapping_bn': False},
+    'rpe_stdt': {'name': 'rpe_stdt', **TEMPORAL, 'shared_heads': False, 'subsample': 'conv'},
+    'rpe_stdt_absolute': {
+        'name': 'rpe_stdt',
+        'size': 'stdt_l8_full',
+        **TEMPORAL,
+        'pos_embed': 'absolute',
+    },
 }
 
 
@@ -61,10 +72,16 @@ def make_model(keywords):
     return card, params
 
 
+def random_statistics(card):
+    rng = np.random.default_rng(1)
+    shapes = abstract_variables(create_model(**card.model), card.preprocessing)['batch_stats']
+    return jax.tree.map(lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32), shapes)
+
+
 def export(folder, case='joint', **keywords):
     card, params = make(case, **keywords)
     path = folder / 'model.safetensors'
-    export_torch(card, params, path)
+    export_torch(card, params, path, random_statistics(card))
     return card, params, path
 
 
@@ -99,6 +116,7 @@ def test_export_is_read_back_bit_for_bit_without_pytorch(case, tmp_path, monkeyp
     assert weights.grid == ((3, 2, 2) if case == 'joint_frames' else (2, 2, 2))
     assert weights.has_head and not weights.unused
     assert_equal_trees(weights.params, params)
+    assert_equal_trees(weights.batch_stats, random_statistics(card))
 
 
 def test_parameters_on_a_device_are_exported(tmp_path):
@@ -127,15 +145,18 @@ def test_names_and_shapes_are_those_of_the_pytorch_model(case):
     card, params = make(case)
     model = vivit_jax.torch.create_model(**card.model, clip_shape=SPEC.clip_shape)
     found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    renamed = to_torch(params, RULES)
+    statistics = random_statistics(card)
+    renamed = to_torch(params, RULES, statistics)
     assert found == {name: value.shape for name, value in renamed.items()}
-    assert len(renamed) == len(jax.tree.leaves(params))  # no two have one name
+    assert len(renamed) == len(jax.tree.leaves((params, statistics)))  # no two have one name
 
 
 def test_every_rule_is_used():
     names = set()
     for case in CASES:
-        names |= flax.traverse_util.flatten_dict(make(case)[1], sep='/').keys()
+        card, params = make(case)
+        for tree in (params, random_statistics(card)):
+            names |= flax.traverse_util.flatten_dict(tree, sep='/').keys()
     unused = [
         pattern for pattern, _, _ in RULES if not any(re.fullmatch(pattern, name) for name in names)
     ]
@@ -156,6 +177,7 @@ def test_loaded_and_saved_by_pytorch_is_equal_bit_for_bit(case, tmp_path):
     weights = read(tmp_path / 'saved.safetensors')
     assert weights.card == found
     assert_equal_trees(weights.params, params)
+    assert_equal_trees(weights.batch_stats, random_statistics(card))
 
 
 def test_file_is_read_by_the_library_of_pytorch(tmp_path):
@@ -173,7 +195,7 @@ def test_file_is_read_by_the_library_of_pytorch(tmp_path):
 
 
 @pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
-@pytest.mark.parametrize('case', ['joint', 'fsa'])
+@pytest.mark.parametrize('case', ['joint', 'fsa', 'convivit', 'ctn'])
 def test_trained_by_pytorch_and_run_by_jax_is_equal(case, tmp_path):
     torch = needs_torch()
     import vivit_jax.torch
@@ -191,7 +213,9 @@ def test_trained_by_pytorch_and_run_by_jax_is_equal(case, tmp_path):
     weights = read(path)
     assert not np.array_equal(weights.params['embedding']['kernel'], params['embedding']['kernel'])
     ours = create_model(**weights.card.model)
-    output = jax.jit(ours.apply)({'params': weights.params}, clip)
+    output = jax.jit(ours.apply)(
+        {'params': weights.params, 'batch_stats': weights.batch_stats}, clip
+    )
     with torch.inference_mode():
         expected = model.eval()(torch.tensor(clip))
     wanted = {'features': expected.features, **by_head(expected.logits)}

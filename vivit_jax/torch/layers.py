@@ -16,8 +16,12 @@ from vivit_jax.layers.grid import sincos_positions, token_grid, uniform_frame_in
 # The axes of each attention of a block, and those axes of tokens [... n d] or [... t n d].
 Attentions = tuple[tuple[str, ...], ...]
 AXES = {'tokens': -2, 'space': -2, 'time': -3}
+ONE_SEQUENCE: Attentions = (('tokens',),)
+SPACE_THEN_TIME: Attentions = (('space',), ('time',))
+HEADS_SHARED: Attentions = (('time', 'space'),)
 
 NUM_CHANNELS = 3  # red, green, blue
+PROJECTIONS = ('query', 'key', 'value')
 
 
 class Tokenizer(nn.Module):
@@ -35,12 +39,13 @@ class Tokenizer(nn.Module):
         tubelet_size: tuple[int, int, int],
         tokenizer: str,
         num_sampled_frames: int,
+        channels: int = NUM_CHANNELS,
     ):
         super().__init__()
         self.tubelet_size = tubelet_size
         self.tokenizer = tokenizer
         self.num_sampled_frames = num_sampled_frames
-        self.projection = _linear(math.prod(tubelet_size) * NUM_CHANNELS, hidden_size)
+        self.projection = _linear(math.prod(tubelet_size) * channels, hidden_size)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Maps a float clip [b t h w c] to tokens [b t' h' w' d].
@@ -101,40 +106,76 @@ class SelfAttention(nn.Module):
 
     Args:
         width: of the tokens.
-        num_heads: divides the width.
+        num_heads: divides the width, or `head_dim` is given.
         axes: names of `AXES`. Heads are shared out equally among them in this order; each attends
             along its axis only, and the other axes do not mix.
         dropout_rate: of the attention weights.
+        local: makes a module tokens -> tokens for each of query, key and value, which are
+            projections of what it returns.
+        relative: makes, for `num_heads` and `head_dim`, a module (query, key, places) -> logits
+            [b k q n] that are added to those of the attention, which has a single axis.
+        head_dim: None: the heads share out the width of the tokens.
+        has_bias: whether queries, keys and values have one.
     """
 
-    def __init__(self, width: int, num_heads: int, axes: tuple[str, ...], dropout_rate: float):
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        axes: tuple[str, ...],
+        dropout_rate: float,
+        *,
+        local: Callable[[], nn.Module] = nn.Identity,
+        relative: Callable[..., nn.Module] | None = None,
+        head_dim: int | None = None,
+        has_bias: bool = True,
+    ):
         super().__init__()
         self.num_heads = num_heads
         self.axes = axes
         self.dropout_rate = dropout_rate
-        self.query = _linear(width, width)
-        self.key = _linear(width, width)
-        self.value = _linear(width, width)
-        self.out = _linear(width, width)
+        head_dim = head_dim or width // num_heads
+        for name in PROJECTIONS:
+            self.add_module(f'{name}_local', local())
+            self.add_module(name, _linear(width, num_heads * head_dim, has_bias=has_bias))
+        self.relative = relative(num_heads, head_dim) if relative else None
+        self.out = _linear(num_heads * head_dim, width)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Maps tokens [... n d] to [... n d]."""
-        heads = [
-            project(tokens).unflatten(-1, (self.num_heads, -1))
-            for project in (self.query, self.key, self.value)
-        ]
+    def forward(self, tokens: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Maps tokens [... n d] to [... n d]; `places` is for `relative`."""
+        heads = [self._project(name, tokens) for name in PROJECTIONS]
         groups = zip(*(x.chunk(len(self.axes), dim=-2) for x in heads), strict=True)
-        mixed = [self._attend(axis, *group) for axis, group in zip(self.axes, groups, strict=True)]
+        mixed = [
+            self._attend(axis, places, *group)
+            for axis, group in zip(self.axes, groups, strict=True)
+        ]
         return self.out(torch.cat(mixed, dim=-2).flatten(-2))
 
-    def _attend(self, axis: str, *heads: torch.Tensor) -> torch.Tensor:
+    def weights(self, tokens: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Attention weights [b k q n] of tokens [b n d]."""
+        query, key = (self._project(name, tokens).movedim(-3, -2) for name in ('query', 'key'))
+        logits = query @ key.mT * query.shape[-1] ** -0.5
+        if self.relative is not None:
+            logits = logits + self.relative(query, key, places)
+        return logits.softmax(dim=-1)
+
+    def _project(self, name: str, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens [... n d] to queries, keys or values [... n k e]."""
+        seen = getattr(self, f'{name}_local')(tokens)
+        return getattr(self, name)(seen).unflatten(-1, (self.num_heads, -1))
+
+    def _attend(self, axis: str, places: torch.Tensor | None, *heads: torch.Tensor) -> torch.Tensor:
         """Attends along one axis of queries, keys and values [... n k e] or [... t n k e]."""
         position = AXES[axis] - 1  # heads and their channels stand where the width was
         query, key, value = (x.movedim(position, -2) for x in heads)
         leading = query.shape[:-3]
+        # Fused kernels take four axes only.
+        query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
         mixed = F.scaled_dot_product_attention(
-            # Fused kernels take four axes only.
-            *(x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)),
+            query,
+            key,
+            value,
+            attn_mask=None if self.relative is None else self.relative(query, key, places),
             dropout_p=self.dropout_rate if self.training else 0.0,
         )
         return mixed.reshape(*leading, *mixed.shape[1:]).movedim(-2, position)
@@ -181,6 +222,10 @@ class EncoderBlock(nn.Module):
     Its only attention is called `attention`; several are called after their axes.
 
     Source: ViT (arXiv 2010.11929), equations 2 and 3; several attentions: ViViT, section 3.3.
+
+    Args:
+        norm: `'pre'`, as above, or `'post'`: `y = LN(x + MSA(x))`, `z = LN(y + MLP(y))`.
+        attention: makes the attentions, such as a `functools.partial` of `SelfAttention`.
     """
 
     def __init__(
@@ -194,15 +239,18 @@ class EncoderBlock(nn.Module):
         drop_path_rate: float,
         gelu: str,
         layer_norm_eps: float,
+        norm: str = 'pre',
+        attention: Callable[..., nn.Module] = SelfAttention,
     ):
         super().__init__()
+        self.is_pre = norm == 'pre'
         is_single = len(attentions) == 1
         self.attention_names = []
         for axes in attentions:
             name = 'attention' if is_single else f'{axes[0]}_attention'
             self.attention_names.append(name)
             self.add_module(f'{name}_norm', nn.LayerNorm(width, layer_norm_eps))
-            self.add_module(name, SelfAttention(width, num_heads, axes, attention_dropout_rate))
+            self.add_module(name, attention(width, num_heads, axes, attention_dropout_rate))
         self.mlp_norm = nn.LayerNorm(width, layer_norm_eps)
         self.mlp = MlpBlock(width, mlp_dim, dropout_rate, gelu)
         self.dropout = nn.Dropout(dropout_rate)
@@ -212,8 +260,19 @@ class EncoderBlock(nn.Module):
         """Maps tokens [b ... d] to [b ... d]."""
         for name in self.attention_names:
             norm, attention = getattr(self, f'{name}_norm'), getattr(self, name)
-            tokens = tokens + self.drop_path(self.dropout(attention(norm(tokens))))
-        return tokens + self.drop_path(self.mlp(self.mlp_norm(tokens)))
+            tokens = self._add(norm, lambda x, mix=attention: self.dropout(mix(x)), tokens)
+        return self._add(self.mlp_norm, self.mlp, tokens)
+
+    def _add(
+        self,
+        norm: nn.Module,
+        branch: Callable[[torch.Tensor], torch.Tensor],
+        tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Adds a residual branch; the norm is before it or after the sum."""
+        if self.is_pre:
+            return tokens + self.drop_path(branch(norm(tokens)))
+        return norm(tokens + self.drop_path(branch(tokens)))
 
 
 class Encoder(nn.Module):
@@ -232,6 +291,7 @@ class Encoder(nn.Module):
         dropout_rate: after the positions.
         drop_path_rate: stochastic depth of the last block.
         layer_norm_eps: added to the variance.
+        has_final_norm: whether the LayerNorm is there.
     """
 
     def __init__(
@@ -246,9 +306,10 @@ class Encoder(nn.Module):
         dropout_rate: float,
         drop_path_rate: float,
         layer_norm_eps: float,
+        has_final_norm: bool = True,
     ):
         super().__init__()
-        self.token_axes = 1 if attentions == (('tokens',),) else 2
+        self.token_axes = 1 if attentions == ONE_SEQUENCE else 2
         has_class_token = pool == 'cls'
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if has_class_token else None
         self.position = PositionEmbedding(position, grid, width, self.token_axes, has_class_token)
@@ -257,25 +318,28 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             make_block(attentions=attentions, drop_path_rate=rate) for rate in rates
         )
-        self.norm = nn.LayerNorm(width, layer_norm_eps)
+        self.norm = nn.LayerNorm(width, layer_norm_eps) if has_final_norm else nn.Identity()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Summarises sequences: tokens [b ... n d] to [b ... d], or [b t n d] to [b d]."""
         if self.class_token is not None:
             token = self.class_token.reshape(-1).expand(*tokens.shape[:-2], 1, -1)
             tokens = torch.cat([token, tokens], dim=-2)
-        tokens = self.dropout(self.position(tokens))
-        for block in self.blocks:
-            tokens = block(tokens)
-        tokens = self.norm(tokens)
+        tokens = self.norm(self._run(self.dropout(self.position(tokens))))
         if self.class_token is not None:
             return tokens[..., 0, :]
         return tokens.mean(dim=tuple(range(-1 - self.token_axes, -1)))
 
+    def _run(self, tokens: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
 
-def _linear(inputs: int, outputs: int, bias_std: float = 0.0) -> nn.Linear:
+
+def _linear(inputs: int, outputs: int, bias_std: float = 0.0, has_bias: bool = True) -> nn.Linear:
     """A layer with the initial values of the JAX models: Xavier's for the weight."""
-    layer = nn.Linear(inputs, outputs)
+    layer = nn.Linear(inputs, outputs, bias=has_bias)
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.normal_(layer.bias, std=bias_std)
+    if has_bias:
+        nn.init.normal_(layer.bias, std=bias_std)
     return layer

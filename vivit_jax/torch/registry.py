@@ -7,12 +7,18 @@ from torch import nn
 from vivit_jax.errors import near_words
 from vivit_jax.models.keywords import resolve_keywords
 from vivit_jax.torch import vivit
+from vivit_jax.torch.convivit import ConViViT
+from vivit_jax.torch.ctn import Ctn
+from vivit_jax.torch.rpe_stdt import RpeStdt
 
 MODELS = {
     'vivit_joint': vivit.Joint,
     'vivit_fe': vivit.FactorizedEncoder,
     'vivit_fsa': vivit.FactorizedSelfAttention,
     'vivit_fdp': vivit.FactorizedDotProduct,
+    'convivit': ConViViT,
+    'rpe_stdt': RpeStdt,
+    'ctn': Ctn,
 }
 
 # Keywords of the JAX models that say how they are computed, not what: accepted and not used.
@@ -49,7 +55,7 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        size: `'B/16x2'` style preset; explicit keywords win over it.
+        size: `'B/16x2'` style preset, or one of the model's own `PRESETS`; explicit keywords win.
         clip_shape: (t, h, w) of the clips in frames and pixels.
         **keywords: those of `vivit_jax.create_model`; `JAX_KEYWORDS` have no effect.
 
@@ -57,7 +63,9 @@ def create_model(
         ValueError: unknown name, keyword or choice, or sizes that do not fit each other.
     """
     defaults = {**dict.fromkeys(JAX_KEYWORDS), **model_keywords(name)}
-    values = resolve_keywords(name, defaults, size, keywords, MODELS[name].CHOICES)
-    return MODELS[name](
-        clip_shape, **{key: values[key] for key in values if key not in JAX_KEYWORDS}
-    )
+    model = MODELS[name]
+    if size in model.PRESETS:
+        keywords, size = {**model.PRESETS[size], **keywords}, None
+    values = resolve_keywords(name, defaults, size, keywords, model.CHOICES)
+    model.check(values)
+    return model(clip_shape, **{key: values[key] for key in values if key not in JAX_KEYWORDS})

@@ -3,125 +3,42 @@
 The four models of `vivit_jax.models.vivit` in PyTorch: one tokenizer, one block, one encoder.
 """
 
-import functools
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
-from torch import nn
 
 from vivit_jax.layers.grid import token_grid
-from vivit_jax.torch.layers import NUM_CHANNELS, Attentions, Encoder, EncoderBlock, Tokenizer
+from vivit_jax.torch.layers import HEADS_SHARED, SPACE_THEN_TIME, Attentions, Tokenizer
+from vivit_jax.torch.transformer import VideoTransformer
 
-ONE_SEQUENCE: Attentions = (('tokens',),)
-SPACE_THEN_TIME: Attentions = (('space',), ('time',))
 TIME_THEN_SPACE: Attentions = (('time',), ('space',))
-HEADS_SHARED: Attentions = (('time', 'space'),)
 
 
-class ModelOutput(NamedTuple):
-    """The result of a forward pass.
-
-    Attributes:
-        logits: [b classes], or by head where the model has several.
-        features: [b d], what the classifier sees.
-    """
-
-    logits: torch.Tensor | dict[str, torch.Tensor]
-    features: torch.Tensor
-
-
-class ViViT(nn.Module):
-    """What the four models share: tokens, encoders over them, classifier.
+class ViViT(VideoTransformer):
+    """What the four models share: the choice of tokens, of class tokens and of positions.
 
     Args:
-        clip_shape: (t, h, w) in frames and pixels of the only clips that the model takes.
-        num_classes, ...: as of `vivit_jax.models.vivit.ViViT`.
-
-    Raises:
-        ValueError: the clip does not divide into whole patches.
+        clip_shape, ...: see `VideoTransformer`.
+        tokenizer, ...: as of `vivit_jax.models.vivit.ViViT`.
     """
-
-    # Keywords with fewer choices than other models have.
-    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
         self,
         clip_shape: tuple[int, int, int],
         *,
-        num_classes: int | Mapping[str, int] = 400,
-        hidden_size: int = 768,
-        num_layers: int = 12,
-        num_heads: int = 12,
-        mlp_dim: int = 3072,
-        tubelet_size: tuple[int, int, int] = (2, 16, 16),
         tokenizer: str = 'tubelet',
         num_sampled_frames: int = 16,
         pool: str = 'cls',
         position: str = 'learned',
-        dropout_rate: float = 0.0,
-        attention_dropout_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        gelu: str = 'tanh',
-        layer_norm_eps: float = 1e-6,
+        **keywords,
     ):
-        super().__init__()
-        self.clip_shape = tuple(clip_shape)
-        self.grid = token_grid(self.clip_shape, tubelet_size, tokenizer, num_sampled_frames)
-        self.tokenizer = Tokenizer(hidden_size, tubelet_size, tokenizer, num_sampled_frames)
-        make_block = functools.partial(
-            EncoderBlock,
-            hidden_size,
-            num_heads,
-            mlp_dim,
-            dropout_rate=dropout_rate,
-            attention_dropout_rate=attention_dropout_rate,
-            gelu=gelu,
-            layer_norm_eps=layer_norm_eps,
+        super().__init__(clip_shape, **keywords)
+        self.tokenizer = Tokenizer(
+            self.hidden_size, self.tubelet_size, tokenizer, num_sampled_frames
         )
-        self._make_encoder = functools.partial(
-            Encoder,
-            make_block,
-            num_layers=num_layers,
-            width=hidden_size,
-            attentions=ONE_SEQUENCE,
-            pool=pool,
-            position=position,
-            dropout_rate=dropout_rate,
-            drop_path_rate=drop_path_rate,
-            layer_norm_eps=layer_norm_eps,
-        )
-        # Attribute by head, '' for the only one; no ModuleDict, which takes no head called 'type'.
-        self._heads = {'': 'head'}
-        if isinstance(num_classes, Mapping):
-            self._heads = {head: f'head_{head}' for head in num_classes}
-        else:
-            num_classes = {'': num_classes}
-        for head, name in self._heads.items():
-            self.add_module(name, _classifier(hidden_size, num_classes[head]))
-
-    def forward(self, clip: torch.Tensor) -> ModelOutput:
-        """Classifies clips.
-
-        Args:
-            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1], RGB.
-
-        Raises:
-            ValueError: it has another shape than the model was made for.
-        """
-        shape = (*self.clip_shape, NUM_CHANNELS)
-        if clip.shape[1:] != shape:
-            raise ValueError(
-                f'the clip has the shape {tuple(clip.shape)}, but this model was made for '
-                f'[b t h w c] with (t, h, w, c)={shape}'
-            )
-        features = self._features(self.tokenizer(clip))
-        logits = {head: getattr(self, name)(features) for head, name in self._heads.items()}
-        return ModelOutput(logits.get('', logits), features)
-
-    def _features(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens [b t h w d] to features [b d]; each model has its own."""
-        raise NotImplementedError
+        self.grid = token_grid(self.clip_shape, self.tubelet_size, tokenizer, num_sampled_frames)
+        self._kind = {'pool': pool, 'position': position}
 
 
 class Joint(ViViT):
@@ -132,10 +49,10 @@ class Joint(ViViT):
 
     def __init__(self, clip_shape: tuple[int, int, int], **keywords):
         super().__init__(clip_shape, **keywords)
-        self.encoder = self._make_encoder(grid=self.grid)
+        self.encoder = self._encoder(**self._kind, grid=self.grid)
 
-    def _features(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.encoder(tokens.flatten(1, 3))
+    def _features(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.tokenizer(clip).flatten(1, 3))
 
 
 class FactorizedEncoder(ViViT):
@@ -153,13 +70,15 @@ class FactorizedEncoder(ViViT):
     ):
         super().__init__(clip_shape, **keywords)
         time, *space = self.grid
-        self.spatial_encoder = self._make_encoder(grid=tuple(space))
+        self.spatial_encoder = self._encoder(**self._kind, grid=tuple(space))
         self.temporal_encoder = None
         if temporal_num_layers:
-            self.temporal_encoder = self._make_encoder(grid=(time,), num_layers=temporal_num_layers)
+            self.temporal_encoder = self._encoder(
+                **self._kind, grid=(time,), num_layers=temporal_num_layers
+            )
 
-    def _features(self, tokens: torch.Tensor) -> torch.Tensor:
-        frames = self.spatial_encoder(tokens.flatten(2, 3))
+    def _features(self, clip: torch.Tensor) -> torch.Tensor:
+        frames = self.spatial_encoder(self.tokenizer(clip).flatten(2, 3))
         return (
             frames.mean(dim=1) if self.temporal_encoder is None else self.temporal_encoder(frames)
         )
@@ -179,10 +98,10 @@ class _FactorizedBlock(ViViT):
         **keywords,
     ):
         super().__init__(clip_shape, pool=pool, **keywords)
-        self.encoder = self._make_encoder(grid=self.grid, attentions=attentions)
+        self.encoder = self._encoder(**self._kind, grid=self.grid, attentions=attentions)
 
-    def _features(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.encoder(tokens.flatten(2, 3))
+    def _features(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.tokenizer(clip).flatten(2, 3))
 
 
 class FactorizedSelfAttention(_FactorizedBlock):
@@ -216,10 +135,3 @@ class FactorizedDotProduct(_FactorizedBlock):
 
     def __init__(self, clip_shape: tuple[int, int, int], **keywords):
         super().__init__(clip_shape, HEADS_SHARED, **keywords)
-
-
-def _classifier(width: int, num_classes: int) -> nn.Linear:
-    layer = nn.Linear(width, num_classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

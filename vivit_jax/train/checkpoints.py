@@ -1,6 +1,7 @@
 """Saving and restoring training; a trained model from a folder."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -150,7 +151,7 @@ def read_checkpoint(path: str | Path) -> Weights:
     )
 
 
-def write_checkpoint(card: ModelCard, params: dict, folder: Path):
+def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: Mapping = {}):
     """Writes a folder with one checkpoint, of step 0, that has no state of an optimizer.
 
     Raises:
@@ -158,8 +159,11 @@ def write_checkpoint(card: ModelCard, params: dict, folder: Path):
     """
     if has_checkpoints(folder):
         raise UserError(f'{folder} holds checkpoints already: name another folder')
+    state = {'params': params}
+    if batch_stats:
+        state['batch_stats'] = dict(batch_stats)
     items = ocp.args.Composite(
-        state=ocp.args.PyTreeSave({'params': params}), card=ocp.args.JsonSave(card.to_json())
+        state=ocp.args.PyTreeSave(state), card=ocp.args.JsonSave(card.to_json())
     )
     handlers = {
         # A file per parameter takes half of the memory that one file for all does.

@@ -1,47 +1,79 @@
 """Parameters of one model from those of another."""
 
-import math
 import re
 from collections.abc import Mapping
 
+import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from vivit_jax.layers.tokenizers import Tokenizer
-from vivit_jax.models.vivit import ViViT
-from vivit_jax.weights.report import Entry
+from vivit_jax.weights.positions import (
+    count_class_tokens,
+    fit_positions,
+    position_grids,
+    table_places,
+)
+from vivit_jax.weights.report import Entry, Report
+from vivit_jax.weights.rules import FRESH, ZERO, Rules
+from vivit_jax.weights.tubelets import fit_kernel
 
 
 def copy_parameters(
-    target: dict[str, jax.Array],
-    source: dict[str, jax.Array],
-    rules: tuple[tuple[str, str], ...],
-    changes: dict[str, tuple[str, str]],
-) -> tuple[dict[str, jax.Array], list[Entry]]:
-    """Fills flat parameters from others.
+    model: nn.Module,
+    target: Mapping[str, jax.Array],
+    source: Mapping[str, jax.Array],
+    rules: Rules,
+    *,
+    clip_shape: tuple[int, int, int],
+    grid: tuple[int, ...],
+    tubelet_init: str = 'central_frame',
+    unused: tuple[str, ...] = (),
+) -> tuple[dict, Report]:
+    """Fills the parameters of a model; position tables and tubelets are made to fit.
 
     Args:
-        target: freshly initialized, or only their shapes, by path with slashes; not modified.
+        model: of the target.
+        target: flat, by path with slashes; freshly initialized, or only their shapes; not modified.
         source: likewise, of any float type.
-        rules: pattern of a name in the target and what it starts from in the source; the first
-            full match counts.
-        changes: status and detail of what is not simply copied (by name in the source) or new (by
-            name in the target).
+        rules: what each starts from; a parameter that none of them matches must not be.
+        clip_shape: (t, h, w) in frames and pixels, of the target.
+        grid: tokens of the source, (t, h, w), or (h, w) of an image.
+        tubelet_init: see `init_from_image_vit`.
+        unused: shell-style patterns of names in the source that need not be used, beside those of
+            what stays fresh.
 
     Returns:
-        The target with what it finds in the source, in its own types and memory (a shape becomes
-        the source itself), and an entry for each parameter of the target and for each of the source
-        that was not used.
+        The tree of the target with what it finds in the source, in its own types and memory (a
+        shape becomes the source itself), and an entry for each parameter of the target and for each
+        of the source that was not used.
+
+    Raises:
+        UserError: something does not fit, is new without a rule, or is unused.
+        ValueError: the target is not for clips of `clip_shape`.
     """
-    result, entries = dict(target), []
+    places = position_grids(model, target, clip_shape)
+    result, entries, fresh_names = dict(target), [], []
     for name, fresh in target.items():
         origin = _find_source(name, rules)
+        if origin in (FRESH, ZERO):
+            fresh_names.append(name)
+        if origin == ZERO:
+            result[name] = jnp.zeros_like(fresh)
         if origin not in source:
-            status, detail = changes.get(name, ('new', ''))
-            entries.append(Entry(status, name, detail=detail))
+            entries.append(Entry('new', name, detail='zero' if origin == ZERO else ''))
             continue
-        value = source[origin]
-        status, detail = changes.get(origin, ('copied', ''))
+        value, status, detail = source[origin], 'copied', ''
+        if name in places:
+            value, (status, detail) = fit_positions(
+                jnp.asarray(value, jnp.float32),
+                count_class_tokens(source),
+                table_places(origin, grid),
+                fresh,
+                places[name],
+            )
+        elif name == 'embedding/kernel':
+            value, (status, detail) = fit_kernel(value, fresh, tubelet_init)
         if value.shape == fresh.shape:
             is_shape = isinstance(fresh, jax.ShapeDtypeStruct)
             result[name] = value if is_shape else jnp.array(value, fresh.dtype)
@@ -50,44 +82,12 @@ def copy_parameters(
         entries.append(Entry(status, name, origin, detail))
     used = {entry.source for entry in entries}
     entries += [Entry('unused', name) for name in source if name not in used]
-    return result, entries
+    report = Report(tuple(entries))
+    report.check(new=tuple(fresh_names), unused=(*unused, *fresh_names))
+    return flax.traverse_util.unflatten_dict(result, sep='/'), report
 
 
-def position_grids(
-    model: ViViT, target: Mapping[str, jax.Array], clip_shape: tuple[int, int, int]
-) -> dict[str, tuple[int, ...]]:
-    """The places of each learned position table among flat parameters, along each axis.
-
-    Args:
-        model: one of the four ViViTs.
-        target: its parameters by path with slashes.
-        clip_shape: (t, h, w) in frames and pixels.
-
-    Raises:
-        ValueError: the clip does not divide into tubelets, or has other tokens than a table.
-    """
-    tokenizer = Tokenizer(
-        model.hidden_size, model.tubelet_size, model.tokenizer, model.num_sampled_frames
-    )
-    clip = jax.ShapeDtypeStruct((1, *clip_shape, 3), jnp.float32)
-    tokens, _ = jax.eval_shape(tokenizer.init_with_output, jax.random.key(0), clip)
-    grid = tokens.shape[1:4]
-    grids = {'Transformer': grid, 'SpatialTransformer': grid[1:], 'TemporalTransformer': grid[:1]}
-    found = {}
-    for encoder, places in grids.items():
-        name = f'{encoder}/posembed_input/pos_embedding'
-        if name in target:
-            num_rows = int(model.pool == 'cls') + math.prod(places)
-            if target[name].shape[1] != num_rows:
-                raise ValueError(
-                    f'{name} has {target[name].shape[1]} rows, but a clip of {clip_shape} needs '
-                    f'{num_rows}: initialize params with such a clip'
-                )
-            found[name] = places
-    return found
-
-
-def _find_source(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
+def _find_source(name: str, rules: Rules) -> str | None:
     for pattern, source in rules:
         if match := re.fullmatch(pattern, name):
             return match.expand(source)

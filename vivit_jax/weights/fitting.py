@@ -1,39 +1,66 @@
-"""Whether the parameters of a file are those of the model that they seem to be of."""
+"""Whether the variables of a file are those of the model that they seem to be of."""
 
 from collections.abc import Mapping
 
 import flax.traverse_util
+import jax
 import numpy as np
 
+from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.train.state import abstract_variables
 
 
 def find_misfits(
-    card: ModelCard, params: Mapping[str, np.ndarray], origins: Mapping[str, str] = {}
+    card: ModelCard, arrays: Mapping[str, np.ndarray], origins: Mapping[str, str] = {}
 ) -> list[str]:
-    """A line with name and shapes for each parameter that is missing, unknown or misshapen.
+    """A line with name and shapes for each array that is missing, unknown or misshapen.
 
     Args:
         card: of the model; its classifier may be missing altogether.
-        params: by path with slashes.
+        arrays: parameters and running statistics, by path with slashes.
         origins: their names in the file, where these are others.
 
     Raises:
         ValueError: the sizes of the model do not fit each other.
     """
-    expected = abstract_params(create_model(**card.model), card.preprocessing)
-    expected = flax.traverse_util.flatten_dict(expected, sep='/')
-    if not any(name.startswith('output_projection') for name in params):
+    collections = abstract_variables(create_model(**card.model), card.preprocessing).values()
+    expected = {
+        name: shape
+        for tree in collections
+        for name, shape in flax.traverse_util.flatten_dict(tree, sep='/').items()
+    }
+    if not any(name.startswith('output_projection') for name in arrays):
         expected = {k: v for k, v in expected.items() if not k.startswith('output_projection')}
     lines = []
-    for name in [*expected, *(name for name in params if name not in expected)]:
+    for name in [*expected, *(name for name in arrays if name not in expected)]:
         shown = origins.get(name, name)
-        if name not in params:
+        if name not in arrays:
             lines.append(f'{name}: missing, needed {expected[name].shape}')
         elif name not in expected:
-            lines.append(f'{shown}: {params[name].shape}, which this model does not have')
-        elif params[name].shape != expected[name].shape:
-            lines.append(f'{shown}: {params[name].shape}, needed {expected[name].shape} ({name})')
+            lines.append(f'{shown}: {arrays[name].shape}, which this model does not have')
+        elif arrays[name].shape != expected[name].shape:
+            lines.append(f'{shown}: {arrays[name].shape}, needed {expected[name].shape} ({name})')
     return lines
+
+
+def fit_statistics(fresh: dict, found: Mapping) -> dict:
+    """Running statistics of batches: those that were found where they fit, else fresh ones.
+
+    Args:
+        fresh: those of the model, or only their shapes where none of them is to be kept.
+        found: those of a file.
+
+    Raises:
+        UserError: of some there are neither.
+    """
+    fresh, found = (flax.traverse_util.flatten_dict(tree, sep='/') for tree in (fresh, found))
+    result = {
+        name: found[name] if name in found and found[name].shape == value.shape else value
+        for name, value in fresh.items()
+    }
+    missing = [name for name, x in result.items() if isinstance(x, jax.ShapeDtypeStruct)]
+    if missing:
+        raise UserError(f'the weights lack the running statistics {", ".join(missing)}')
+    return flax.traverse_util.unflatten_dict(result, sep='/')

@@ -127,7 +127,7 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
     except (ValueError, TypeError) as error:
         raise UserError(f'{folder}: {error}') from error
     card = ModelCard(model, spec, label_names(config, num_classes) if head else ('0',))
-    params = from_torch(tensors, card, _RULES, folder, has_head=bool(head))
+    params = from_torch(tensors, card, _RULES, folder, has_head=bool(head))['params']
     return Weights(
         'Hugging Face ViViT', card, params, clip_grid(card), unused, bool(head), notes=tuple(notes)
     )
@@ -144,8 +144,10 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
     """
     model, spec = create_model(**card.model), card.preprocessing
     needed = {'pool': 'cls', 'position': 'learned', 'tokenizer': 'tubelet'}
-    wrong = [f'{key}={getattr(model, key)}' for key in needed if getattr(model, key) != needed[key]]
-    if not isinstance(model, Joint):
+    if isinstance(model, Joint):
+        values = {key: getattr(model, key) for key in needed}
+        wrong = [f'{key}={value}' for key, value in values.items() if value != needed[key]]
+    else:
         wrong = [card.model['name']]
     if isinstance(card.label_names, Mapping):
         wrong.append(f'heads {", ".join(card.label_names)}')

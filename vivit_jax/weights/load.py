@@ -55,7 +55,8 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
     """
     model = create_model(**weights.card.model)
     params = flax.traverse_util.flatten_dict(weights.params, sep='/')
-    if misfits := find_misfits(weights.card, params):
+    statistics = flax.traverse_util.flatten_dict(weights.batch_stats, sep='/')
+    if misfits := find_misfits(weights.card, {**params, **statistics}):
         raise UserError('\n  '.join([f'{weights.kind} does not fit its model:', *misfits]))
     if not weights.has_head:
         expected = abstract_params(model, weights.card.preprocessing)

@@ -1,4 +1,4 @@
-"""Parameters under the names of this package, in an .npz."""
+"""Variables under the names of this package, in an .npz."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +11,18 @@ from vivit_jax.weights.files import Tensors, save_tensors
 from vivit_jax.weights.metadata import NATIVE, card_to_metadata, has_card, metadata_to_card
 from vivit_jax.weights.source import Weights, clip_grid
 
+_STATISTICS = 'batch_stats'
 
-def write_npz(card: ModelCard, params: Mapping, path: Path):
-    """Writes parameters by path with slashes, and the card in the entry `metadata`.
+
+def write_npz(card: ModelCard, params: Mapping, path: Path, batch_stats: Mapping = {}):
+    """Writes variables by path with slashes, and the card in the entry `metadata`.
+
+    Before the names of running statistics stands `batch_stats/`.
 
     Raises:
         UserError: it cannot be written.
     """
-    flat = flax.traverse_util.flatten_dict(params, sep='/')
+    flat = flax.traverse_util.flatten_dict({**params, _STATISTICS: batch_stats}, sep='/')
     arrays = {name: np.asarray(value) for name, value in flat.items()}
     save_tensors(path, arrays, card_to_metadata(card, clip_grid(card), NATIVE))
 
@@ -36,4 +40,5 @@ def read_npz(tensors: Tensors, path: Path) -> Weights:
     """
     card = metadata_to_card(tensors.metadata, path)
     params = flax.traverse_util.unflatten_dict(dict(tensors), sep='/')
-    return Weights('vivit_jax .npz', card, params, clip_grid(card))
+    batch_stats = params.pop(_STATISTICS, {})
+    return Weights('vivit_jax .npz', card, params, clip_grid(card), batch_stats=batch_stats)

@@ -1,11 +1,16 @@
 """Learned position tables for other grids."""
 
 import math
+from collections.abc import Collection, Mapping
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
+from vivit_jax.layers.grid import token_grid
+
+_TABLE = 'posembed_input/pos_embedding'
 
 
 def resize_positions(
@@ -88,3 +93,60 @@ def fit_positions(
     elif len(new_grid) > len(old_grid):
         status = 'inflated'
     return table, (status, ', '.join(details))
+
+
+def model_grid(model: nn.Module, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Tokens along time, height and width of clips of (t, h, w) frames and pixels.
+
+    Raises:
+        ValueError: the clip does not divide into whole tubelets.
+    """
+    return token_grid(
+        clip_shape,
+        model.tubelet_size,
+        getattr(model, 'tokenizer', 'tubelet'),
+        getattr(model, 'num_sampled_frames', 0),
+    )
+
+
+def count_class_tokens(names: Collection[str]) -> int:
+    """1 where the encoders of a model have class tokens, by the names of its parameters, or 0."""
+    return int(any(name.startswith('cls') for name in names))
+
+
+def table_places(name: str, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """The places of a position table along each axis.
+
+    Args:
+        name: of the table, by which a spatial and a temporal encoder have theirs.
+        grid: tokens of the clip, (t, h, w); (h, w) of an image.
+    """
+    if name.startswith('SpatialTransformer/'):
+        return grid[-2:]
+    return grid[:1] if name.startswith('TemporalTransformer/') else grid
+
+
+def position_grids(
+    model: nn.Module, target: Mapping[str, jax.Array], clip_shape: tuple[int, int, int]
+) -> dict[str, tuple[int, ...]]:
+    """The places of each learned position table among flat parameters, along each axis.
+
+    Args:
+        model: of tokens that lie on a grid.
+        target: its parameters by path with slashes.
+        clip_shape: (t, h, w) in frames and pixels.
+
+    Raises:
+        ValueError: the clip does not divide into tubelets, or has other tokens than a table.
+    """
+    grid, found = model_grid(model, clip_shape), {}
+    for name in target:
+        if name.endswith(_TABLE):
+            found[name] = table_places(name, grid)
+            num_rows = count_class_tokens(target) + math.prod(found[name])
+            if target[name].shape[1] != num_rows:
+                raise ValueError(
+                    f'{name} has {target[name].shape[1]} rows, but a clip of {clip_shape} needs '
+                    f'{num_rows}: initialize params with such a clip'
+                )
+    return found

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from vivit_jax.layers.grid import token_grid
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
+from vivit_jax.weights.positions import model_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,9 @@ class Weights:
     @property
     def is_image_model(self) -> bool:
         """Whether the weights are those of a ViT for images."""
-        return self.grid[0] == 1 and self.card.model['tokenizer'] == 'uniform_frames'
+        return self.grid[0] == 1 and self.card.model.get('tokenizer') == 'uniform_frames'
 
 
 def clip_grid(card: ModelCard) -> tuple[int, int, int]:
     """Tokens of a model's clips along time, height and width."""
-    model = create_model(**card.model)
-    return token_grid(
-        card.preprocessing.clip_shape, model.tubelet_size, model.tokenizer, model.num_sampled_frames
-    )
+    return model_grid(create_model(**card.model), card.preprocessing.clip_shape)

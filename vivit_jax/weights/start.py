@@ -1,5 +1,6 @@
 """The start of a training from weights of another one."""
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -7,22 +8,32 @@ import jax.numpy as jnp
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
-from vivit_jax.models.vivit import ViViT
-from vivit_jax.weights.copying import copy_parameters, position_grids
-from vivit_jax.weights.inflation import HEAD, init_from_image_vit, resize_kernel
-from vivit_jax.weights.positions import fit_positions
+from vivit_jax.weights.copying import copy_parameters
+from vivit_jax.weights.inflation import init_from_image_vit
 from vivit_jax.weights.report import Report
+from vivit_jax.weights.rules import EXTENDED, NEW_HEAD, SAME, UNUSED, vivit_rules
 from vivit_jax.weights.source import Weights
 
-_KERNEL = 'embedding/kernel'
 _REINIT = ('head',)
 
 # Keywords that change what a model computes, but none of its parameters.
-_SILENT = ('gelu', 'layer_norm_eps', 'attention_order')
+_SILENT = (
+    'gelu',
+    'layer_norm_eps',
+    'attention_order',
+    'cnn_stride',
+    'stem_stride',
+    'stem_t_stride',
+    'stem_pool',
+    'rpe_function',
+    'rpe_ratio',
+    'subsample',
+    'subsample_layers',
+)
 
 
 def init_from(
-    model: ViViT,
+    model: nn.Module,
     params: dict,
     weights: Weights,
     *,
@@ -35,12 +46,14 @@ def init_from(
 
     A ViT for images is inflated, see `init_from_image_vit`. Weights of the same model are copied;
     learned positions are resized to the tokens of the clip, and the kernel to the tubelet's length.
+    So are those of the ViViT that a model extends, apart from what only the model itself has and
+    from temporal encoders, which stay as they are.
 
     Args:
-        model: one of the four ViViTs.
+        model: of transformer blocks.
         params: its freshly initialized parameters, for clips of `clip_shape`, or only their shapes
             where none of them is to be kept.
-        weights: of a ViT for images or of the same model.
+        weights: of a ViT for images, of the same model or of the ViViT that it extends.
         clip_shape: (t, h, w) in frames and pixels.
         reinit: `('head',)` keeps the fresh classifier, whatever the weights have.
         tubelet_init, temporal_attention_init: see `init_from_image_vit`.
@@ -65,32 +78,22 @@ def init_from(
             image_grid=weights.grid[1:],
             reinit=reinit,
         )
-    name = weights.card.model['name']
-    if MODELS[name] is not type(model):
+    source_name = weights.card.model['name']
+    name = next(name for name, kind in MODELS.items() if kind is type(model))
+    if source_name not in (name, *EXTENDED.get(name, ())):
         raise UserError(
-            f'these weights ({weights.kind}) are of {name}, and the model is another: set '
-            f'model.name={name!r}, or start from a ViT for images'
+            f'these weights ({weights.kind}) are of {source_name}, and the model is another: set '
+            f'model.name={source_name!r}, or start from '
+            f'{" or ".join((*EXTENDED.get(name, ()), "a ViT for images"))}'
         )
     target = flax.traverse_util.flatten_dict(params, sep='/')
     source = flax.traverse_util.flatten_dict(weights.params, sep='/')
-    changes = {}
-    num_class_tokens = int(any(name.startswith('cls') for name in source))
-    for table, places in position_grids(model, target, clip_shape).items():
-        if table in source:
-            time, *space = weights.grid
-            old_places = {3: weights.grid, 2: tuple(space), 1: (time,)}[len(places)]
-            source[table], changes[table] = fit_positions(
-                source[table], num_class_tokens, old_places, target[table], places
-            )
-    if target[_KERNEL].ndim == 5 and source[_KERNEL].ndim == 5:
-        source[_KERNEL], changes[_KERNEL] = resize_kernel(source[_KERNEL], model.tubelet_size[0])
-    rules, expected = ((r'(.+)', r'\1'),), ()
+    rules, unused = (SAME, ()) if source_name == name else (vivit_rules(target, source), UNUSED)
     if 'head' in reinit:
-        rules, expected = ((r'output_projection.+', ''), *rules), (HEAD,)
-    result, entries = copy_parameters(target, source, rules, changes)
-    report = Report(tuple(entries))
-    report.check(new=expected, unused=expected)
-    return flax.traverse_util.unflatten_dict(result, sep='/'), report
+        rules, unused = (*NEW_HEAD, *rules), (*unused, 'output_projection*')
+    return copy_parameters(
+        model, target, source, rules, clip_shape=clip_shape, grid=weights.grid, unused=unused
+    )
 
 
 def describe_differences(card: ModelCard, weights: Weights) -> list[str]:
@@ -101,7 +104,8 @@ def describe_differences(card: ModelCard, weights: Weights) -> list[str]:
     source, lines = weights.card, []
     models = create_model(**source.model), create_model(**card.model)
     for key in _SILENT:
-        pair = [getattr(model, key, None) for model in models]
+        default = getattr(type(models[0]), key, None)  # what a model without the keyword does
+        pair = [getattr(model, key, default) for model in models]
         if None not in pair and pair[0] != pair[1]:
             lines.append(f'the weights were trained with model.{key}={pair[0]!r}, not {pair[1]!r}')
     for key in ('value_range', 'color_order'):

@@ -12,7 +12,7 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.train.state import abstract_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,17 @@ FLAT = Transform(lambda x: x.reshape(-1), np.reshape)
 # Kernels [*inputs outputs], or [inputs *outputs], become matrices [outputs inputs].
 TO_LAST = Transform(lambda x: x.reshape(-1, x.shape[-1]).T, lambda x, shape: x.T.reshape(shape))
 FROM_FIRST = Transform(lambda x: x.reshape(x.shape[0], -1).T, lambda x, shape: x.T.reshape(shape))
-# Kernels of convolutions [t h w c d] become [d c t h w].
+# Kernels of convolutions [... c d] become [d c ...].
 CONVOLUTION = Transform(
-    lambda x: x.transpose(4, 3, 0, 1, 2), lambda x, shape: x.transpose(2, 3, 4, 1, 0)
+    lambda x: x.transpose(x.ndim - 1, x.ndim - 2, *range(x.ndim - 2)),
+    lambda x, shape: x.transpose(*range(2, x.ndim), 1, 0),
 )
 
-# Ours and theirs for each parameter of a module.
+# Ours and theirs for each parameter, or running statistic, of a module.
 NORM = (('scale', 'weight', SAME), ('bias', 'bias', SAME))
 LINEAR = (('kernel', 'weight', TO_LAST), ('bias', 'bias', SAME))
 INTO_HEADS = (('kernel', 'weight', FROM_FIRST), ('bias', 'bias', FLAT))
+BATCH_NORM = (*NORM, ('mean', 'running_mean', SAME), ('var', 'running_var', SAME))
 CONV = (('kernel', 'weight', CONVOLUTION), ('bias', 'bias', SAME))
 
 
@@ -53,13 +55,13 @@ def module_rules(*modules: tuple[str, str, tuple]) -> Rules:
     )
 
 
-def to_torch(params: Mapping, rules: Rules) -> dict[str, np.ndarray]:
-    """Our tree under their names, float32; views of the source where possible.
+def to_torch(params: Mapping, rules: Rules, batch_stats: Mapping = {}) -> dict[str, np.ndarray]:
+    """Our trees under their names, float32; views of the source where possible.
 
     Raises:
         UserError: parameters have no name in PyTorch, all of which are listed.
     """
-    flat = flax.traverse_util.flatten_dict(params, sep='/')
+    flat = {**_flatten(params), **_flatten(batch_stats)}
     return {
         theirs: transform.to_torch(np.asarray(flat[ours], np.float32))
         for ours, (theirs, transform) in _their_names(flat, rules).items()
@@ -73,8 +75,8 @@ def from_torch(
     path: Path,
     *,
     has_head: bool = True,
-) -> dict:
-    """The parameters of a model as our tree, float32.
+) -> dict[str, dict]:
+    """The variables of a model as our trees `params` and `batch_stats`, float32.
 
     Args:
         tensors: by their names.
@@ -88,14 +90,15 @@ def from_torch(
             there can be no such model.
     """
     try:
-        expected = abstract_params(create_model(**card.model), card.preprocessing)
+        expected = abstract_variables(create_model(**card.model), card.preprocessing)
     except (ValueError, TypeError) as error:
         raise UserError(f'{path} names a model that cannot be made: {error}') from error
-    expected = flax.traverse_util.flatten_dict(expected, sep='/')
+    collections = {name: _flatten(tree) for name, tree in expected.items()}
+    expected = {name: x for flat in collections.values() for name, x in flat.items()}
     if not has_head:
         expected = {k: v for k, v in expected.items() if not k.startswith('output_projection')}
     names = _their_names(expected, rules)
-    params, problems = {}, []
+    found, problems = {}, []
     for ours, (theirs, transform) in names.items():
         shape = jax.eval_shape(transform.to_torch, expected[ours]).shape
         tensor = tensors.get(theirs)
@@ -105,12 +108,22 @@ def from_torch(
             problems.append(f'{theirs}: {tensor.shape}, needed {shape}')
         else:
             tensor = transform.to_jax(tensor, expected[ours].shape)
-            params[ours] = np.ascontiguousarray(tensor, np.float32)
+            found[ours] = np.ascontiguousarray(tensor, np.float32)
     unknown = tensors.keys() - {theirs for theirs, _ in names.values()}
     problems += [f'{name}: the model has no such tensor' for name in sorted(unknown)]
     if problems:
         raise UserError('\n  '.join([f'{path} does not fit {card.model["name"]}:', *problems]))
-    return flax.traverse_util.unflatten_dict(params, sep='/')
+    return {
+        collection: flax.traverse_util.unflatten_dict(
+            {name: found[name] for name in flat if name in found}, sep='/'
+        )
+        for collection, flat in collections.items()
+    }
+
+
+def _flatten(tree: Mapping) -> dict[str, object]:
+    """By path with slashes; no parameter is called as a running statistic is."""
+    return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
 def _their_names(flat: Mapping[str, object], rules: Rules) -> dict[str, tuple[str, Transform]]:

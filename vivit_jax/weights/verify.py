@@ -20,14 +20,14 @@ class Reference:
 
     Args:
         card: of the model.
-        params: its parameters.
+        variables: its `params` and `batch_stats`.
     """
 
-    def __init__(self, card: ModelCard, params: dict):
+    def __init__(self, card: ModelCard, variables: dict):
         rng = np.random.default_rng(0)
         shape = (1, *card.preprocessing.clip_shape, 3)
         self._clip = rng.uniform(-1, 1, shape).astype(np.float32)
-        self._ours = _run(create_model(**card.model), {'params': params}, self._clip)
+        self._ours = _run(create_model(**card.model), variables, self._clip)
 
     def compare(self, side: str, path: Path) -> bool:
         """Runs what a path holds, in the framework that it is for if that is installed.

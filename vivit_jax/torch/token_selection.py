@@ -1,0 +1,111 @@
+"""An encoder over frames that some of its layers make fewer."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vivit_jax.torch.convolution import Convolution
+from vivit_jax.torch.layers import Encoder, EncoderBlock
+
+_POOLINGS = {'max': F.max_pool1d, 'avg': F.avg_pool1d}
+
+
+class SelectingBlock(EncoderBlock):
+    """A block that may keep, after its attention, the frames that attend most selectively.
+
+    Attributes:
+        selects: whether it does; see `select_frames`.
+    """
+
+    selects = False
+
+    def forward(
+        self, tokens: torch.Tensor, places: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps tokens [b 1+t d], a class token first, at places int [b 1+t], to fewer."""
+        seen = self.attention_norm(tokens)
+        mixed = tokens + self.drop_path(self.dropout(self.attention(seen, places)))
+        if self.selects:
+            with torch.no_grad():
+                weights = self.attention.weights(seen, places)
+            # Only queries are dropped: keys and values were there for those that are kept.
+            mixed, places = select_frames(mixed, places, weights)
+        return self._add(self.mlp_norm, self.mlp, mixed), places
+
+
+class SelectiveEncoder(Encoder):
+    """An encoder of `SelectingBlock` for a class token and frames, [b 1+t d].
+
+    Args:
+        subsample: how t frames become ⌈t/2⌉: `'topk'`, within the block, see `select_frames`; at
+            its input `'max'` or `'avg'` of pairs, or `'conv'`, a convolution of stride 2; `'none'`.
+        subsample_layers: in which blocks, counted from zero.
+        **keywords: of `Encoder`.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[..., SelectingBlock],
+        *,
+        subsample: str,
+        subsample_layers: tuple[int, ...],
+        width: int,
+        **keywords,
+    ):
+        super().__init__(make_block, width=width, **keywords)
+        self.subsample = subsample
+        self.subsample_layers = subsample_layers
+        for layer in subsample_layers:
+            self.blocks[layer].selects = subsample == 'topk'
+            if subsample == 'conv':
+                self.add_module(
+                    f'subsample_{layer}',
+                    Convolution(width, width, (3,), stride=2, init=nn.init.xavier_uniform_),
+                )
+
+    def _run(self, tokens: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
+        for layer, block in enumerate(self.blocks):
+            if layer in self.subsample_layers and self.subsample in ('max', 'avg', 'conv'):
+                tokens = torch.cat([tokens[:, :1], self._pool(tokens[:, 1:], layer)], dim=1)
+                # Those of the first frame of each pair.
+                places = torch.cat([places[:, :1], places[:, 1::2]], dim=1)
+            tokens, places = block(tokens, places)
+        return tokens
+
+    def _pool(self, frames: torch.Tensor, layer: int) -> torch.Tensor:
+        """Frames [b t d] to [b ⌈t/2⌉ d]; the last of an odd number is a pair by itself."""
+        if self.subsample == 'conv':
+            return getattr(self, f'subsample_{layer}')(frames)
+        return _POOLINGS[self.subsample](frames.mT, 2, ceil_mode=True).mT
+
+
+def select_frames(
+    tokens: torch.Tensor, places: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keeps the class token and the frames whose attention to frames differs most among them.
+
+    `σ_i = std_j(mean over heads of A[i, j])`, with the column of the class token left out; of t
+    frames the ⌈t/2⌉ of largest σ stay, in their order.
+
+    Source: the thesis on RPE-STDT, equation 3.13, whose factor 1/t·√ does not change the order.
+
+    Args:
+        tokens: [b 1+t d], the class token first.
+        places: int [b 1+t], picked from likewise.
+        weights: [b k 1+t 1+t], attention weights that add up to 1 along the last axis.
+
+    Returns:
+        Tokens [b 1+⌈t/2⌉ d] and places [b 1+⌈t/2⌉].
+    """
+    # The variance has the order of its root; of equal ones the first stays.
+    spread = weights.mean(dim=1)[:, 1:, 1:].var(dim=-1, correction=0)
+    order = spread.argsort(dim=1, descending=True, stable=True)
+    kept = order[:, : (spread.shape[1] + 1) // 2].sort(dim=1).values
+    rows = F.pad(kept + 1, (1, 0))
+    return (
+        tokens.gather(1, rows[:, :, None].expand(-1, -1, tokens.shape[-1])),
+        places.gather(1, rows),
+    )

@@ -1,0 +1,49 @@
+"""Kernels of the tokenizer for tubelets of other lengths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TUBELET_INITS = ('central_frame', 'filter_inflation', 'random')
+
+
+def fit_kernel(
+    kernel: jax.Array, fresh: jax.Array, tubelet_init: str
+) -> tuple[jax.Array, tuple[str, str]]:
+    """Extends a kernel [h w c d] in time, or resizes one [t h w c d], for one of another length.
+
+    Args:
+        kernel: of any float type.
+        fresh: what it is for; a kernel of single frames, [h w c d], needs nothing.
+        tubelet_init: how it is extended, see `init_from_image_vit`.
+
+    Returns:
+        The kernel; and status and detail for a report.
+    """
+    if fresh.ndim == 4 or (kernel.ndim == 5 and kernel.shape[0] == fresh.shape[0]):
+        return kernel, ('copied', '')
+    kernel, length = jnp.asarray(kernel, jnp.float32), fresh.shape[0]
+    return _resize(kernel, length) if kernel.ndim == 5 else _inflate(kernel, length, tubelet_init)
+
+
+def _inflate(
+    kernel: jax.Array, length: int, tubelet_init: str
+) -> tuple[jax.Array, tuple[str, str]]:
+    if tubelet_init == 'filter_inflation':
+        inflated = jnp.broadcast_to(kernel / length, (length, *kernel.shape))
+        return inflated, ('inflated', f'1/{length} at each of {length} frames')
+    inflated = jnp.zeros((length, *kernel.shape), kernel.dtype).at[length // 2].set(kernel)
+    return inflated, ('inflated', f'central frame of {length}')
+
+
+def _resize(kernel: jax.Array, length: int) -> tuple[jax.Array, tuple[str, str]]:
+    """Interpolates linearly in time.
+
+    Each frame's share of the new kernel adds up to what it was, so that the tokens of a still video
+    stay the same.
+    """
+    old = kernel.shape[0]
+    weights = jax.image.resize(jnp.eye(old), (length, old), 'linear', antialias=True)
+    weights = np.asarray(weights / weights.sum(axis=0))
+    detail = f'tubelets of {old} frames -> {length}'
+    return np.einsum('ts,s...->t...', weights, kernel), ('resized', detail)
