@@ -67,6 +67,24 @@ def test_random_clips_cover_every_start(length, num_frames, stride):
     assert {tuple(clip.tolist()) for clip in clips} == every_clip
 
 
+@pytest.mark.parametrize(
+    ('length', 'frames'),
+    [
+        (200, [83, 99, 115]),  # stride 16: it spans 33, and its first frame may be 0 ... 167
+        (48, [7, 23, 39]),  # 3 * 16 frames: still 16
+        (47, [8, 23, 38]),  # ⌊47 / 3⌋ = 15
+        (7, [1, 3, 5]),
+        (4, [0, 1, 2]),
+        (2, [0, 1, 1]),
+    ],
+)
+def test_short_video_may_lower_the_stride(length, frames):
+    spec = _strided(3, 16, 'smaller_stride')
+    assert sample_view_frames(length, spec, 0, 1).tolist() == frames
+    drawn = sample_train_frames(length, spec, np.random.default_rng(0))
+    assert np.diff(drawn).tolist() == np.diff(frames).tolist()
+
+
 @pytest.mark.parametrize(('num_frames', 'stride', 'span'), [(1, 5, 1), (4, 1, 4), (32, 2, 63)])
 def test_clip_span_counts_first_and_last(num_frames, stride, span):
     assert clip_span(_strided(num_frames, stride)) == span

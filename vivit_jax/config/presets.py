@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.config.schema import default_config
 from vivit_jax.data.catalog import find_dataset
+from vivit_jax.models.registry import model_keywords
 
 
 def check_argument(arg: str, *known: str):
@@ -12,8 +13,8 @@ def check_argument(arg: str, *known: str):
         raise ValueError(f'unknown argument {arg!r} after the colon; known: {", ".join(known)}')
 
 
-def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
-    """What ViViT's published trainings share; a config adds what depends on its dataset.
+def published(model: str, dataset: str) -> ConfigDict:
+    """What published trainings share: the recipe is ViViT's, a config adds what is its own.
 
     Clips, heads, views and mirroring are those of the catalog.
 
@@ -21,18 +22,12 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
     """
     known = find_dataset(dataset)
     config = default_config(model)
-    config.model.update(size=size, dtype='bfloat16')
+    config.model.dtype = 'bfloat16'
     config.init.reinit = ('head',)
     config.preprocessing.update(known.sampling)
     config.data.update(source=dataset, label_columns=known.label_columns, num_workers=16)
-    config.augment.update(
-        scale_jitter=(0.9, 1.33),
-        flip=0.5 if known.flip else 0.0,
-        flip_swaps=known.flip_swaps,
-        randaugment_geometry=False,
-    )
+    config.augment.update(flip=0.5 if known.flip else 0.0, flip_swaps=known.flip_swaps)
     config.train.update(
-        batch_size=64,
         warmup_epochs=2.5,
         optimizer='sgd',
         momentum=0.9,
@@ -40,6 +35,52 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
         checkpoint_every_epochs=1.0,
     )
     config.eval.update(every_epochs=1.0, batch_size=64, views=known.views)
+    return config
+
+
+def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
+    """What ViViT's own trainings share."""
+    config = published(model, dataset)
+    config.model.size = size
+    config.augment.update(scale_jitter=(0.9, 1.33), randaugment_geometry=False)
+    config.train.batch_size = 64
+    return config
+
+
+def published_convivit(dataset: str) -> ConfigDict:
+    """ConViViT's trainings; of its recipe only the loss is published, the rest is ViViT's."""
+    config = published('convivit', dataset)
+    config.preprocessing.update(num_frames=16, sampling='segments', short_side=256, crop_size=224)
+    config.augment.update(scale_jitter=(0.9, 1.33), color_jitter=0.8, color_drop=0.1)
+    config.train.update(batch_size=16, num_epochs=50.0, learning_rate=0.05)
+    config.eval.views = '1x1'
+    return config
+
+
+def published_rpe_stdt(dataset: str) -> ConfigDict:
+    """RPE-STDT's trainings; batch, learning rate and warm-up are CTN's, by the same authors."""
+    config = published('rpe_stdt', dataset)
+    config.preprocessing.update(
+        num_frames=16,
+        sampling='strided',
+        frame_stride=32,
+        short_video='smaller_stride',
+        short_side=256,
+        crop_size=224,
+    )
+    config.augment.scale_jitter = (1.0, 1.25)
+    config.train.update(batch_size=16, num_epochs=100.0, learning_rate=0.005)
+    config.eval.views = '1x1'
+    return config
+
+
+def published_ctn(dataset: str) -> ConfigDict:
+    """CTN's trainings; how it samples and tests is not published."""
+    config = published('ctn', dataset)
+    config.preprocessing.update(num_frames=8, sampling='segments', short_side=256, crop_size=224)
+    config.augment.color_jitter = 0.8
+    config.train.update(batch_size=16, num_epochs=100.0, learning_rate=0.005)
+    config.eval.views = '1x1'
     return config
 
 
@@ -53,10 +94,14 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     config.model.update(
         size=None, num_classes=None, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96
     )
-    length = 1 if config.model.tokenizer == 'uniform_frames' else 2
+    length = min(2, model_keywords(config.model.name)['tubelet_size'][0])
+    if config.model.get('tokenizer') == 'uniform_frames':
+        length = 1
     config.model.tubelet_size = (length, 8, 8)
-    if 'temporal_num_layers' in config.model and config.model.temporal_num_layers != 0:
+    if config.model.name == 'vivit_fe' and config.model.temporal_num_layers != 0:
         config.model.temporal_num_layers = 1
+    if 'cnn_channels' in config.model:
+        config.model.cnn_channels = 8
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)

@@ -4,7 +4,7 @@ import dataclasses
 
 _CHOICES = {
     'sampling': ('strided', 'segments', 'units'),
-    'short_video': ('repeat_last', 'loop'),
+    'short_video': ('repeat_last', 'loop', 'smaller_stride'),
     'interpolation': ('bilinear', 'bicubic', 'area'),
     'color_order': ('rgb', 'bgr'),
 }
@@ -23,7 +23,8 @@ class Preprocessing:
             `'units'`: strided frames from each of `num_units` equal parts.
         num_units: parts of the video that `units` samples.
         short_video: frames past the end are the last one (`'repeat_last'`) or start over
-            (`'loop'`).
+            (`'loop'`); or the stride is as small as the video or unit asks for
+            (`'smaller_stride'`), and only then frames are repeated.
         short_side: pixels of the shorter side of the resized frame.
         crop_size: pixels of the square that is cut from it.
         interpolation: `'bilinear'`, `'bicubic'` or `'area'`.

@@ -12,6 +12,8 @@ included, or at 0 where the part is shorter.
 | segments | n | 1 | 1 |
 """
 
+import dataclasses
+
 import numpy as np
 
 from vivit_jax.data.preprocessing import Preprocessing
@@ -23,6 +25,7 @@ def sample_train_frames(length: int, spec: Preprocessing, rng: np.random.Generat
     Returns:
         int64 [frames of the clip], those of a unit ascending.
     """
+    spec = _with_fitting_stride(length, spec)
     first, room = _windows(length, spec)
     return _clip(first + rng.integers(room + 1), length, spec)
 
@@ -33,6 +36,7 @@ def sample_view_frames(length: int, spec: Preprocessing, view: int, num_views: i
     Windows start at round(view · room / (num_views - 1)), a single one in the middle, where room is
     the last possible start. Segments give the frame at (2·view + 1) / (2·num_views) of theirs.
     """
+    spec = _with_fitting_stride(length, spec)
     first, room = _windows(length, spec)
     if spec.sampling == 'segments':
         start = (2 * view + 1) * (room + 1) // (2 * num_views)
@@ -48,6 +52,14 @@ def clip_span(spec: Preprocessing) -> int:
     if spec.sampling == 'units':
         return spec.num_frames * spec.frame_stride
     return (spec.num_frames - 1) * spec.frame_stride + 1
+
+
+def _with_fitting_stride(length: int, spec: Preprocessing) -> Preprocessing:
+    """With a stride of ⌊frames of a part / n⌋, at least 1, where that is smaller."""
+    if spec.short_video != 'smaller_stride':
+        return spec
+    fitting = max(1, length // (spec.num_units * spec.num_frames))
+    return dataclasses.replace(spec, frame_stride=min(spec.frame_stride, fitting))
 
 
 def _windows(length: int, spec: Preprocessing) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,26 @@
+"""RPE-STDT on Diving48 (V2 labels).
+
+    python -m vivit_jax.main --config=configs/diving48_rpe_stdt.py \
+        --config.data.root=/data/diving48 --config.init_from=ViT-B_16.npz
+
+Published top-1: 81.8 %, from an ImageNet ViT-B/16.
+Batch, learning rate and warm-up are those of CTN, by the same authors. Nothing is mirrored, as a
+dive has a direction.
+
+Cost: 284 billion multiply-adds a clip forward, three times as much for an update: 2.6e18
+FLOPs (two per multiply-add) for 100 epochs of 15,027 clips. One H100 at 400 TFLOP/s (40 % of its
+peak in bfloat16) computes that in 1.8 hours, if decoding keeps up: 21 core-hours at 20 clips a
+second and core. Estimates, not measurements.
+
+`--config=configs/diving48_rpe_stdt.py:runlocal` runs the same on the embedded data in about
+a minute.
+"""
+
+from vivit_jax.config.presets import check_argument, published_rpe_stdt, runlocal
+
+
+def get_config(arg=''):
+    """`arg`: '' or 'runlocal'."""
+    check_argument(arg, 'runlocal')
+    config = published_rpe_stdt('diving48')
+    return runlocal(config) if arg == 'runlocal' else config
