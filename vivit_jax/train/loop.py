@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.augment.labels import find_directions, mirrored_labels
 from vivit_jax.config import load
-from vivit_jax.data.pipeline import Batch, Host, check_repeats, error_text, train_batches
+from vivit_jax.data.pipeline import Host, check_repeats, train_batches
 from vivit_jax.data.sources import load_videos
 from vivit_jax.data.to_device import prefetch
 from vivit_jax.errors import UserError
@@ -31,10 +31,11 @@ from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mes
 from vivit_jax.train.checkpoints import Checkpoints, has_checkpoints
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.parameters import find_frozen
-from vivit_jax.train.run_folder import BadVideos, start_run
+from vivit_jax.train.recorder import Recorder
+from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.state import TrainState, init_state, init_variables, start_state
 from vivit_jax.train.step import create_forward, create_train_step
-from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
+from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.report import Report
 from vivit_jax.weights.start import describe_differences, init_from
@@ -197,9 +198,7 @@ class Trainer:
             temporal_attention_init=config.init.temporal_attention,
         )
         _log.info('%s', report)
-        statistics = weights.batch_stats
-        if jax.tree.map(np.shape, statistics) != jax.tree.map(np.shape, fresh['batch_stats']):
-            statistics = fresh['batch_stats']
+        statistics = fit_statistics(fresh['batch_stats'], weights.batch_stats)
         return jax.device_get({'params': params, 'batch_stats': statistics}), report
 
     def _start(self, checkpoints: Checkpoints) -> TrainState:
@@ -240,7 +239,14 @@ class Trainer:
             workers=load.workers(self.config),
             host=Host(jax.process_index(), jax.process_count()),
         )
-        recorder = _Recorder(self, first)
+        recorder = Recorder(
+            self.workdir,
+            self.config,
+            self.train_source,
+            heads=head_names(self.videos.label_names),
+            first_step=first,
+            num_steps=self.num_steps,
+        )
         feed = prefetch(batches, batch_sharding(mesh), ('rgb', 'label'))
         try:
             for step in range(first + 1, self.num_steps + 1):
@@ -328,87 +334,6 @@ class Trainer:
             jax.default_backend(),
             jax.process_count(),
             self.workdir,
-        )
-
-
-class _Recorder:
-    """Takes a step's metrics from the device while the next step runs, and writes them."""
-
-    def __init__(self, trainer: Trainer, step: int):
-        config, workdir = trainer.config, trainer.workdir
-        first_host = jax.process_index() == 0
-        self._batch_size = config.train.batch_size
-        self._source = trainer.train_source
-        self._writer = MetricWriter(workdir, step, active=first_host)
-        self._progress = Progress(
-            step,
-            trainer.num_steps,
-            self._batch_size,
-            heads=head_names(trainer.videos.label_names),
-            active=first_host,
-        )
-        self._bad_videos = BadVideos(
-            workdir, len(self._source), config.data.max_bad_fraction, jax.process_index()
-        )
-        self._waiting = None
-        self._last = time.monotonic()
-
-    def add(self, step: int, metrics: dict[str, jax.Array], batch: Batch, data_wait_sec: float):
-        """Hands over a step that the device may still be computing."""
-        self.flush()
-        self._waiting = step, metrics, batch, data_wait_sec
-
-    def flush(self):
-        """Waits for the step handed over last, checks it and writes it.
-
-        Raises:
-            UserError: its loss or gradient is not finite, or too many videos are unusable.
-        """
-        if self._waiting is None:
-            return
-        step, metrics, batch, data_wait_sec = self._waiting
-        self._waiting = None
-        found = {f'train/{name}': float(x) for name, x in jax.device_get(metrics).items()}
-        now = time.monotonic()
-        step_time, self._last = now - self._last, now
-        self._check_finite(step, found, batch)
-        for index, error in zip(batch['bad_id'], batch['error'], strict=True):
-            if index >= 0:
-                self._bad_videos.add(self._source.name(int(index)), error_text(error))
-        found |= {
-            'perf/step_time_ms': 1e3 * step_time,
-            'perf/data_wait_ms': 1e3 * data_wait_sec,
-            'perf/clips_per_sec': self._batch_size / step_time,
-            'perf/host_rss_gb': host_rss_gb(),
-            'data/bad_videos': len(self._bad_videos),
-        }
-        self.write(step, found)
-        self._progress.update(step, found)
-
-    def write(self, step: int, metrics: dict[str, float]):
-        """Adds metrics to a step."""
-        self._writer.write(step, metrics)
-
-    def pause(self):
-        """Before a checkpoint and after an evaluation: writes all, and starts the clock anew."""
-        self._writer.flush()
-        self._progress.pause()
-        self._last = time.monotonic()
-
-    def close(self):
-        """Closes files and the bar."""
-        self._progress.close()
-        self._writer.close()
-
-    def _check_finite(self, step: int, metrics: dict[str, float], batch: Batch):
-        if math.isfinite(metrics['train/loss']) and math.isfinite(metrics['train/grad_norm']):
-            return
-        names = [self._source.name(int(i)) for i in batch['video_id']]
-        raise UserError(
-            f'step {step} is not finite: loss {metrics["train/loss"]}, gradient norm '
-            f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}; '
-            'nothing of it was saved. Lower train.learning_rate, or set train.clip_norm. Videos '
-            'of the batch:\n  ' + '\n  '.join(names)
         )
 
 

@@ -1,0 +1,109 @@
+"""What a training writes down of every step."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from vivit_jax.data.pipeline import Batch, error_text
+from vivit_jax.data.videos import Source
+from vivit_jax.errors import UserError
+from vivit_jax.train.run_folder import BadVideos
+from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
+
+
+class Recorder:
+    """Takes a step's metrics from the device while the next step runs, and writes them.
+
+    Args:
+        workdir: the run folder.
+        config: of the run.
+        source: the training videos.
+        heads: names of the classifier's heads.
+        first_step: the last step that was done before.
+        num_steps: of the whole training.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: ConfigDict,
+        source: Source,
+        *,
+        heads: Sequence[str],
+        first_step: int,
+        num_steps: int,
+    ):
+        first_host = jax.process_index() == 0
+        self._batch_size = config.train.batch_size
+        self._source = source
+        self._writer = MetricWriter(workdir, first_step, active=first_host)
+        self._progress = Progress(
+            first_step, num_steps, self._batch_size, heads=heads, active=first_host
+        )
+        self._bad_videos = BadVideos(
+            workdir, len(source), config.data.max_bad_fraction, jax.process_index()
+        )
+        self._waiting = None
+        self._last = time.monotonic()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], batch: Batch, data_wait_sec: float):
+        """Hands over a step that the device may still be computing."""
+        self.flush()
+        self._waiting = step, metrics, batch, data_wait_sec
+
+    def flush(self):
+        """Waits for the step handed over last, checks it and writes it.
+
+        Raises:
+            UserError: its loss or gradient is not finite, or too many videos are unusable.
+        """
+        if self._waiting is None:
+            return
+        step, metrics, batch, data_wait_sec = self._waiting
+        self._waiting = None
+        found = {f'train/{name}': float(x) for name, x in jax.device_get(metrics).items()}
+        now = time.monotonic()
+        step_time, self._last = now - self._last, now
+        self._check_finite(step, found, batch)
+        for index, error in zip(batch['bad_id'], batch['error'], strict=True):
+            if index >= 0:
+                self._bad_videos.add(self._source.name(int(index)), error_text(error))
+        found |= {
+            'perf/step_time_ms': 1e3 * step_time,
+            'perf/data_wait_ms': 1e3 * data_wait_sec,
+            'perf/clips_per_sec': self._batch_size / step_time,
+            'perf/host_rss_gb': host_rss_gb(),
+            'data/bad_videos': len(self._bad_videos),
+        }
+        self.write(step, found)
+        self._progress.update(step, found)
+
+    def write(self, step: int, metrics: dict[str, float]):
+        """Adds metrics to a step."""
+        self._writer.write(step, metrics)
+
+    def pause(self):
+        """Before a checkpoint and after an evaluation: writes all, and starts the clock anew."""
+        self._writer.flush()
+        self._progress.pause()
+        self._last = time.monotonic()
+
+    def close(self):
+        """Closes files and the bar."""
+        self._progress.close()
+        self._writer.close()
+
+    def _check_finite(self, step: int, metrics: dict[str, float], batch: Batch):
+        if math.isfinite(metrics['train/loss']) and math.isfinite(metrics['train/grad_norm']):
+            return
+        names = [self._source.name(int(i)) for i in batch['video_id']]
+        raise UserError(
+            f'step {step} is not finite: loss {metrics["train/loss"]}, gradient norm '
+            f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}; '
+            'nothing of it was saved. Lower train.learning_rate, or set train.clip_norm. Videos '
+            'of the batch:\n  ' + '\n  '.join(names)
+        )
