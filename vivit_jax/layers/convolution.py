@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from vivit_jax.layers.convolution_kernels import convolve
+
 
 def convolution(features: int, kernel_size: tuple[int, ...], depthwise: bool = False, **keywords):
     """An `nn.Conv` over the axes before the last; `depthwise`: every channel by itself."""
@@ -20,6 +22,7 @@ def convolution(features: int, kernel_size: tuple[int, ...], depthwise: bool = F
         kernel_size,
         padding=[(size // 2, size // 2) for size in kernel_size],
         feature_group_count=features if depthwise else 1,
+        conv_general_dilated=convolve,
         **keywords,
     )
 

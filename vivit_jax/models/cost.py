@@ -175,6 +175,8 @@ def _count(jaxpr: Jaxpr, varies: Sequence[bool]) -> tuple[int, int, list[bool]]:
 def _count_bodies(
     equation: JaxprEqn, bodies: list[Jaxpr], operands: list[bool]
 ) -> tuple[int, int, list[bool]]:
+    if equation.params.get('branches_platforms'):  # by device; accelerators have the last one
+        return _count(bodies[-1], operands[1:])
     if len(bodies) > 1 or len(bodies[0].invars) != len(operands):  # while, cond, kernels
         if any(_count(body, [True] * len(body.invars))[0] for body in bodies):
             raise ValueError(f'cannot tell how often the products in {equation.primitive} are made')

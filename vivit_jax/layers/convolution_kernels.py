@@ -1,0 +1,114 @@
+"""Convolutions in forms that every kind of device is fast at.
+
+XLA's convolutions along three axes, and those of single channels, run many times slower on CPUs
+than what they are made of here: products with shifted inputs, and convolutions of single frames.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: tuple, **keywords
+) -> jax.Array:
+    """`lax.conv_general_dilated` of [b ... c] and a kernel [... c/groups c'], for `nn.Conv`."""
+    native = functools.partial(
+        lax.conv_general_dilated, window_strides=strides, padding=padding, **keywords
+    )
+    if kernel.shape[-2] == 1 and kernel.shape[-1] == x.shape[-1] and max(strides) == 1:
+        on_cpu = functools.partial(_shifted_products, padding=padding)
+    elif kernel.ndim == 5 and keywords['feature_group_count'] == 1:
+        on_cpu = functools.partial(_of_frames, strides=strides, padding=padding)
+    else:
+        return native(x, kernel)
+    return _by_platform(x, kernel, native, on_cpu)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_platform(x: jax.Array, kernel: jax.Array, native: Callable, on_cpu: Callable) -> jax.Array:
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=native)
+
+
+def _by_platform_forward(x: jax.Array, kernel: jax.Array, native: Callable, on_cpu: Callable):
+    return _by_platform(x, kernel, native, on_cpu), (x, kernel)
+
+
+def _by_platform_backward(native: Callable, on_cpu: Callable, kept: tuple, gradient: jax.Array):
+    # Nothing but the inputs is kept: what the forms make of them is larger.
+    def pull(form: Callable) -> Callable:
+        return lambda gradient, *inputs: jax.vjp(form, *inputs)[1](gradient)
+
+    return lax.platform_dependent(gradient, *kept, cpu=pull(on_cpu), default=pull(native))
+
+
+_by_platform.defvjp(_by_platform_forward, _by_platform_backward)
+
+
+def _shifted_products(x: jax.Array, kernel: jax.Array, padding: tuple) -> jax.Array:
+    """A depthwise convolution without strides: the sum of shifted inputs times their weights."""
+    return _depthwise(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel)
+
+
+@jax.custom_vjp
+def _depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    length, *places = kernel.shape[:-2]
+    sizes = [size - taps + 1 for size, taps in zip(x.shape[1:], (length, *places), strict=False)]
+
+    def add(total: jax.Array, tap: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        index, weights = tap
+        shifted = lax.dynamic_slice_in_dim(x, index, sizes[0], axis=1)
+        for place in np.ndindex(*places):
+            window = (slice(i, i + n) for i, n in zip(place, sizes[1:], strict=True))
+            total = total + shifted[:, :, *window] * weights[place][0]
+        return total, None
+
+    # In float32, as XLA sums. A loop over all places would be slower, none at all compiles long.
+    start = jnp.zeros((x.shape[0], *sizes, x.shape[-1]), jnp.float32)
+    total, _ = lax.scan(add, start, (jnp.arange(length), kernel.astype(jnp.float32)))
+    return total.astype(x.dtype)
+
+
+def _depthwise_forward(x: jax.Array, kernel: jax.Array) -> tuple:
+    return _depthwise(x, kernel), (x, kernel)
+
+
+def _depthwise_backward(kept: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    places = kernel.shape[:-2]
+
+    def of_weights(_: None, place: jax.Array) -> tuple[None, jax.Array]:
+        shifted = lax.dynamic_slice(x, (0, *place, 0), gradient.shape)
+        product = shifted.astype(jnp.float32) * gradient
+        return None, product.sum(axis=range(gradient.ndim - 1))
+
+    _, of_kernel = lax.scan(of_weights, None, jnp.asarray(list(np.ndindex(places))))
+    around = [(size - 1, size - 1) for size in places]
+    of_x = _depthwise(
+        jnp.pad(gradient, ((0, 0), *around, (0, 0))), jnp.flip(kernel, range(len(places)))
+    )
+    return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _of_frames(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple) -> jax.Array:
+    """A convolution [b t h w c]: of frames whose channels are those of all frames it sees."""
+    length, *sizes, channels, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), padding[0], *3 * [(0, 0)]))
+    time = (x.shape[1] - length) // strides[0] + 1
+    stop = (time - 1) * strides[0] + 1
+    x = jnp.concatenate([x[:, i : i + stop : strides[0]] for i in range(length)], axis=-1)
+    frames = lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[2:]),
+        jnp.moveaxis(kernel, 0, 2).reshape(*sizes, length * channels, features),
+        strides[1:],
+        padding[1:],
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    return frames.reshape(-1, time, *frames.shape[1:])
