@@ -12,33 +12,29 @@ out. Labels are names, or numbers from 0.
 
 The model is small and starts from scratch: it suits some hundred short videos and trains on a CPU.
 A clip is spread over the whole video and a tubelet over the whole clip, so that the very first
-layer sees motion; that learned much faster than shorter tubelets where there is little data. Where
-a mirrored action stays the same action, set `--config.augment.flip=0.5`. For larger data see
-kinetics400_fe.py.
+layer sees motion; that learned much faster than shorter tubelets where there is little data.
+Where a mirrored action stays the same action, set `--config.augment.flip=0.5`.
+`--config=configs/custom.py:ctn` trains another model. For larger data see kinetics400_fe.py.
 
 Measured on MSR-Action3D (20 actions, 283 training and 273 test videos of other people, chance 5 %):
 see README.md.
 """
 
-from vivit_jax.config.presets import check_argument, runlocal
-from vivit_jax.config.schema import default_config
+from vivit_jax.config.presets import check_argument, runlocal, small
+from vivit_jax.models.registry import list_models
 
 
 def get_config(arg=''):
-    """`arg`: '' or 'runlocal'."""
-    check_argument(arg, 'runlocal')
-    config = default_config('vivit_fe')
-    config.model.update(
-        hidden_size=128,
-        num_layers=4,
-        num_heads=4,
-        mlp_dim=512,
-        tubelet_size=(16, 8, 8),
-        temporal_num_layers=2,
-        pool='mean',
-        position='sincos3d',
-        drop_path_rate=0.1,
-    )
+    """`arg`: '', 'runlocal' or a model: 'vivit_joint', 'vivit_fe', 'vivit_fsa', 'vivit_fdp',
+    'convivit', 'rpe_stdt' or 'ctn'.
+    """
+    check_argument(arg, 'runlocal', *list_models())
+    model = arg if arg in list_models() else 'vivit_fe'
+    config = small(model, hidden_size=128, mlp_dim=512, tubelet_size=(16, 8, 8), drop_path_rate=0.1)
+    if model == 'vivit_fe':
+        config.model.num_layers = 4
+    if model == 'rpe_stdt':
+        config.model.tubelet_size = (4, 8, 8)  # of longer ones too few would be left to select
     config.preprocessing.update(
         num_frames=16, sampling='segments', short_side=72, crop_size=64, interpolation='area'
     )

@@ -3,8 +3,8 @@
     python -m vivit_jax.main --config=configs/demo.py
 
 Two CPU cores need about a minute; see README.md for the accuracy to expect. Chance is 12.5 %.
-`--config=configs/demo.py:joint`, `:fsa` and `:fdp` train the other ViViTs on the same budget, and
-`:blind` a model that sees single frames only: what it reaches is what can be told without motion.
+`--config=configs/demo.py:ctn` trains another model for as many steps, and `:blind` one that sees
+single frames only: what it reaches is what can be told without motion.
 
 `:image` trains a ViT for images, the spatial half of a factorized encoder, to name the shape of the
 sprite in single frames of more videos, in two minutes. `:finetune` learns the motions with it, or
@@ -14,31 +14,19 @@ without `init_from` from scratch, by ViViT's own recipe (SGD):
     python -m vivit_jax.main --config=configs/demo.py:finetune --config.init_from=runs/demo-image
 """
 
-from vivit_jax.config.presets import check_argument
-from vivit_jax.config.schema import default_config
+from vivit_jax.config.presets import check_argument, small
+from vivit_jax.models.registry import list_models
 
 
 def get_config(arg=''):
-    """`arg`: '', 'joint', 'fsa', 'fdp', 'blind', 'image' or 'finetune'."""
-    check_argument(arg, 'joint', 'fsa', 'fdp', 'blind', 'image', 'finetune')
-    models = {
-        'joint': 'vivit_joint',
-        'fsa': 'vivit_fsa',
-        'fdp': 'vivit_fdp',
-        'image': 'vivit_joint',
-    }
-    config = default_config(models.get(arg, 'vivit_fe'))
-    config.model.update(
-        hidden_size=96,
-        num_layers=4,
-        num_heads=4,
-        mlp_dim=192,
-        tubelet_size=(4, 8, 8),
-        position='sincos3d',
-        pool='mean',
-    )
-    if arg in ('', 'blind', 'finetune'):
-        config.model.update(num_layers=2, temporal_num_layers=2)
+    """`arg`: '', 'blind', 'image', 'finetune' or a model: 'vivit_joint', 'vivit_fe', 'vivit_fsa',
+    'vivit_fdp', 'convivit', 'rpe_stdt' or 'ctn'.
+    """
+    check_argument(arg, 'blind', 'image', 'finetune', *list_models())
+    models = {'': 'vivit_fe', 'blind': 'vivit_fe', 'image': 'vivit_joint', 'finetune': 'vivit_fe'}
+    config = small(models.get(arg, arg), hidden_size=96, mlp_dim=192, tubelet_size=(4, 8, 8))
+    if arg == 'rpe_stdt':
+        config.model.tubelet_size = (2, 8, 8)  # of longer ones too few would be left to select
     if arg == 'blind':
         config.model.update(
             tokenizer='uniform_frames',

@@ -13,6 +13,31 @@ def check_argument(arg: str, *known: str):
         raise ValueError(f'unknown argument {arg!r} after the colon; known: {", ".join(known)}')
 
 
+# What systems have beside the sizes of `small`: factorized encoders divide the blocks.
+_SMALL = {
+    'vivit_fe': {'num_layers': 2, 'temporal_num_layers': 2},
+    'convivit': {'cnn_channels': 8},
+    'rpe_stdt': {
+        'num_layers': 2,
+        'temporal_num_layers': 2,
+        'temporal_num_heads': 4,
+        'temporal_head_dim': 24,
+        'subsample_layers': (1,),
+    },
+    'ctn': {'stem_channels': 16},
+}
+
+
+def small(model: str, **sizes) -> ConfigDict:
+    """A model of four blocks that a CPU trains from scratch; `sizes`: other keywords of it."""
+    config = default_config(model)
+    config.model.update(num_layers=4, num_heads=4, **sizes)
+    if model.startswith('vivit'):
+        config.model.update(position='sincos3d', pool='mean')
+    config.model.update(_SMALL.get(model, {}))
+    return config
+
+
 def published(model: str, dataset: str) -> ConfigDict:
     """What published trainings share: the recipe is ViViT's, a config adds what is its own.
 
