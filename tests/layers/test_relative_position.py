@@ -1,5 +1,7 @@
 import functools
 import itertools
+from pathlib import Path
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,24 @@ SECTIONS = {
     2.5: [0, 1, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4],
 }
 CLUSTERS = {0.5: 10, 1.0: 26, 1.5: 50, 1.9: 50, 2.0: 82, 2.5: 122}
+
+# Of the patches of a 14 x 14 grid as seen from row 7, column 7.
+PICTURE = """
+48 47 47 47 47 47 46 45 44 43 43 43 43 43
+41 40 40 40 40 40 39 38 37 36 36 36 36 36
+41 40 40 40 40 40 39 38 37 36 36 36 36 36
+41 40 40 40 40 40 39 38 37 36 36 36 36 36
+41 40 40 40 40 40 39 38 37 36 36 36 36 36
+41 40 40 40 40 40 39 38 37 36 36 36 36 36
+34 33 33 33 33 33 32 31 30 29 29 29 29 29
+27 26 26 26 26 26 25 24 23 22 22 22 22 22
+20 19 19 19 19 19 18 17 16 15 15 15 15 15
+13 12 12 12 12 12 11 10  9  8  8  8  8  8
+13 12 12 12 12 12 11 10  9  8  8  8  8  8
+13 12 12 12 12 12 11 10  9  8  8  8  8  8
+13 12 12 12 12 12 11 10  9  8  8  8  8  8
+13 12 12 12 12 12 11 10  9  8  8  8  8  8
+"""
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
@@ -92,6 +112,14 @@ def test_number_of_clusters_is_that_of_the_table(ratio):
 def test_clusters_equal_their_definition(grid, ratio, function, method):
     found = pair_clusters(grid, ratio, function, method)
     np.testing.assert_array_equal(found, _clusters(grid, ratio, function, method))
+
+
+def test_clusters_seen_from_the_middle_are_those_of_the_picture():
+    picture = np.array(PICTURE.split(), int)
+    np.testing.assert_array_equal(pair_clusters((14, 14))[1 + 7 * 14 + 7, 1:], picture)
+    drawn = Path(__file__).parents[2] / 'benchmarks' / 'clusters.svg'
+    numbers = [x.text for x in ElementTree.parse(drawn).iter('{http://www.w3.org/2000/svg}text')]
+    np.testing.assert_array_equal(np.array(numbers, int), picture)
 
 
 @pytest.mark.parametrize('terms', ['both', 'query', 'key'])
