@@ -28,6 +28,7 @@ def _run(*args, folder):
         ('--config.train.batch_sizes=3', 'train.batch_size'),
         ('--config.trian.num_epochs=3', 'train.num_epochs'),
         ('--config.model.nme=3', 'model.name'),
+        ('--config.model.stem_chanels=3', 'model.stem_channels'),
     ],
 )
 def test_unknown_key_is_one_line_with_near_keys(override, near, tmp_path):
@@ -57,6 +58,20 @@ def test_none_unsets_a_key(tmp_path):
     ]
     status, message = _run(*flags, folder=tmp_path)
     assert status == 2 and message.endswith('set train.num_epochs or train.num_steps')
+
+
+def test_none_unsets_a_key_of_the_model(tmp_path):
+    flags = ['--config=configs/custom.py:ctn', '--config.model.stem_channels=None']
+    status, message = _run(*flags, folder=tmp_path)
+    assert status == 2 and message.startswith('Error: no videos: set data.train_csv')
+
+
+@pytest.mark.parametrize('value', ['3', 'None'])
+def test_key_of_another_model_is_named(tmp_path, value):
+    override = f'--config.model.stem_channels={value}'
+    status, message = _run('--config=configs/demo.py', override, folder=tmp_path)
+    of_file = 'the model of --config=configs/demo.py has no such keyword'
+    assert (status, message) == (2, f'Error: {override}: {of_file}')
 
 
 def test_what_cannot_be_unset_says_so(tmp_path):

@@ -22,7 +22,7 @@ from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.data.transforms import RandomCrop
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
-from vivit_jax.models.registry import create_model
+from vivit_jax.models.registry import create_model, list_models
 
 # A resumed run may change these: they do not alter what is computed.
 MAY_DIFFER = (
@@ -237,14 +237,14 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _unset(config: ConfigDict, key: str):
-    if flatten(default_config())[key] is not None:
+    if flatten(default_config(config.model.name))[key] is not None:
         raise ValueError(f'{key} needs a value: None is for keys that have none by default')
     *path, name = key.split('.')
     functools.reduce(operator.getitem, path, config)[name] = None
 
 
 def _explain(argv: list[str], error: BaseException) -> str:
-    known = flatten(default_config())
+    known = {key: None for name in list_models() for key in flatten(default_config(name))}
     for arg in argv:
         key = arg.removeprefix('--config.').split('=')[0]
         if arg.startswith('--config.') and key not in known:
@@ -258,6 +258,10 @@ def _explain(argv: list[str], error: BaseException) -> str:
         return f'cannot read {file}'
     if isinstance(error, flags.Error):  # a mistake inside a config file ends a whole traceback
         return str(error).strip().splitlines()[-1]
+    missing = str(error).strip('"\'')
+    for arg in argv:
+        if arg.startswith(f'--config.model.{missing}='):
+            return f'{arg}: the model of {file} has no such keyword'
     # ml_collections lists all fields of the section, and its advice in a line of its own.
     text = re.sub(r' Other fields present: .*}"', '', str(error).strip('"\'').replace('\\n', ' '))
     return f'{file}: {" ".join(text.split())}'
