@@ -1,4 +1,4 @@
-"""ConViViT (Dokkar et al. 2023): a small CNN in front of a factorized video transformer."""
+"""ConViViT (arXiv 2310.14416): a small CNN in front of a factorized video transformer."""
 
 from collections.abc import Mapping
 

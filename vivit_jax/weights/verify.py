@@ -91,4 +91,5 @@ def _run_transformers(folder: Path, clip: np.ndarray) -> np.ndarray:
 
 
 def _flat(features, logits) -> np.ndarray:
-    return np.concatenate([np.ravel(x) for x in (features, *by_head(logits).values())])
+    by_name = sorted(by_head(logits).items())  # JAX sorts what it returns
+    return np.concatenate([np.ravel(x) for x in (features, *(logits for _, logits in by_name))])
