@@ -42,7 +42,6 @@ def main():
     parser.add_argument('--models', default=','.join(list_models()))
     parser.add_argument('--turns', type=int, default=20, help='timed steps of each model')
     args, overrides = parser.parse_known_args()
-    signal.signal(signal.SIGINT, _leave_to_the_run)
 
     args.output.mkdir(parents=True, exist_ok=True)
     models = args.models.split(',')
@@ -62,9 +61,16 @@ def _leave_to_the_run(*_):
     """Ctrl-C reaches the training too, which saves a checkpoint and then ends this process."""
 
 
-def _facts(path: Path, models: Sequence[str], args: argparse.Namespace, overrides: list[str]):
+def _facts(
+    path: Path, models: Sequence[str], args: argparse.Namespace, overrides: list[str]
+) -> dict[str, dict]:
     """Size, work and time of a step of every model, from the file where they are known."""
-    facts = json.loads(path.read_text()) if path.exists() else {}
+    what, facts = [args.config, *overrides], {}
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found['what'] != what:
+            sys.exit(f'Error: {path} is of {" ".join(found["what"])}: give another --output')
+        facts = found['models']
     missing = [model for model in models if model not in facts]
     if missing:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +87,7 @@ def _facts(path: Path, models: Sequence[str], args: argparse.Namespace, override
                 'gmac': count_costs(call)['GMAC'],
                 'step_ms': times[model],
             }
-        path.write_text(json.dumps(facts, indent=2))
+        path.write_text(json.dumps({'what': what, 'models': facts}, indent=2))
     return facts
 
 
@@ -125,7 +131,9 @@ def _train(config: str, folder: Path, num_steps: int, overrides: list[str]):
     for key, steps in durations.items():
         command += [f'--config.{key}_epochs=None', f'--config.{key}_steps={steps}']
     print(*command, *overrides, file=sys.stderr)
+    handler = signal.signal(signal.SIGINT, _leave_to_the_run)
     status = subprocess.run([*command, *overrides], check=False).returncode
+    signal.signal(signal.SIGINT, handler)
     if status:
         sys.exit(status)
 

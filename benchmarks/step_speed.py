@@ -13,6 +13,7 @@ its forward pass.
 
 import argparse
 import dataclasses
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def main():
     parser.add_argument('--turns', type=int, default=5)
     args = parser.parse_args()
     keyword, _, values = args.vary.partition('=')
-    values = values.split(',')
+    values = re.findall(r'\([^)]*\)|[^,]+', values)  # of tuples, in brackets, each is one
 
     spec = Preprocessing(
         num_frames=args.frames, short_side=args.crop_size, crop_size=args.crop_size
@@ -65,7 +66,7 @@ def main():
         config = load.model_config(*args.model, f'{keyword}={value}')
         model = create_model(**load.model_keywords(config))
         programs |= {(value, name): x for name, x in _compile_model(model, spec, shape).items()}
-    x = jnp.ones((_MATRIX, _MATRIX), model.dtype)
+    x = jnp.ones((_MATRIX, _MATRIX), model.dtype)  # that of the last one
     product = _compile(_MATRIX**3, jnp.matmul, x, x)
     for _ in range(args.turns):
         for program in (product, *programs.values()):

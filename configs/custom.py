@@ -14,7 +14,8 @@ The model is small and starts from scratch: it suits some hundred short videos a
 A clip is spread over the whole video and a tubelet over the whole clip, so that the very first
 layer sees motion; that learned much faster than shorter tubelets where there is little data.
 Where a mirrored action stays the same action, set `--config.augment.flip=0.5`.
-`--config=configs/custom.py:ctn` trains another model. For larger data see kinetics400_fe.py.
+`--config=configs/custom.py:ctn` trains another model, with tubelets of half the clip. For larger
+data see kinetics400_fe.py.
 
 Measured on MSR-Action3D (20 actions, 283 training and 273 test videos of other people, chance 5 %):
 see README.md.
@@ -30,11 +31,9 @@ def get_config(arg=''):
     """
     check_argument(arg, 'runlocal', *list_models())
     model = arg if arg in list_models() else 'vivit_fe'
-    config = small(model, hidden_size=128, mlp_dim=512, tubelet_size=(16, 8, 8), drop_path_rate=0.1)
+    config = small(model, hidden_size=128, mlp_dim=512, tubelet_size=(8, 8, 8), drop_path_rate=0.1)
     if model == 'vivit_fe':
-        config.model.num_layers = 4
-    if model == 'rpe_stdt':
-        config.model.tubelet_size = (4, 8, 8)  # of longer ones too few would be left to select
+        config.model.update(num_layers=4, tubelet_size=(16, 8, 8))
     config.preprocessing.update(
         num_frames=16, sampling='segments', short_side=72, crop_size=64, interpolation='area'
     )

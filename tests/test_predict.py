@@ -16,7 +16,7 @@ from vivit_jax.data.synthetic import write_video
 from vivit_jax.data.transforms import Crops
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.predict import Predictor
+from vivit_jax.predict import Predictor, sample_view_frames
 from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import TrainState
 
@@ -116,6 +116,25 @@ def test_windows_cover_a_long_video(tmp_path, run_folder, length, spans):
         np.testing.assert_allclose(found, np.array(spans) / 10, atol=1e-6)
     mean = np.mean([w.probabilities for w in prediction.windows], axis=0)
     np.testing.assert_allclose(prediction.probabilities, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(('length', 'num_windows'), [(7, 1), (8, 1), (16, 2), (20, 3)])
+def test_windows_leave_the_stride_as_it_is_where_short_videos_have_a_smaller_one(
+    tmp_path, monkeypatch, length, num_windows
+):
+    spec = Preprocessing(
+        num_frames=4, frame_stride=2, short_video='smaller_stride', short_side=16, crop_size=16
+    )
+    predictor, read = Predictor(save_run(tmp_path / 'run', spec)), []
+    monkeypatch.setattr(
+        'vivit_jax.predict.sample_view_frames',
+        lambda *args: read.append(sample_view_frames(*args)) or read[-1],
+    )
+    predictor(write_noise(tmp_path / 'video.mp4', length))
+    assert len(read) == num_windows
+    stride = 2 if length >= 8 else 1
+    for frames in read:
+        np.testing.assert_array_equal(np.diff(frames), 3 * [stride])
 
 
 def test_segments_take_one_window_over_all(tmp_path):

@@ -23,8 +23,8 @@ from vivit_jax.data.sources import read_label_maps
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
+from vivit_jax.models.keywords import find_preset
 from vivit_jax.models.registry import MODELS, create_model, model_keywords
-from vivit_jax.models.sizes import parse_size
 from vivit_jax.train.checkpoints import write_checkpoint
 from vivit_jax.train.state import abstract_variables, init_variables
 from vivit_jax.weights import verify
@@ -171,7 +171,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
         model = {**source.model, **keywords}
     if 'size' in keywords:  # it fills the sizes, instead of the source
         size = keywords['size']
-        sizes = MODELS[name].PRESETS.get(size) or parse_size(size)
+        sizes = find_preset(size, MODELS[name].PRESETS)
         model = {k: value for k, value in model.items() if k not in sizes or k in keywords}
     crop_size = _CROP_SIZE.value or spec.crop_size
     spec = dataclasses.replace(

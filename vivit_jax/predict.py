@@ -146,8 +146,11 @@ class Predictor:
 
     def _windows(self, length: int) -> list[tuple[int, int]]:
         """(first frame, frames) of every window."""
-        span = clip_span(self.preprocessing)
-        if self.preprocessing.sampling != 'strided' or length <= span:
+        spec = self.preprocessing
+        span = clip_span(spec)
+        if spec.short_video == 'smaller_stride':  # of a shorter window
+            span = spec.num_frames * spec.frame_stride
+        if spec.sampling != 'strided' or length <= span:
             return [(0, length)]
         starts = [*range(0, length - span, span), length - span]
         return [(start, span) for start in starts]

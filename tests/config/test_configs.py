@@ -94,6 +94,59 @@ def test_config_describes_a_run(config):
     assert metrics['loss'].shape == ()
 
 
+# As published, or chosen where nothing is: frames, sampling, short videos, jitter of the scale;
+# batch, learning rate, warm-up and epochs; mirroring.
+RECIPES = {
+    'ucf101_convivit': (16, 'segments', 'repeat_last', (0.9, 1.33), 16, 0.05, 2.5, 50, 0.5),
+    'hmdb51_convivit': (16, 'segments', 'repeat_last', (0.9, 1.33), 16, 0.05, 2.5, 50, 0.5),
+    'etri_activity3d_convivit': (
+        16,
+        'segments',
+        'repeat_last',
+        (0.9, 1.33),
+        16,
+        0.05,
+        2.5,
+        50,
+        0.5,
+    ),
+    'ucf101_rpe_stdt': (16, 'strided', 'smaller_stride', (1, 1.25), 16, 0.005, 2.5, 100, 0.5),
+    'hmdb51_rpe_stdt': (16, 'strided', 'smaller_stride', (1, 1.25), 16, 0.005, 2.5, 100, 0.5),
+    'diving48_rpe_stdt': (16, 'strided', 'smaller_stride', (1, 1.25), 16, 0.005, 2.5, 100, 0),
+    'diving48_ctn': (8, 'segments', 'repeat_last', None, 16, 0.005, 2.5, 100, 0),
+    'epic_kitchens100_ctn': (8, 'segments', 'repeat_last', None, 16, 0.005, 2.5, 100, 0.5),
+}
+
+
+@pytest.mark.parametrize('stem', RECIPES)
+def test_recipe_is_the_published_one(stem):
+    config = _module(next(path for path in CONFIGS if path.stem == stem)).get_config()
+    spec, train, augment = config.preprocessing, config.train, config.augment
+    assert RECIPES[stem] == (
+        *(spec.num_frames, spec.sampling, spec.short_video, augment.scale_jitter),
+        *(train.batch_size, train.learning_rate, train.warmup_epochs, train.num_epochs),
+        augment.flip,
+    )
+    assert (spec.crop_size, config.eval.views) == (224, '1x1')
+    assert (train.optimizer, train.momentum, train.weight_decay) == ('sgd', 0.9, 0)
+    assert spec.sampling != 'strided' or spec.frame_stride == 32
+    assert stem == f'{config.data.source}_{config.model.name}'
+    assert config.init.reinit == ('head',)
+
+
+@pytest.mark.parametrize(
+    'path', [path for path, argument in CASES if argument == 'runlocal'], ids=lambda path: path.stem
+)
+def test_runlocal_is_small_for_every_model(path):
+    full, config = (_module(path).get_config(arg) for arg in ('', 'runlocal'))
+    assert config.model.name == full.model.name
+    assert config.data.source == 'synthetic' and config.train.num_steps <= 100
+    spec, model = load.preprocessing(config), create_model(**load.model_keywords(config))
+    clip = jax.ShapeDtypeStruct((1, *spec.clip_shape, 3), float)
+    params = jax.eval_shape(model.init, jax.random.key(0), clip)['params']
+    assert sum(x.size for x in jax.tree.leaves(params)) < 1e6
+
+
 def test_runlocal_keeps_structure_and_is_small():
     path = next(path for path in CONFIGS if path.stem == 'kinetics400_fe')
     full, small = (load.flatten(_module(path).get_config(arg)) for arg in ('', 'runlocal'))
@@ -104,12 +157,6 @@ def test_runlocal_keeps_structure_and_is_small():
     assert small['data.source'] == 'synthetic'
     assert small['augment.flip'] == 0  # the embedded classes have a left and a right
     assert small['train.num_steps'] <= 100
-
-    config = _module(path).get_config('runlocal')
-    spec, model = load.preprocessing(config), create_model(**load.model_keywords(config))
-    clip = jax.ShapeDtypeStruct((1, spec.num_frames, spec.crop_size, spec.crop_size, 3), float)
-    params = jax.eval_shape(model.init, jax.random.key(0), clip)['params']
-    assert sum(x.size for x in jax.tree.leaves(params)) < 1e6
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,21 @@ def test_value_and_gradients_are_those_of_xla(case):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('name', ['lhs_dilation', 'rhs_dilation'])
+def test_dilation_is_that_of_xla(name):
+    x, kernel, _ = _inputs(*CASES['depthwise 2d'][:3])
+    keywords = {
+        'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'),
+        'feature_group_count': 4,
+        name: (2, 1),
+    }
+    found, expected = (
+        function(x, kernel, (1, 1), [(1, 1), (2, 2)], **keywords)
+        for function in (convolve, lax.conv_general_dilated)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_products_of_16_bits_are_summed_in_32():
     case = CASES['depthwise 3d']
     inputs = _inputs(*case[:3], dtype=jnp.bfloat16)

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from vivit_jax.layers.blocks import EncoderBlock
+from vivit_jax.layers.convolution import convolution
 from vivit_jax.models.cost import (
     activation_bytes,
     count_bytes,
@@ -143,6 +144,21 @@ def two_layers(params, x):
 
 
 LAYERS = {'in': shape(3, 5), 'out': shape(5, 2)}
+
+
+def test_convolution_counts_the_same_whatever_the_device_makes_of_it():
+    module = convolution(6, (5, 3, 3), depthwise=True, use_bias=False)
+    x = jnp.zeros((2, 4, 6, 8, 6))
+    params = module.init(jax.random.key(0), x)
+    macs, linear_macs = count_macs(module.apply, params, x)
+    assert macs == linear_macs == x.size * 5 * 3 * 3
+
+    def native(params, x):
+        kernel, pads = params['params']['kernel'], [(2, 2), (1, 1), (1, 1)]
+        names = ('NDHWC', 'DHWIO', 'NDHWC')
+        return lax.conv_general_dilated(x, kernel, (1, 1, 1), pads, None, None, names, 6)
+
+    assert xla_flops(module.apply, params, x) == xla_flops(native, params, x) > macs
 
 
 def test_kept_activations_of_two_layers():

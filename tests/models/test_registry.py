@@ -53,6 +53,13 @@ def test_unknown_keyword_offers_near_names(keyword, near):
         create_model('vivit_fe', **{keyword: 1})
 
 
+def test_size_may_be_a_preset_of_the_model():
+    model = create_model('rpe_stdt', size='stdt_l8_full', num_classes=7)
+    assert (model.num_layers, model.light, model.num_classes) == (8, False, 7)
+    with pytest.raises(ValueError, match=r"size='stdt_l8' is not .*, and none of stdt_l8_full"):
+        create_model('rpe_stdt', size='stdt_l8')
+
+
 def test_flax_fields_are_no_keywords():
     assert not {'parent', 'name'} & set(model_keywords('vivit_fe'))
     with pytest.raises(ValueError, match="no keyword 'parent'"):

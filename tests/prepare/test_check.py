@@ -238,6 +238,7 @@ def test_other_preprocessing_needs_no_new_decoding(again, made, monkeypatch):
     [
         (Preprocessing(num_frames=21, sampling='segments'), 21),
         (Preprocessing(num_frames=4, frame_stride=3, sampling='units', num_units=2), 24),
+        (Preprocessing(num_frames=21, frame_stride=3, short_video='smaller_stride'), 21),
     ],
 )
 def test_needed_frames_follow_the_sampling(again, made, spec, needed):

@@ -54,6 +54,13 @@ def test_every_layer_of_one_encoder_has_its_own_rate(name):
     assert scales['Transformer/encoder_norm/scale'] == 1 / 2
 
 
+def test_subsampling_has_the_rate_of_its_block():
+    params = _params('rpe_stdt', subsample='conv', subsample_layers=(1,), temporal_num_layers=2)
+    scales = _flat(params, layer_scales(params, 0.5))
+    assert scales['TemporalTransformer/subsample_1/kernel'] == 1 / 2
+    assert scales['TemporalTransformer/encoderblock_1/LayerNorm_1/bias'] == 1 / 2
+
+
 def _norm(name):
     return ('LayerNorm_mlp' if name == 'vivit_fsa' else 'LayerNorm_1') + '/scale'
 

@@ -205,6 +205,13 @@ def test_silent_differences_are_told():
     assert not describe_differences(old, make_weights(old))
 
 
+def test_positions_without_parameters_are_told():
+    old, new = (make_card('vivit_joint', position=kind) for kind in ('sincos3d', 'none'))
+    (line,) = describe_differences(new, make_weights(old))
+    assert line.endswith("model.position='sincos3d', not 'none'")
+    assert not describe_differences(make_card('vivit_joint'), make_weights(old))  # a parameter
+
+
 def test_untrained_heads_are_those_of_zeros():
     card = make_card('vivit_fe', num_classes={'verb': 2, 'noun': 3})
     params = make_params(card, 0)

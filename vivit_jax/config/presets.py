@@ -83,7 +83,7 @@ def published_convivit(dataset: str) -> ConfigDict:
 
 
 def published_rpe_stdt(dataset: str) -> ConfigDict:
-    """RPE-STDT's trainings; batch, learning rate and warm-up are CTN's, by the same authors."""
+    """RPE-STDT's trainings; batch, learning rate and warm-up are CTN's, clipping is ViViT's."""
     config = published('rpe_stdt', dataset)
     config.preprocessing.update(
         num_frames=16,
@@ -100,7 +100,7 @@ def published_rpe_stdt(dataset: str) -> ConfigDict:
 
 
 def published_ctn(dataset: str) -> ConfigDict:
-    """CTN's trainings; how it samples and tests is not published."""
+    """CTN's trainings; how it samples and tests is not published, clipping is ViViT's."""
     config = published('ctn', dataset)
     config.preprocessing.update(num_frames=8, sampling='segments', short_side=256, crop_size=224)
     config.augment.color_jitter = 0.8

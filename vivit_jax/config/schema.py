@@ -32,7 +32,7 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     types['num_classes'] = object
     config.model = ConfigDict({name: placeholder(kind) for name, kind in types.items()})
     config.model.name = model  # one of vivit_jax.list_models()
-    config.model.size = placeholder(str)  # such as 'B/16x2'
+    config.model.size = placeholder(str)  # such as 'B/16x2', or one of the model's PRESETS
 
     # How a video becomes a clip; the keys are those of vivit_jax.data.preprocessing.
     config.preprocessing = ConfigDict(dataclasses.asdict(Preprocessing()))

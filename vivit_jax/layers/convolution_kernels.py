@@ -20,6 +20,9 @@ def convolve(
     native = functools.partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, **keywords
     )
+    dilations = [keywords.get(name) or (1,) for name in ('lhs_dilation', 'rhs_dilation')]
+    if max(map(max, dilations)) > 1:
+        return native(x, kernel)
     if kernel.shape[-2] == 1 and kernel.shape[-1] == x.shape[-1] and max(strides) == 1:
         on_cpu = functools.partial(_shifted_products, padding=padding)
     elif kernel.ndim == 5 and keywords['feature_group_count'] == 1:

@@ -88,6 +88,12 @@ def stem_reduction(
 
 def check_rpe_stdt(values: Mapping[str, object]):
     """Raises a ValueError where keywords of RPE-STDT do not fit each other."""
+    if not values['rpe_ratio'] >= 0.5:
+        raise ValueError(
+            f'rpe_ratio={values["rpe_ratio"]} must be at least 0.5, which tells three offsets apart'
+        )
+    if values['temporal'] == 'none':
+        return
     for name in ('temporal_num_layers', 'temporal_num_heads', 'temporal_head_dim'):
         if values[name] < 1:
             raise ValueError(
@@ -96,11 +102,7 @@ def check_rpe_stdt(values: Mapping[str, object]):
     width, heads = values['hidden_size'], values['temporal_num_heads']
     if not values['light'] and width % heads:
         raise ValueError(f'temporal_num_heads={heads} must divide hidden_size={width}')
-    if values['rpe_ratio'] < 0.5:
-        raise ValueError(
-            f'rpe_ratio={values["rpe_ratio"]} must be at least 0.5, which tells three offsets apart'
-        )
-    layers = values['subsample_layers']
+    layers = values['subsample_layers'] if values['subsample'] != 'none' else ()
     if set(layers) - set(range(values['temporal_num_layers'])):
         raise ValueError(
             f'subsample_layers={layers} must be among the '

@@ -211,8 +211,12 @@ def _product_macs(equation: JaxprEqn) -> int:
 
 
 def xla_flops(function: Callable, *args) -> float:
-    """FLOPs of `function(*args)` by XLA's analysis of the program before it is optimized."""
-    return jax.jit(function).lower(*args).cost_analysis()['flops']
+    """FLOPs of `function(*args)` by XLA's analysis of the program before it is optimized.
+
+    The program is that for an accelerator: one for a CPU may have loops, counted as one turn.
+    """
+    traced = jax.jit(function).trace(*args)
+    return traced.lower(lowering_platforms=('tpu',)).cost_analysis()['flops']
 
 
 def activation_bytes(function: Callable, *args) -> int:

@@ -20,15 +20,17 @@ def resolve_keywords(
     size: str | None,
     keywords: Mapping[str, object],
     choices: Mapping[str, tuple[str, ...]],
+    presets: Mapping[str, Mapping[str, object]],
 ) -> dict[str, object]:
     """Completes the keywords of a model.
 
     Args:
         name: of the model.
         defaults: of all its keywords.
-        size: `'B/16x2'` style preset or None; wins over the defaults.
+        size: `'B/16x2'` style preset, one of `presets`, or None; wins over the defaults.
         keywords: what was given; wins over both.
         choices: of keywords with other choices than usual.
+        presets: the model's own.
 
     Returns:
         A value for each of `defaults`.
@@ -39,7 +41,7 @@ def resolve_keywords(
     for keyword in keywords:
         if keyword not in defaults:
             raise ValueError(f'{name} has no keyword {keyword!r}{near_words(keyword, defaults)}')
-    preset = parse_size(size) if size else {}
+    preset = find_preset(size, presets) if size else {}
     preset = {keyword: preset[keyword] for keyword in preset.keys() & defaults.keys()}
     if keywords.get('tokenizer') == 'uniform_frames':
         patch = preset.get('tubelet_size', defaults['tubelet_size'])[1:]
@@ -56,6 +58,22 @@ def resolve_keywords(
             'along time, the other half along space'
         )
     return values
+
+
+def find_preset(size: str, presets: Mapping[str, Mapping[str, object]]) -> Mapping[str, object]:
+    """Keywords of a size: one of a model's own presets, or as `parse_size`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if size in presets:
+        return presets[size]
+    try:
+        return parse_size(size)
+    except ValueError as error:
+        if presets:
+            raise ValueError(f'{error}, and none of {", ".join(presets)}') from None
+        raise
 
 
 def _validate(values: dict[str, object], choices: Mapping[str, tuple[str, ...]]):

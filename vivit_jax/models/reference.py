@@ -200,7 +200,7 @@ REFERENCES = (
     ),
     Reference(
         'RPE-STDT, spatial only',
-        {'name': 'rpe_stdt', 'pos_embed': 'frame', 'temporal': 'none'},
+        {'name': 'rpe_stdt', 'size': 'spatial_only'},
         clip=(16, 224, 224),
         parameters=85_876_325,
         costs={'GMAC-lin': 269.56, 'GMAC': 281.01},
@@ -208,14 +208,7 @@ REFERENCES = (
     ),
     Reference(
         'STDT, 8 layers',
-        {
-            'name': 'rpe_stdt',
-            'num_layers': 8,
-            'pos_embed': 'absolute',
-            'temporal_pos': 'absolute',
-            'light': False,
-            'subsample': 'none',
-        },
+        {'name': 'rpe_stdt', 'size': 'stdt_l8_full'},
         clip=(16, 224, 224),
         parameters=88_149_605,
         costs={'GMAC': 188.44},

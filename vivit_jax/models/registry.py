@@ -66,9 +66,8 @@ def create_model(name: str, size: str | None = None, **keywords) -> nn.Module:
     """
     known = model_keywords(name)
     model = MODELS[name]
-    if size in model.PRESETS:
-        keywords, size = {**model.PRESETS[size], **keywords}, None
-    values = resolve_keywords(name, known, size, keywords, {**_CHOICES, **model.CHOICES})
+    choices = {**_CHOICES, **model.CHOICES}
+    values = resolve_keywords(name, known, size, keywords, choices, model.PRESETS)
     model.check(values)
     try:
         jnp.dtype(values['dtype'])

@@ -26,9 +26,9 @@ from vivit_jax.models.transformer import VideoTransformer
 class RpeStdt(VideoTransformer):
     """A spatial encoder for every frame, then a temporal one over their class tokens.
 
-    `rpe_*` and `shared_heads` are about the spatial encoder; relative positions of the temporal one
-    have the defaults. The thesis speaks of 8 spatial blocks, but its costs and parameters are those
-    of 12: see `stdt_l8_full` among the presets.
+    `rpe_*`, `shared_heads`, `remat` and `scan_layers` are about the spatial encoder; relative
+    positions of the temporal one have the defaults. The thesis speaks of 8 spatial blocks, but its
+    costs and parameters are those of 12: see `stdt_l8_full` among the presets.
 
     Attributes:
         pos_embed: of the spatial encoder. `'rpe'`, relative positions; learned tables: `'absolute'`

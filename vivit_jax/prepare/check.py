@@ -194,8 +194,8 @@ def _part(row: Row) -> str:
 
 
 def _needed_frames(spec: Preprocessing) -> int:
-    if spec.sampling == 'segments':
-        return spec.num_frames
+    if spec.sampling == 'segments' or spec.short_video == 'smaller_stride':
+        return spec.num_units * spec.num_frames
     return spec.num_units * clip_span(spec)
 
 

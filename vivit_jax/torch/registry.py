@@ -64,8 +64,6 @@ def create_model(
     """
     defaults = {**dict.fromkeys(JAX_KEYWORDS), **model_keywords(name)}
     model = MODELS[name]
-    if size in model.PRESETS:
-        keywords, size = {**model.PRESETS[size], **keywords}, None
-    values = resolve_keywords(name, defaults, size, keywords, model.CHOICES)
+    values = resolve_keywords(name, defaults, size, keywords, model.CHOICES, model.PRESETS)
     model.check(values)
     return model(clip_shape, **{key: values[key] for key in values if key not in JAX_KEYWORDS})

@@ -8,7 +8,7 @@ import jax
 from vivit_jax.errors import UserError
 
 _HEAD = 'output_projection'
-_BLOCK = re.compile(r'(\w+)/encoderblock_(\d+)/')
+_BLOCK = re.compile(r'(\w+)/(?:encoderblock|subsample)_(\d+)/')
 
 
 def parameter_names(params: dict) -> dict:

@@ -95,7 +95,7 @@ def vivit_rules(target: Collection[str], source: Collection[str]) -> Rules:
 def _missing(target: Collection[str], source: Collection[str]) -> Rules:
     rules = _OWN
     if any(re.match('stem/|embedding_norm/', name) for name in target):
-        rules = (*rules, (r'embedding/.+', FRESH))  # of channels that are no colors
+        rules = (*rules, (r'embedding/.+', FRESH))  # of other channels, or before a norm
     if not count_class_tokens(source):
         rules = (*rules, (r'cls.*', FRESH))
     return rules

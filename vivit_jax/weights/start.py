@@ -21,6 +21,7 @@ _SILENT = (
     'gelu',
     'layer_norm_eps',
     'attention_order',
+    'position',
     'cnn_stride',
     'stem_stride',
     'stem_t_stride',
@@ -106,7 +107,8 @@ def describe_differences(card: ModelCard, weights: Weights) -> list[str]:
     for key in _SILENT:
         default = getattr(type(models[0]), key, None)  # what a model without the keyword does
         pair = [getattr(model, key, default) for model in models]
-        if None not in pair and pair[0] != pair[1]:
+        # A learned position is a parameter.
+        if not {None, 'learned'} & set(pair) and pair[0] != pair[1]:
             lines.append(f'the weights were trained with model.{key}={pair[0]!r}, not {pair[1]!r}')
     for key in ('value_range', 'color_order'):
         pair = getattr(source.preprocessing, key), getattr(card.preprocessing, key)
