@@ -74,16 +74,22 @@ def test_single_checkpoint_can_be_named(tmp_path):
     assert find_checkpoint(tmp_path / 'checkpoints' / '20')[1] == 20
 
 
-def test_the_average_is_the_model_where_a_run_keeps_one(tmp_path):
-    saved = state_at(7)
-    saved = saved.replace(ema=jax.tree.map(lambda x: x + 1, saved.params))
+@pytest.mark.parametrize('name', ['vivit_joint', 'ctn'])
+def test_averages_are_the_model_where_a_run_keeps_them(tmp_path, name):
+    keywords = {'name': name, 'mlp_dim': 8, 'num_heads': 2, 'num_layers': 1, 'hidden_size': 8}
+    card = ModelCard({**keywords, 'num_classes': 3}, SPEC, CARD.label_names)
+    saved = init_state(
+        jax.random.key(0), create_model(**card.model), optax.sgd(0.1), SPEC, has_ema=True
+    )
+    saved = saved.replace(step=jnp.int32(7), ema=jax.tree.map(lambda x: x + 1, saved.ema))
+    assert bool(saved.batch_stats) == (name == 'ctn')
     checkpoints = Checkpoints(tmp_path / 'checkpoints', 1, 0)
-    checkpoints.save(saved, CARD, {})
+    checkpoints.save(saved, card, {})
     restored = checkpoints.restore(7, jax.eval_shape(lambda: saved))
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
 
-    loaded = load_checkpoint(tmp_path)[1]['params']
+    loaded = load_checkpoint(tmp_path)[1]
     jax.tree.map(np.testing.assert_array_equal, loaded, saved.ema)
 
 

@@ -11,7 +11,7 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.optimizer import create_optimizer
-from vivit_jax.train.state import TrainState, init_state, start_state
+from vivit_jax.train.state import TrainState, init_state, init_variables, start_state
 from vivit_jax.train.step import create_forward, create_train_step
 
 SPEC = Preprocessing(num_frames=4, short_side=8, crop_size=8, value_range=(-2.0, 2.0))
@@ -36,6 +36,16 @@ class _Classifier(nn.Module):
         pixels = nn.Dropout(self.dropout_rate, deterministic=not train)(clip)
         features = nn.tanh(nn.Dense(8)(pixels.reshape(len(clip), -1)))
         return ModelOutput(nn.Dense(4)(features), features)
+
+
+class _Normalizing(nn.Module):
+    num_classes: int = 4
+
+    @nn.compact
+    def __call__(self, clip, train=False):
+        pixels = nn.BatchNorm(use_running_average=not train, momentum=0.5)(clip)
+        features = nn.tanh(nn.Dense(8)(pixels.reshape(len(clip), -1)))
+        return ModelOutput(nn.Dense(4, name='Dense_1')(features), features)
 
 
 class _TwoHeads(nn.Module):
@@ -236,23 +246,35 @@ def test_frozen_parameters_stay_and_count_for_no_gradient():
     np.testing.assert_allclose(metrics['grad_norm'], expected, rtol=1e-5)
 
 
-def test_average_of_the_parameters_follows_them():
-    decay, model, optimizer = 0.3, _Classifier(), optax.sgd(0.1)
+@pytest.mark.parametrize('model', [_Classifier(), _Normalizing()], ids=['', 'with statistics'])
+def test_averages_follow_parameters_and_statistics(model):
+    decay, optimizer = 0.3, optax.sgd(0.1)
     train_step = jax.jit(
         create_train_step(
             model, optimizer, _schedule, SPEC, NO_CHANGE, label_smoothing=0.0, seed=0,
             ema_decay=decay,
         )
     )  # fmt: skip
-    state = start_state({'params': _params(model), 'batch_stats': {}}, optimizer, has_ema=True)
-    average = np.asarray(state.params['Dense_1']['kernel'])
+    variables = init_variables(jax.random.key(0), model, SPEC)
+    state = start_state({**variables, 'params': _params(model)}, optimizer, has_ema=True)
+    averages = jax.tree.map(np.asarray, state.ema)
     for step in range(6):
         state, _ = train_step(state, _batch())
-        used = min(decay, (1 + step) / (10 + step))
-        average = used * average + (1 - used) * state.params['Dense_1']['kernel']
-        np.testing.assert_allclose(state.ema['Dense_1']['kernel'], average, rtol=1e-5)
-    assert state.eval_variables['params'] is state.ema
-    assert np.abs(average - state.params['Dense_1']['kernel']).max() > 1e-5
+        used, now = min(decay, (1 + step) / (10 + step)), _variables(state)
+        averages = jax.tree.map(lambda x, y, u=used: u * x + (1 - u) * y, averages, now)
+        _assert_trees_close(state.ema, averages)
+    assert state.eval_variables is state.ema
+    differences = jax.tree.map(lambda x, y: np.abs(x - y).max(), averages, now)
+    assert min(jax.tree.leaves(differences)) > 1e-6
+    assert set(differences['batch_stats']) == {'BatchNorm_0'} & {*variables['batch_stats']}
+
+
+def _variables(state):
+    return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def _assert_trees_close(found, expected):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-7), found, expected)
 
 
 def test_randomness_follows_from_seed_and_step():

@@ -109,7 +109,7 @@ class Checkpoints:
 def read_checkpoint(path: str | Path) -> Weights:
     """The model of a run folder or of one of its checkpoints, on the default device.
 
-    Where the run kept a moving average of its parameters, that is the model.
+    Where the run kept moving averages, they are the model.
 
     Args:
         path: a run folder, of which the best checkpoint is taken, else the latest; or one
@@ -121,16 +121,15 @@ def read_checkpoint(path: str | Path) -> Weights:
     folder, step = find_checkpoint(path)
     handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
-        kind = 'ema' if manager.item_metadata(step)['state'].get('ema') else 'params'
+        has_ema = bool(manager.item_metadata(step)['state'].get('ema'))
         card = ModelCard.from_json(
             manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
         )
         model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         expected = abstract_variables(model, card.preprocessing)
-        item = {kind: expected['params']}
-        if expected['batch_stats']:
-            item['batch_stats'] = expected['batch_stats']
+        item = {name: tree for name, tree in expected.items() if tree}
+        item = {'ema': item} if has_ema else item
         item = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), item
         )
@@ -140,11 +139,12 @@ def read_checkpoint(path: str | Path) -> Weights:
             partial_restore=True,
         )
         restored = manager.restore(step, args=ocp.args.Composite(state=restore))['state']
+    restored = restored['ema'] if has_ema else restored
     _log.info('Loaded step %d of %s', step, folder)
     return Weights(
         f'checkpoint of step {step}',
         card,
-        restored[kind],
+        restored['params'],
         clip_grid(card),
         step=step,
         batch_stats=restored.get('batch_stats', {}),

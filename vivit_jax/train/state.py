@@ -17,7 +17,8 @@ class TrainState:
         step: int32, updates done, which is also the position in the data.
         params: float32 tree.
         opt_state: of the optimizer.
-        ema: moving average of the parameters, which is what is evaluated; None where there is none.
+        ema: moving averages of `params` and `batch_stats`, by these names, which are what is
+            evaluated; None where there are none.
         batch_stats: running means and variances of batch norms; empty where there are none.
     """
 
@@ -30,8 +31,9 @@ class TrainState:
     @property
     def eval_variables(self) -> dict:
         """The variables to evaluate and to predict with."""
-        params = self.params if self.ema is None else self.ema
-        return {'params': params, 'batch_stats': self.batch_stats}
+        if self.ema is not None:
+            return self.ema
+        return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def init_variables(key: jax.Array, model: nn.Module, spec: Preprocessing) -> dict:
@@ -55,7 +57,7 @@ def start_state(
 ) -> TrainState:
     """The state before the first step."""
     params = variables['params']
-    ema = jax.tree.map(jnp.copy, params) if has_ema else None
+    ema = jax.tree.map(jnp.copy, variables) if has_ema else None
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema, variables['batch_stats'])
 
 

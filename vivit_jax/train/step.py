@@ -91,16 +91,15 @@ def create_train_step(
             'lr': schedule(state.step),
             'grad_norm': optax.tree.norm(grads),
         }
-        ema = _move_average(state, params, ema_decay) if state.ema is not None else None
+        ema = state.ema
+        if ema is not None:
+            # The first steps are followed more closely.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            variables = {'params': params, 'batch_stats': batch_stats}
+            ema = optax.incremental_update(variables, ema, 1 - decay)
         return TrainState(state.step + 1, params, opt_state, ema, batch_stats), metrics
 
     return train_step
-
-
-def _move_average(state: TrainState, params: dict, decay: float) -> dict:
-    """The average after a step, which follows more closely during the first ones."""
-    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    return optax.incremental_update(params, state.ema, 1 - decay)
 
 
 def create_forward(
