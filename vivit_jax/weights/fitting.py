@@ -62,5 +62,8 @@ def fit_statistics(fresh: dict, found: Mapping) -> dict:
     }
     missing = [name for name, x in result.items() if isinstance(x, jax.ShapeDtypeStruct)]
     if missing:
-        raise UserError(f'the weights lack the running statistics {", ".join(missing)}')
+        raise UserError(
+            f'the weights lack the running statistics {", ".join(missing)}: take weights of the '
+            'same model and settings, or start a training from these'
+        )
     return flax.traverse_util.unflatten_dict(result, sep='/')
