@@ -66,3 +66,13 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture
+def any_gpu(monkeypatch):
+    """Answers for cuDNN and for a modern GPU, so that programs for GPUs can be traced anywhere."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(cudnn, 'check_cudnn_version', lambda: 91000)
+    monkeypatch.setattr(cudnn, 'check_compute_capability', lambda capability: True)
+    monkeypatch.setattr(cudnn, 'is_cuda_compute_capability_equal', lambda capability: False)

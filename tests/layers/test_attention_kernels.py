@@ -1,15 +1,23 @@
 """Every implementation of attention against the formula and its derivative, in NumPy."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
 from jax.experimental.pallas import tpu as pltpu
+from jax.experimental.pallas.ops.gpu import attention as gpu_kernel
 from jax.experimental.pallas.ops.tpu import flash_attention as tpu_kernel
 
-from vivit_jax.layers import attention_kernels
-from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+from vivit_jax.layers import attention_kernels, fused_attention
+from vivit_jax.layers.attention_kernels import (
+    attention_weights,
+    choose,
+    dot_product_attention,
+    record_choices,
+)
 
 TOLERANCES = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}
 
@@ -20,8 +28,9 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 def implementation(request, monkeypatch):
     """Those that run everywhere; chunks are 8 queries, on an accelerator of all heads at once."""
     monkeypatch.setattr(attention_kernels, '_CHUNK', 8)
-    on_cpu = request.param != 'chunked_vectorized'
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu' if on_cpu else 'gpu')
+    if request.param == 'chunked_vectorized':
+        form = attention_kernels._chunked_form
+        monkeypatch.setattr(attention_kernels, '_chunked_form', lambda _, rate: form(False, rate))
     return request.param.removesuffix('_vectorized')
 
 
@@ -195,7 +204,7 @@ def test_dropout_of_a_fused_kernel_is_an_error(implementation):
 def test_tpu_kernel_in_simulation_equals_formula_with_gradients(
     monkeypatch, length, head_dim, longest_block, dtype
 ):
-    monkeypatch.setattr(attention_kernels, '_LONGEST_TPU_BLOCK', longest_block)
+    monkeypatch.setattr(fused_attention, '_LONGEST_TPU_BLOCK', longest_block)
     arrays = _arrays(length, head_dim, dtype)
     with pltpu.force_tpu_interpret_mode():
         values = _output_and_gradients(*arrays, implementation='pallas')
@@ -242,57 +251,137 @@ def test_tpu_blocks_divide_the_padded_length_and_fit_the_memory(
     assert calls == [(padded_length, tpu_kernel.BlockSizes(block_b=1, **sizes))]
 
 
-@pytest.mark.parametrize('length', [130, 3137])
+def _kernel_for_even_lengths(query, key, value, *, implementation, **lengths):
+    """A stand-in for cuDNN's: it takes even lengths, and sees as many tokens as it is told."""
+    assert implementation == 'cudnn'
+    batch, length, *_ = query.shape
+    assert length % 2 == 0
+    real = lengths.get('key_value_seq_lengths', jnp.full(batch, length))
+    np.testing.assert_array_equal(lengths.get('query_seq_lengths', real), real)
+    is_real = (jnp.arange(length) < real[:, None])[:, None, None]
+    scores = jnp.einsum('bqkd,bnkd->bkqn', query, key) * query.shape[-1] ** -0.5
+    # Whatever lies in the padding, other than 0 here, must not be seen.
+    value = jnp.where(is_real.swapaxes(1, 3), value, 1e3)
+    weights = jax.nn.softmax(jnp.where(is_real, scores, -jnp.inf))
+    return jnp.einsum('bkqn,bnkd->bqkd', weights, value)
+
+
+@pytest.mark.parametrize('length', [16, 17])
+def test_cudnn_sees_no_padding_of_odd_lengths(monkeypatch, length):
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', _kernel_for_even_lengths)
+    arrays = _arrays(length, 4)
+    output, backward = jax.vjp(fused_attention.cudnn_attention, *arrays[:3])
+    _assert_near((output, *backward(arrays[3])), _formula(*arrays), jnp.float32)
+
+
+@pytest.mark.parametrize('length', [17, 130, 197, 3137])
 @pytest.mark.parametrize('dtype', [jnp.bfloat16])
 def test_cudnn_equals_formula_with_gradients(length, dtype):
-    is_there = jax.default_backend() == 'gpu' and attention_kernels._has_cudnn(64, jnp.dtype(dtype))
-    if not is_there:
+    if jax.default_backend() != 'gpu' or not fused_attention.has_cudnn(64, dtype):
         pytest.skip('needs a GPU of the Ampere generation or later with cuDNN')
     arrays = _arrays(length, 64, dtype)
     values = _output_and_gradients(*arrays, implementation='cudnn')
     _assert_near(values, _formula(*arrays), dtype)
 
 
+@pytest.mark.parametrize('length', [17, 200])
+def test_gpu_kernel_sees_no_padding(monkeypatch, length):
+    def masked(query, key, value, segments, *, sm_scale):
+        assert query.shape[1] == segments.shape[1] and query.shape[1] % 32 == 0
+        scores = jnp.einsum('bqkd,bnkd->bkqn', query, key) * sm_scale
+        is_same = segments[:, None, :, None] == segments[:, None, None, :]
+        weights = jax.nn.softmax(jnp.where(is_same, scores, -jnp.inf))
+        return jnp.einsum('bkqn,bnkd->bqkd', weights, value)
+
+    monkeypatch.setattr(gpu_kernel, 'mha', masked)
+    arrays = _arrays(length, 4)
+    output, backward = jax.vjp(fused_attention.gpu_attention, *arrays[:3])
+    _assert_near((output, *backward(arrays[3])), _formula(*arrays), jnp.float32)
+
+
 @pytest.mark.parametrize(
-    ('backend', 'has_cudnn', 'is_long', 'drops', 'expected'),
+    ('platform', 'has_cudnn', 'length', 'expected'),
     [
-        ('cpu', False, False, False, 'einsum'),
-        ('cpu', False, True, False, 'chunked'),
-        ('cpu', True, True, False, 'chunked'),
-        ('cpu', False, True, True, 'chunked'),
-        ('gpu', True, False, False, 'cudnn'),
-        ('gpu', True, True, False, 'cudnn'),
-        ('gpu', True, False, True, 'einsum'),
-        ('gpu', True, True, True, 'chunked'),
-        ('gpu', False, False, False, 'einsum'),
-        ('gpu', False, True, False, 'chunked'),
-        ('tpu', False, False, False, 'einsum'),
-        ('tpu', False, True, False, 'pallas'),
-        ('tpu', True, True, False, 'pallas'),
-        ('tpu', False, True, True, 'chunked'),
+        ('cpu', False, 197, 'einsum'),
+        ('cpu', True, 3137, 'chunked'),
+        ('cuda', True, 17, 'einsum'),
+        ('cuda', True, 197, 'cudnn'),
+        ('cuda', True, 3137, 'cudnn'),
+        ('cuda', False, 197, 'einsum'),
+        ('cuda', False, 3137, 'chunked'),
+        ('tpu', True, 197, 'einsum'),
+        ('tpu', False, 3137, 'pallas'),
+        ('rocm', True, 3137, 'chunked'),
     ],
 )
-def test_auto_chooses_by_device_length_and_dropout(
-    monkeypatch, backend, has_cudnn, is_long, drops, expected
+def test_auto_chooses_by_platform_and_length(monkeypatch, platform, has_cudnn, length, expected):
+    monkeypatch.setattr(attention_kernels, 'has_cudnn', lambda head_dim, dtype: has_cudnn)
+    assert choose(platform, length, 64, jnp.bfloat16) == expected
+    without_kernels = 'einsum' if length <= 256 else 'chunked'
+    assert choose(platform, length, 64, jnp.bfloat16, drops=True) == without_kernels
+    assert choose(platform, length, 64, jnp.bfloat16, has_bias=True) == 'einsum'
+
+
+def test_without_a_gpu_there_is_no_cudnn():
+    if jax.default_backend() == 'gpu':
+        pytest.skip('there is a GPU')
+    assert not fused_attention.has_cudnn(64, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ('head_dim', 'dtype', 'expected'),
+    [
+        (24, jnp.bfloat16, True),
+        (128, jnp.float16, True),
+        (12, jnp.bfloat16, False),
+        (64, jnp.float32, False),
+    ],
+)
+def test_cudnn_takes_16_bits_and_heads_of_whole_eights(any_gpu, head_dim, dtype, expected):
+    assert fused_attention.has_cudnn(head_dim, dtype) == expected
+
+
+def _count_kernels(program):
+    return len(re.findall(r'custom_call @(?:__cudnn|tpu_custom_call|__gpu)', program))
+
+
+@pytest.mark.parametrize(
+    ('length', 'dtype', 'kernels'),
+    [
+        (17, jnp.bfloat16, {'cuda': 0, 'tpu': 0, 'cpu': 0}),
+        (197, jnp.bfloat16, {'cuda': 2, 'tpu': 0, 'cpu': 0}),
+        (196, jnp.bfloat16, {'cuda': 2, 'tpu': 0, 'cpu': 0}),
+        (1569, jnp.bfloat16, {'cuda': 2, 'tpu': 3, 'cpu': 0}),
+        (1569, jnp.float32, {'cuda': 0, 'tpu': 3, 'cpu': 0}),
+    ],
+)
+@pytest.mark.parametrize('remat', [False, True])
+def test_one_traced_program_has_the_kernels_of_each_platform(
+    any_gpu, length, dtype, kernels, remat
 ):
-    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-    monkeypatch.setattr(attention_kernels, '_has_cudnn', lambda head_dim, dtype: has_cudnn)
-    length = attention_kernels._LONGEST_FOR_EINSUM + is_long
-    assert attention_kernels._choose(length, 64, jnp.bfloat16, drops) == expected
+    def loss(*inputs):
+        return dot_product_attention(*inputs).astype(jnp.float32).sum()
+
+    x = jax.ShapeDtypeStruct((2, length, 2, 64), dtype)
+    gradients = jax.grad(jax.checkpoint(loss) if remat else loss, (0, 1, 2))
+    traced = jax.jit(gradients).trace(x, x, x)
+    for platform, number in kernels.items():
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert _count_kernels(program) == number
 
 
-def test_cudnn_takes_no_float32_and_no_odd_channels():
-    attention_kernels._has_cudnn.cache_clear()
-    assert not attention_kernels._has_cudnn(64, jnp.dtype('float32'))
-    assert not attention_kernels._has_cudnn(12, jnp.dtype('bfloat16'))
-    if jax.default_backend() != 'gpu':
-        assert not attention_kernels._has_cudnn(64, jnp.dtype('bfloat16'))
+def test_choices_are_recorded_by_length(any_gpu):
+    long, short = (jax.ShapeDtypeStruct((2, n, 2, 64), jnp.bfloat16) for n in (1569, 17))
+    for platform, expected in (('cuda', 'cudnn'), ('tpu', 'pallas'), ('rocm', 'chunked')):
+        with record_choices(platform) as taken:
+            jax.eval_shape(lambda *x: dot_product_attention(*x), long, long, long)
+            jax.eval_shape(lambda *x: dot_product_attention(*x), short, short, short)
+        assert taken == {1569: expected, 17: 'einsum'}
 
 
-def test_auto_asks_whether_cudnn_takes_the_type_and_the_head(monkeypatch):
-    asked = []
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    monkeypatch.setattr(attention_kernels, '_has_cudnn', lambda *x: asked.append(x))
-    query, key, value, _ = _arrays(5, 4, jnp.bfloat16)
-    dot_product_attention(query, key, value)
-    assert asked == [(4, jnp.dtype('bfloat16'))]
+def test_attention_by_a_kernel_of_another_device_is_an_error():
+    query, key, value, _ = _arrays(4, 8)
+    if jax.default_backend() != 'cpu':
+        pytest.skip('there is an accelerator')
+    with pytest.raises(ValueError, match='interpret'):
+        dot_product_attention(query, key, value, implementation='pallas')

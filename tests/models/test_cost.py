@@ -232,6 +232,16 @@ def test_plain_form_unrolls_what_xla_would_count_once(create_tiny):
     )
 
 
+def test_what_forms_for_other_devices_keep_is_not_counted():
+    def forms(x):
+        return jax.lax.platform_dependent(
+            x, cpu=jnp.sin, default=lambda x: jnp.sin(jnp.outer(x, x)).sum(0)
+        )
+
+    expected = activation_bytes(jnp.sin, shape(4))
+    assert jax.default_backend() != 'cpu' or activation_bytes(forms, shape(4)) == expected
+
+
 @pytest.mark.parametrize('name', list_models())
 def test_training_form_keeps_less_with_remat_and_in_16_bits(name, create_tiny):
     def kept(dropout_rate=0.1, **keywords):

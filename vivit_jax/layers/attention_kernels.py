@@ -1,13 +1,14 @@
 """Softmax attention in several implementations with equal results.
 
 Queries, keys and values are [b n k d]: batch, tokens, heads, channels of a head. The softmax is
-float32 in all of them.
+float32 in all of them. Which one `'auto'` takes depends on the device that a program is compiled
+for, not on the one that it is traced on: see `choose`.
 """
 
-import dataclasses
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +16,27 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from vivit_jax.layers.fused_attention import (
+    cudnn_attention,
+    gpu_attention,
+    has_cudnn,
+    tpu_attention,
+)
 from vivit_jax.parallel.mesh import BATCH_AXES, TENSOR_AXIS
 
 FUSED = ('cudnn', 'pallas')  # kernels that leave no room for dropout
 IMPLEMENTATIONS = ('auto', 'einsum', 'chunked', *FUSED)
+PLATFORMS = ('cpu', 'cuda', 'tpu')  # any other has what is portable
 
 # Up to here all weights of a sequence are held at once: a model on frames of 14x14 patches is no
 # faster in chunks on a CPU, and needs more memory.
 _LONGEST_FOR_EINSUM = 256
+# Below, a GPU computes the weights with plain products: cuDNN's tiles of 64 to 128 tokens would be
+# mostly empty. Estimated, not measured.
+_SHORTEST_FOR_CUDNN = 64
 _CHUNK = 512  # queries
-_TPU_LANES = 128  # the TPU kernel's blocks are multiples of it
-_LONGEST_TPU_BLOCK = 640  # the gradient of longer ones overflows the vector memory of a v4
+
+_recorders: list[Callable[[int, dict[str, str]], None]] = []
 
 
 def dot_product_attention(
@@ -45,8 +56,8 @@ def dot_product_attention(
         bias: float32 [b k n n]; only `'einsum'` takes it.
         implementation: `'einsum'` holds all weights, [b k n n]. `'chunked'` holds those of some
             queries at a time and computes them again for the gradient, so that memory grows with
-            n, not n². `'cudnn'` (GPU, 16-bit types) and `'pallas'` (TPU) are fused kernels without
-            dropout. `'auto'` picks one by device, type and length.
+            n, not n². `'cudnn'` (GPU, 16-bit types) and `'pallas'` (GPU, TPU) are fused kernels
+            without dropout. `'auto'` leaves it to `choose`.
         dropout_rate: of the weights.
         dropout_key: None: no dropout.
 
@@ -58,26 +69,90 @@ def dot_product_attention(
     """
     drops = dropout_key is not None and dropout_rate > 0
     if implementation == 'auto':
-        implementation = 'einsum'
-        if bias is None:
-            implementation = _choose(query.shape[1], query.shape[-1], query.dtype, drops)
-    if implementation == 'einsum':
-        weights = attention_weights(query, key, bias)
-        if drops:
-            weights = _dropout(dropout_key, weights, dropout_rate)
-        return jnp.matmul(weights.astype(value.dtype), value.swapaxes(1, 2)).swapaxes(1, 2)
+        names = {
+            platform: choose(
+                platform,
+                query.shape[1],
+                query.shape[-1],
+                query.dtype,
+                drops=drops,
+                has_bias=bias is not None,
+            )
+            for platform in (*PLATFORMS, 'other')
+        }
+    else:
+        names = dict.fromkeys((*PLATFORMS, 'other'), implementation)
+    for record in _recorders:
+        record(query.shape[1], names)
+    if set(names.values()) == {'einsum'}:  # the compiler partitions it by itself
+        return _einsum(query, key, value, bias, dropout_key if drops else None, dropout_rate)
     if bias is not None:
         raise ValueError(f"attention by {implementation!r} takes no bias: use 'auto' or 'einsum'")
-    if implementation == 'chunked':
-        shape = (query.shape[0], query.shape[2])
-        keys = (jax.random.split(dropout_key, shape),) if drops else ()
-        chunked = functools.partial(_chunked, dropout_rate=dropout_rate)
-        return _on_each_device(chunked, query, key, value, *keys)
-    if drops:
+    if drops and implementation in FUSED:
         raise ValueError(f'attention by {implementation!r} has no dropout')
-    if implementation == 'cudnn':
-        return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
-    return _on_each_device(_pallas, query, key, value)
+    keys = ()
+    if drops:
+        keys = (jax.random.split(dropout_key, (query.shape[0], query.shape[2])),)
+    forms = {platform: _form(name, platform, dropout_rate) for platform, name in names.items()}
+    default = forms.pop('other')
+    return _on_each_device(
+        functools.partial(lax.platform_dependent, default=default, **forms),
+        query,
+        key,
+        value,
+        *keys,
+    )
+
+
+def choose(
+    platform: str,
+    num_tokens: int,
+    head_dim: int,
+    dtype: DTypeLike,
+    *,
+    drops: bool = False,
+    has_bias: bool = False,
+) -> str:
+    """What `'auto'` takes where a program is compiled for a platform of `PLATFORMS`.
+
+    `drops` tells of dropout, for which there is no kernel, `has_bias` of relative positions.
+    """
+    if has_bias:
+        return 'einsum'
+    is_fused = platform == 'cuda' and num_tokens >= _SHORTEST_FOR_CUDNN and not drops
+    if is_fused and has_cudnn(head_dim, dtype):
+        return 'cudnn'
+    if num_tokens <= _LONGEST_FOR_EINSUM:
+        return 'einsum'
+    return 'pallas' if platform == 'tpu' and not drops else 'chunked'
+
+
+@contextlib.contextmanager
+def record_choices(platform: str) -> Iterator[dict[int, str]]:
+    """Collects what is taken on a platform, by the number of tokens, while programs are traced."""
+    taken = {}
+
+    def record(num_tokens: int, names: dict[str, str]):
+        taken[num_tokens] = names.get(platform, names['other'])
+
+    _recorders.append(record)
+    try:
+        yield taken
+    finally:
+        _recorders.remove(record)
+
+
+def _form(name: str, platform: str, dropout_rate: float) -> Callable[..., jax.Array]:
+    if name == 'chunked':
+        return _chunked_form(platform == 'cpu', dropout_rate)
+    if name == 'pallas':
+        return gpu_attention if platform == 'cuda' else tpu_attention
+    return {'einsum': _einsum, 'cudnn': cudnn_attention}[name]
+
+
+@functools.cache  # one object, so that platforms with the same form share a branch
+def _chunked_form(by_head: bool, dropout_rate: float) -> Callable[..., jax.Array]:
+    return functools.partial(_chunked, by_head=by_head, dropout_rate=dropout_rate)
 
 
 def attention_weights(query: jax.Array, key: jax.Array, bias: jax.Array | None = None) -> jax.Array:
@@ -88,26 +163,18 @@ def attention_weights(query: jax.Array, key: jax.Array, bias: jax.Array | None =
     return jax.nn.softmax(scores if bias is None else scores + bias)
 
 
-def _choose(num_tokens: int, head_dim: int, dtype: DTypeLike, drops: bool) -> str:
-    backend = jax.default_backend()
-    if backend == 'gpu' and not drops and _has_cudnn(head_dim, jnp.dtype(dtype)):
-        return 'cudnn'
-    if num_tokens <= _LONGEST_FOR_EINSUM:
-        return 'einsum'
-    return 'pallas' if backend == 'tpu' and not drops else 'chunked'
-
-
-@functools.cache
-def _has_cudnn(head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether cuDNN is there, and this GPU, type and size are among what it takes."""
-    x = jax.ShapeDtypeStruct((1, 128, 1, head_dim), dtype)
-    attention = functools.partial(jax.nn.dot_product_attention, implementation='cudnn')
-    try:
-        jax.eval_shape(attention, x, x, x)
-    except (RuntimeError, NotImplementedError, ValueError):
-        return False
-    # The one thing that JAX leaves to the kernel, which fails: it needs an Ampere or later.
-    return int(jax.local_devices()[0].compute_capability.split('.')[0]) >= 8
+def _einsum(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+) -> jax.Array:
+    weights = attention_weights(query, key, bias)
+    if dropout_key is not None:
+        weights = _dropout(dropout_key, weights, dropout_rate)
+    return jnp.matmul(weights.astype(value.dtype), value.swapaxes(1, 2)).swapaxes(1, 2)
 
 
 def _scaled(query: jax.Array) -> jax.Array:
@@ -124,9 +191,13 @@ def _chunked(
     value: jax.Array,
     dropout_keys: jax.Array | None = None,
     *,
+    by_head: bool,
     dropout_rate: float,
 ) -> jax.Array:
     """See `dot_product_attention`; `dropout_keys` [b k], one for every head.
+
+    `by_head`: one head after another, for a CPU, which is fastest with what fits its cache; other
+    devices are with much at once.
 
     Source: Self-attention Does Not Need O(n²) Memory (arXiv 2112.05682), chunks of queries only.
     """
@@ -159,45 +230,9 @@ def _chunked(
 
     if dropout_keys is not None:
         dropout_keys = dropout_keys.reshape(-1)
-    # A CPU is fastest with what fits its cache, other devices with much at once.
-    over_heads = functools.partial(lax.map, one_head)
-    if jax.default_backend() != 'cpu':
-        over_heads = jax.vmap(one_head)
+    over_heads = functools.partial(lax.map, one_head) if by_head else jax.vmap(one_head)
     mixed = over_heads((rows(_scaled(query)), rows(key), rows(value), dropout_keys))
     return mixed.reshape(batch, heads, length, head_dim).swapaxes(1, 2)
-
-
-def _pallas(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """JAX's TPU kernel; tokens are padded to whole blocks, which as a segment of their own are
-    never attended to, and channels beyond one block to whole blocks.
-    """
-    from jax.experimental.pallas.ops.tpu import flash_attention as tpu
-
-    batch, length, _, head_dim = query.shape
-    padding = -length % _TPU_LANES
-    channel_padding = -head_dim % _TPU_LANES if head_dim > _TPU_LANES else 0
-    padded_length = length + padding
-    block = max(
-        size
-        for size in range(_TPU_LANES, _LONGEST_TPU_BLOCK + 1, _TPU_LANES)
-        if padded_length % size == 0
-    )
-    blocks = {field.name: block for field in dataclasses.fields(tpu.BlockSizes)}
-    query, key, value = (
-        jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, padding), (0, channel_padding)))
-        for x in (query, key, value)
-    )
-    segment = jnp.broadcast_to(jnp.arange(padded_length) < length, (batch, padded_length))
-    segments = tpu.SegmentIds(*2 * (segment.astype(jnp.int32),))
-    mixed = tpu.flash_attention(
-        query,
-        key,
-        value,
-        segment_ids=segments,
-        sm_scale=head_dim**-0.5,
-        block_sizes=tpu.BlockSizes(**{**blocks, 'block_b': 1}),
-    )
-    return mixed[:, :, :length, :head_dim].swapaxes(1, 2)
 
 
 def _on_each_device(attention: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:

@@ -7,12 +7,13 @@ import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
 # The form that costs are counted on: loops hide work from XLA's analysis, chunks pad, and kernels
 # are opaque.
@@ -223,11 +224,26 @@ def activation_bytes(function: Callable, *args) -> int:
     """Bytes that the forward pass computes and keeps for the gradients of all arguments.
 
     The arguments themselves, parameters among them, are not counted. Differentiation asks for this
-    much; a compiler keeps less where it computes element-wise operations twice.
+    much; a compiler keeps less where it computes element-wise operations twice. Where forms for
+    several kinds of devices keep different things, the one for this process's devices counts.
     """
     jaxpr = jax.make_jaxpr(lambda *args: jax.vjp(function, *args)[1])(*args).jaxpr
     kept = {x for x in jaxpr.outvars if not isinstance(x, Literal)}
-    return sum(_num_bytes(x.aval) for x in kept.difference(jaxpr.invars, jaxpr.constvars))
+    kept.difference_update(jaxpr.invars, jaxpr.constvars, _fillers(jaxpr))
+    return count_bytes([x.aval for x in kept])
+
+
+def _fillers(jaxpr: Jaxpr) -> Iterator[Var]:
+    """Results that only the forms for other devices compute; here they are constants."""
+    backend = jax.default_backend()
+    here = 'cuda' if backend == 'gpu' else backend
+    for equation in jaxpr.eqns:
+        for index, platforms in enumerate(equation.params.get('branches_platforms') or ()):
+            if platforms is None or here in platforms:
+                branch = equation.params['branches'][index].jaxpr
+                is_computed = _count(branch, [True] * len(branch.invars))[-1]
+                yield from itertools.compress(equation.outvars, map(operator.not_, is_computed))
+                break
 
 
 def _num_bytes(array) -> int:
