@@ -80,8 +80,8 @@ def _facts(
             }
             times = _time_steps(trainers, args.turns)
         for model, trainer in trainers.items():
-            clip = jax.ShapeDtypeStruct((1, *trainer.spec.clip_shape, 3), np.float32)
-            call = model_call(plain_form(trainer.model), clip)
+            clip = jax.ShapeDtypeStruct((1, *trainer.programs.spec.clip_shape, 3), np.float32)
+            call = model_call(plain_form(trainer.programs.model), clip)
             facts[model] = {
                 'parameters': count_parameters(call.params),
                 'gmac': count_costs(call)['GMAC'],
@@ -103,13 +103,14 @@ def _time_steps(trainers: dict[str, Trainer], turns: int) -> dict[str, float]:
     states, runs, times = {}, {}, {model: [] for model in trainers}
     for model, trainer in trainers.items():
         print(f'Compiling {model}', file=sys.stderr)
-        batch_size = trainer.config.train.batch_size
-        rgb = np.random.default_rng(0).integers(0, 256, (batch_size, *trainer.spec.clip_shape, 3))
+        programs, batch_size = trainer.programs, trainer.config.train.batch_size
+        shape = (batch_size, *programs.spec.clip_shape, 3)
+        rgb = np.random.default_rng(0).integers(0, 256, shape)
         label = map_heads(lambda _, n=batch_size: np.zeros(n, np.int32), trainer.videos.label_names)
         batch = jax.device_put({'rgb': rgb.astype(np.uint8), 'label': label})
         with jax.set_mesh(trainer.mesh):
-            state = jax.jit(trainer.create_state, out_shardings=trainer.state_sharding)()
-            runs[model] = trainer.create_step(), batch
+            state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
+            runs[model] = programs.train_step(), batch
             states[model], _ = jax.block_until_ready(runs[model][0](state, batch))
     for _ in range(turns):
         for model, (step, batch) in runs.items():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Wrapped
 from tqdm import tqdm
 
 from vivit_jax.data.pipeline import Host, Workers, error_text, view_batches
@@ -15,8 +16,9 @@ from vivit_jax.data.videos import Source
 from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import merge_views
 from vivit_jax.heads import PerHead, by_head, map_heads
+from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.models.outputs import ModelOutput
-from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, replicated
+from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of, replicated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +68,7 @@ class Evaluator:
         workers: Workers,
     ):
         check_batch_size(batch_size, mesh, 'eval.batch_size')
-        self._forward = jax.jit(
-            lambda variables, rgb: forward(variables, rgb).logits, out_shardings=replicated(mesh)
-        )
+        self._forward = jit_logits(forward, mesh)
         self._mesh = mesh
         self._spec = spec
         self._batch_size = batch_size
@@ -87,6 +87,7 @@ class Evaluator:
             The same results on every host, or None once `stop` says so.
         """
         temporal, spatial = views
+        platform = platform_of(self._mesh)
         batches = view_batches(
             source,
             self._spec,
@@ -109,7 +110,7 @@ class Evaluator:
             for batch, on_device in feed:
                 if stop():
                     return None
-                with jax.set_mesh(self._mesh):
+                with jax.set_mesh(self._mesh), log_choices(platform, 'evaluation step'):
                     output = self._forward(variables, on_device['rgb'])
                 rows = _gather({key: batch[key] for key in ('video_id', 'view', 'mask', 'error')})
                 output = map_heads(np.asarray, output)
@@ -134,6 +135,15 @@ class Evaluator:
             raise RuntimeError('an evaluation must see every view of every video exactly once')
         logits = map_heads(lambda x: x.reshape(len(source), temporal * spatial, -1), logits)
         return Results(logits, labels, failures)
+
+
+def jit_logits(forward: Callable[[dict, jax.Array], ModelOutput], mesh: Mesh) -> Wrapped:
+    """(variables, rgb) -> logits, compiled for a mesh, which all devices get whole."""
+
+    def logits(variables: dict, rgb: jax.Array) -> PerHead[jax.Array]:
+        return forward(variables, rgb).logits
+
+    return jax.jit(logits, out_shardings=replicated(mesh))
 
 
 def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

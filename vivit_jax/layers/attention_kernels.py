@@ -7,6 +7,7 @@ for, not on the one that it is traced on: see `choose`.
 
 import contextlib
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -23,6 +24,8 @@ from vivit_jax.layers.fused_attention import (
     tpu_attention,
 )
 from vivit_jax.parallel.mesh import BATCH_AXES, TENSOR_AXIS
+
+_log = logging.getLogger(__name__)
 
 FUSED = ('cudnn', 'pallas')  # kernels that leave no room for dropout
 IMPLEMENTATIONS = ('auto', 'einsum', 'chunked', *FUSED)
@@ -140,6 +143,21 @@ def record_choices(platform: str) -> Iterator[dict[int, str]]:
         yield taken
     finally:
         _recorders.remove(record)
+
+
+@contextlib.contextmanager
+def log_choices(platform: str, what: str) -> Iterator[None]:
+    """Logs what is taken on a platform, in one line, if a program is traced meanwhile."""
+    with record_choices(platform) as taken:
+        yield
+    if taken:
+        lengths = {name: [n for n in sorted(taken) if taken[n] == name] for name in taken.values()}
+        parts = [f'{name} for {_listed(tokens)} tokens' for name, tokens in lengths.items()]
+        _log.info('Attention of the %s on %s: %s', what, platform, ', '.join(parts))
+
+
+def _listed(numbers: list[int]) -> str:
+    return ' and '.join(map(str, numbers))
 
 
 def _form(name: str, platform: str, dropout_rate: float) -> Callable[..., jax.Array]:

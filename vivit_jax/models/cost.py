@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
+from vivit_jax.parallel.mesh import create_mesh, platform_of
+
 # The form that costs are counted on: loops hide work from XLA's analysis, chunks pad, and kernels
 # are opaque.
 PLAIN_FORM = {
@@ -235,8 +237,7 @@ def activation_bytes(function: Callable, *args) -> int:
 
 def _fillers(jaxpr: Jaxpr) -> Iterator[Var]:
     """Results that only the forms for other devices compute; here they are constants."""
-    backend = jax.default_backend()
-    here = 'cuda' if backend == 'gpu' else backend
+    here = platform_of(create_mesh())
     for equation in jaxpr.eqns:
         for index, platforms in enumerate(equation.params.get('branches_platforms') or ()):
             if platforms is None or here in platforms:

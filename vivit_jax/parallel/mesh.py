@@ -20,6 +20,14 @@ def create_mesh() -> Mesh:
     return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """What programs are lowered for on a mesh: `'cpu'`, `'cuda'`, `'rocm'` or `'tpu'`."""
+    device = mesh.devices.flat[0]
+    if device.platform != 'gpu':
+        return device.platform
+    return 'rocm' if device.device_kind.startswith('AMD') else 'cuda'
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Splits the first axis of an array among the devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -90,7 +90,7 @@ def _pack(trainer: Trainer, folder: Path) -> Source:
 
 def _decoding_rate(trainer: Trainer, source: Source, num_workers: int, seconds: float) -> float:
     """Clips/s of random clips, after what the workers have made ready in advance."""
-    config, repeats = trainer.config, trainer.policy.repeats
+    config, repeats = trainer.config, trainer.programs.policy.repeats
     batches = train_batches(
         source,
         trainer.crop,
@@ -114,7 +114,7 @@ def _training_rate(trainer: Trainer, seconds: float) -> tuple[float, int]:
     """Clips/s, and clips of each step: one per device at first, then as many as time allows."""
     whole, parts = trainer.config.train.batch_size, jax.device_count()
     with jax.set_mesh(trainer.mesh):
-        step = trainer.create_step()
+        step = trainer.programs.train_step()
         step_sec = _step_sec(trainer, step, parts, 0.0)
         batch_size = min(whole, max(1, int(_STEP_SEC / step_sec)) * parts)
         if batch_size > parts:
@@ -124,9 +124,10 @@ def _training_rate(trainer: Trainer, seconds: float) -> tuple[float, int]:
 
 def _step_sec(trainer: Trainer, step: Callable, batch_size: int, seconds: float) -> float:
     """Median time of a step, of as many as `seconds` allow and at least one."""
-    state = jax.jit(trainer.create_state, out_shardings=trainer.state_sharding)()
+    programs = trainer.programs
+    state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
     batch = {
-        'rgb': np.zeros((batch_size, *trainer.spec.clip_shape, 3), np.uint8),
+        'rgb': np.zeros((batch_size, *programs.spec.clip_shape, 3), np.uint8),
         'label': map_heads(lambda _: np.zeros(batch_size, np.int32), trainer.videos.label_names),
     }
     batch = jax.device_put(batch, batch_sharding(trainer.mesh))

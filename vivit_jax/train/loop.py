@@ -7,7 +7,6 @@ import math
 import operator
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -25,16 +24,17 @@ from vivit_jax.evaluation.evaluate import evaluate
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import PerHead, head_names, map_heads
+from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import create_model
-from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
+from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, platform_of
 from vivit_jax.train.checkpoints import Checkpoints, has_checkpoints
-from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.optimizer import create_schedule
 from vivit_jax.train.parameters import find_frozen
+from vivit_jax.train.programs import Programs
 from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
-from vivit_jax.train.state import TrainState, init_state, init_variables, start_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.state import TrainState, init_variables, start_state
+from vivit_jax.train.step import create_forward
 from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.report import Report
@@ -60,15 +60,14 @@ class Trainer:
 
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config, self.workdir = config, workdir
-        self.spec = load.preprocessing(config)
-        self.policy = load.augmentation(config)
-        self.crop = load.random_crop(config, self.spec)
+        spec, policy = load.preprocessing(config), load.augmentation(config)
+        self.crop = load.random_crop(config, spec)
         load.check_ranges(config)
         parse_views(config.eval.views)
         check_merge(config.eval.merge)
         self.mesh = create_mesh()
         check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
-        check_repeats(config.train.batch_size, self.policy.repeats, jax.process_count())
+        check_repeats(config.train.batch_size, policy.repeats, jax.process_count())
         self.videos = load_videos(config.data, num_classes=config.model.num_classes)
         if 'train' not in self.videos.splits:
             raise UserError(
@@ -76,7 +75,6 @@ class Trainer:
                 'training split in data.root'
             )
         self.train_source = self.videos.splits['train']
-        self.mirrored = self._mirrored_labels() if config.augment.flip else None
 
         steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
         self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
@@ -86,23 +84,18 @@ class Trainer:
         self.save_every = load.steps(config.train, 'checkpoint_every', steps_per_epoch)
         self.eval_every = load.steps(config.eval, 'every', steps_per_epoch)
 
-        keywords = load.model_keywords(config)
-        keywords['num_classes'] = map_heads(len, self.videos.label_names)
-        self.card = ModelCard(keywords, self.spec, self.videos.label_names)
-        self.schedule = create_schedule(config.train.learning_rate, warmup_steps, self.num_steps)
-        self.optimizer = create_optimizer(config.train, self.schedule)
-        try:
-            self.model = create_model(**keywords)
-            self.abstract_state = jax.eval_shape(self.create_state)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f'model: {error}') from error
-        self.state_sharding = jax.tree.map(lambda _: replicated(self.mesh), self.abstract_state)
-        self.evaluator = Evaluator(
-            create_forward(self.model, self.spec),
+        self.programs = Programs(
+            config,
             self.mesh,
-            self.spec,
+            map_heads(len, self.videos.label_names),
+            create_schedule(config.train.learning_rate, warmup_steps, self.num_steps),
+            self._mirrored_labels() if config.augment.flip else None,
+        )
+        self.card = ModelCard(self.programs.model_keywords, spec, self.videos.label_names)
+        self.evaluator = Evaluator(
+            create_forward(self.programs.model, spec),
+            self.mesh,
+            spec,
             config.eval.batch_size,
             load.workers(config),
         )
@@ -142,31 +135,6 @@ class Trainer:
             evaluate(self.config, self.workdir, self._folder / str(state.step))
         return 0
 
-    def create_step(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-        """The compiled update of a state, which is donated."""
-        config = self.config.train
-        return jax.jit(
-            create_train_step(
-                self.model,
-                self.optimizer,
-                self.schedule,
-                self.spec,
-                self.policy,
-                label_smoothing=config.label_smoothing,
-                seed=self.config.seed,
-                mirrored=self.mirrored,
-                ema_decay=config.ema_decay,
-                freeze=config.freeze,
-            ),
-            donate_argnums=0,
-            out_shardings=(self.state_sharding, replicated(self.mesh)),
-        )
-
-    def create_state(self) -> TrainState:
-        """The state of fresh parameters."""
-        key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
-        return init_state(key, self.model, self.optimizer, self.spec, has_ema)
-
     def _mirrored_labels(self) -> PerHead[np.ndarray] | None:
         augment, names = self.config.augment, self.videos.label_names
         directions = find_directions(names)
@@ -187,12 +155,13 @@ class Trainer:
         for line in describe_differences(self.card, weights):
             _log.warning('%s', line)
         key = jax.random.key(config.seed)
-        fresh = jax.jit(lambda: init_variables(key, self.model, self.spec))()
+        model, spec = self.programs.model, self.programs.spec
+        fresh = jax.jit(lambda: init_variables(key, model, spec))()
         params, report = init_from(
-            self.model,
+            model,
             fresh['params'],
             weights,
-            clip_shape=self.spec.clip_shape,
+            clip_shape=spec.clip_shape,
             reinit=config.init.reinit,
             tubelet_init=config.init.tubelet,
             temporal_attention_init=config.init.temporal_attention,
@@ -205,37 +174,35 @@ class Trainer:
         step = checkpoints.latest_step()
         if step is not None:
             _log.info('Going on from step %d of %s', step, self.workdir)
-            target = jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                self.abstract_state,
-                self.state_sharding,
-            )
-            return checkpoints.restore(step, target)
+            return checkpoints.restore(step, self.programs.abstract_state)
+        sharding = self.programs.state_sharding
         if self._start_variables is None:
-            return jax.jit(self.create_state, out_shardings=self.state_sharding)()
+            return jax.jit(self.programs.create_state, out_shardings=sharding)()
         variables, self._start_variables = self._start_variables, None
-        sharding = self.state_sharding
         variables = jax.tree.map(
             lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: np.array(x[i])),
             variables,
             {'params': sharding.params, 'batch_stats': sharding.batch_stats},
         )
         start = functools.partial(
-            start_state, optimizer=self.optimizer, has_ema=bool(self.config.train.ema_decay)
+            start_state,
+            optimizer=self.programs.optimizer,
+            has_ema=bool(self.config.train.ema_decay),
         )
-        return jax.jit(start, out_shardings=self.state_sharding)(variables)
+        return jax.jit(start, out_shardings=sharding)(variables)
 
     def _loop(self, state, checkpoints: Checkpoints):
         """Trains from `state`; returns the last one, which is saved."""
         first, mesh, batch_size = int(state.step), self.mesh, self.config.train.batch_size
-        train_step = self.create_step()
+        platform = platform_of(mesh)
+        train_step = self.programs.train_step()
         batches = train_batches(
             self.train_source,
             self.crop,
             batch_size=batch_size,
             seed=self.config.seed,
             start_step=first,
-            repeats=self.policy.repeats,
+            repeats=self.programs.policy.repeats,
             workers=load.workers(self.config),
             host=Host(jax.process_index(), jax.process_count()),
         )
@@ -253,7 +220,8 @@ class Trainer:
                 asked = time.monotonic()
                 batch, on_device = next(feed)
                 data_wait = time.monotonic() - asked
-                state, metrics = train_step(state, on_device)
+                with log_choices(platform, 'training step'):
+                    state, metrics = train_step(state, on_device)
                 recorder.add(step, metrics, batch, data_wait)
                 stop, is_last = self._should_stop(step), step == self.num_steps
                 validates = _is_due(step, self.eval_every) or is_last
@@ -308,7 +276,8 @@ class Trainer:
         return bool(multihost_utils.process_allgather(np.bool_(self._stop_signal)).any())
 
     def _log_header(self):
-        params, config = self.abstract_state.params, self.config
+        programs, config = self.programs, self.config
+        params = programs.abstract_state.params
         sizes = jax.tree.map(lambda x: math.prod(x.shape) / 1e6, params)
         is_frozen = find_frozen(params, config.train.freeze)
         frozen = sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, is_frozen)))
@@ -317,14 +286,14 @@ class Trainer:
             config.model.name,
             sum(jax.tree.leaves(sizes)),
             f', of which {frozen:.2f} M frozen' if frozen else '',
-            self.model.dtype,
-            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.spec).items()),
+            programs.model.dtype,
+            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(programs.spec).items()),
         )
         _log.info(
             'Data: %s; %s classes; %s',
             ', '.join(f'{len(rows)} {name}' for name, rows in self.videos.splits.items()),
             map_heads(len, self.videos.label_names),
-            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(self.policy).items()),
+            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(programs.policy).items()),
         )
         _log.info(
             '%d steps of %d clips on %d %s device(s), %d process(es); run folder %s',

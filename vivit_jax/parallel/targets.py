@@ -1,0 +1,214 @@
+"""Devices that are not here: what to compile for, and what is known of them.
+
+Programs for TPUs and NVIDIA GPUs can be compiled on any machine, if the compiler is installed:
+libtpu for TPUs, the CUDA plugin of JAX for GPUs. Neither needs the chip.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from unittest import mock
+
+import jax
+
+from vivit_jax.errors import UserError, near_words
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a kind of device offers; of a v4 and a v5p, the whole chip.
+
+    Attributes:
+        platform: what programs are lowered for.
+        memory_gib: capacity for programs, in GiB; 0: that of this machine.
+        bfloat16_tflops: published peak of dense matrix products, in TFLOP/s; 0: unknown.
+        bandwidth_gbps: published bandwidth of the memory, in GB/s; 0: unknown.
+        name: what a GPU calls itself.
+        capability: (major, minor) compute capability of a GPU.
+        num_cores: streaming multiprocessors of a GPU.
+        clock_ghz: of a GPU.
+        l2_mib: second-level cache of a GPU.
+        shared_kib: memory that a block of a GPU's threads can ask for.
+    """
+
+    platform: str
+    memory_gib: float = 0.0
+    bfloat16_tflops: float = 0.0
+    bandwidth_gbps: float = 0.0
+    name: str = ''
+    capability: tuple[int, int] = (0, 0)
+    num_cores: int = 0
+    clock_ghz: float = 0.0
+    l2_mib: int = 0
+    shared_kib: int = 0
+
+
+# Sources: the TPU pages of Google Cloud's documentation; NVIDIA's data sheets (SXM cards, dense).
+CHIPS = {
+    'v4': Chip('tpu', 32, 275, 1228),
+    'v5e': Chip('tpu', 16, 197, 819),
+    'v5p': Chip('tpu', 95, 459, 2765),
+    'v6e': Chip('tpu', 32, 918, 1640),
+    'a100': Chip('cuda', 79, 312, 2039, 'NVIDIA A100-SXM4-80GB', (8, 0), 108, 1.41, 40, 163),
+    'h100': Chip('cuda', 79, 989, 3352, 'NVIDIA H100 80GB HBM3', (9, 0), 132, 1.98, 50, 227),
+    'h200': Chip('cuda', 140, 989, 4800, 'NVIDIA H200', (9, 0), 132, 1.98, 50, 227),
+    'b200': Chip('cuda', 178, 2250, 7700, 'NVIDIA B200', (10, 0), 148, 1.97, 126, 227),
+    'cpu': Chip('cpu'),
+}
+
+_GPUS_OF_A_HOST = 8
+
+# Without tuning on a card: Triton's products need a card to find their tiles.
+_GPU_OPTIONS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Devices of one kind, such as 8 H100s or a slice of a TPU pod.
+
+    Attributes:
+        name: as given, `'h100:8'`.
+        chip: their kind.
+        topology: `'2x4'`, chips of a TPU slice along its axes, or the number of GPUs or CPU
+            devices.
+    """
+
+    name: str
+    chip: Chip
+    topology: str
+
+    @property
+    def num_chips(self) -> int:
+        """Chips, of which some have two devices."""
+        return math.prod(map(int, self.topology.split('x')))
+
+    @property
+    def extra(self) -> str:
+        """The extra of this package that brings the compiler; '' where none is needed."""
+        return {'tpu': 'tpu', 'cuda': 'cuda12', 'cpu': ''}[self.chip.platform]
+
+    @property
+    def can_compile(self) -> bool:
+        """Whether the compiler is installed."""
+        modules = {'tpu': ('libtpu',), 'cuda': ('jax_cuda12_plugin', 'jax_cuda13_plugin')}
+        needed = modules.get(self.chip.platform)
+        return not needed or any(map(importlib.util.find_spec, needed))
+
+    @property
+    def compiler_options(self) -> dict[str, object]:
+        """What the compiler is told."""
+        return _GPU_OPTIONS if self.chip.platform == 'cuda' else {}
+
+
+def parse_target(text: str) -> Target:
+    """`'h100:8'`, `'v5e:2x4'` or `'cpu:1'`; without a count one device, or one host of TPUs.
+
+    Raises:
+        UserError: there is no such chip, or the count has another form.
+    """
+    kind, _, topology = text.partition(':')
+    if kind not in CHIPS:
+        known = ', '.join(CHIPS)
+        raise UserError(f'--target={text}: no such chip; known: {known}{near_words(kind, CHIPS)}')
+    chip = CHIPS[kind]
+    axes = 3 if kind in ('v4', 'v5p') else 2
+    topology = topology or ('x'.join('221'[:axes]) if chip.platform == 'tpu' else '1')
+    form, example = r'\d+', f'{kind}:8'
+    if chip.platform == 'tpu':
+        form, example = r'x'.join([r'\d+'] * axes), f'{kind}:{"x".join("2224"[-axes:])}'
+    if not re.fullmatch(form, topology) or '0' in topology.split('x'):
+        raise UserError(f'--target={text}: {topology!r} is no topology such as {example}')
+    return Target(f'{kind}:{topology}', chip, topology)
+
+
+def find_devices(target: Target) -> Sequence[jax.Device]:
+    """Descriptions of the devices of a target, to compile for.
+
+    Call it before anything that starts JAX: the process then uses its CPU only.
+
+    Raises:
+        UserError: the compiler knows no such topology, or CPU devices were started already.
+    """
+    from jax.experimental import topologies
+
+    chip = target.chip
+    hosts = 1 if target.num_chips % _GPUS_OF_A_HOST else target.num_chips // _GPUS_OF_A_HOST
+    try:
+        if chip.platform == 'tpu':
+            os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # nobody to ask outside of Google's cloud
+            devices = topologies.get_topology_desc(
+                platform='tpu', topology_name=target.name
+            ).devices
+        else:
+            devices = topologies.get_topology_desc(
+                platform='cuda',
+                topology_name=target.name,
+                topology=f'1x{hosts}x{target.num_chips // hosts}',
+                target_config=_describe_gpu(chip),
+            ).devices
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'--target={target.name}: the compiler has no such devices: {reason}') from (
+            error
+        )
+    return devices
+
+
+def start_cpu_devices(number: int):
+    """Makes this process have so many CPU devices and no others; before JAX is used.
+
+    Raises:
+        UserError: JAX has started with other devices.
+    """
+    jax.config.update('jax_platforms', 'cpu')
+    with contextlib.suppress(RuntimeError):
+        jax.config.update('jax_num_cpu_devices', number)
+    if jax.device_count() != number:
+        raise UserError(
+            f'this process has {jax.device_count()} CPU device(s), not {number}: JAX was started '
+            'before they could be set'
+        )
+
+
+@contextlib.contextmanager
+def assume_cudnn() -> Iterator[None]:
+    """Lets cuDNN's attention be traced without a GPU, as for one of the Ampere generation or later.
+
+    JAX asks for cuDNN and for the card while a program is traced. Its questions are no public part
+    of it; with a version of JAX that has others, nothing is assumed.
+    """
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    answers = {
+        'check_cudnn_version': lambda: 91000,
+        'check_compute_capability': lambda capability: True,
+        'is_cuda_compute_capability_equal': lambda capability: False,
+    }
+    known = {name: answer for name, answer in answers.items() if hasattr(cudnn, name)}
+    with mock.patch.multiple(cudnn, **known):
+        yield
+
+
+def _describe_gpu(chip: Chip) -> str:
+    """What XLA wants to know of a card."""
+    major, minor = chip.capability
+    return f"""
+        gpu_device_info {{
+          threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+          shared_memory_per_core: {(chip.shared_kib + 1) * 1024} threads_per_core_limit: 2048
+          core_count: {chip.num_cores} fpus_per_core: {64 if major == 8 else 128}
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          memory_bandwidth: {chip.bandwidth_gbps * 10**9:.0f} l2_cache_size: {chip.l2_mib << 20}
+          clock_rate_ghz: {chip.clock_ghz} device_memory_size: {int(chip.memory_gib * 2**30)}
+          shared_memory_per_block_optin: {chip.shared_kib * 1024}
+          cuda_compute_capability {{ major: {major} minor: {minor} }}
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536
+        }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+        device_description_str: "{chip.name}"
+    """

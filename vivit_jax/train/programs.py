@@ -1,0 +1,109 @@
+"""What a run compiles: the training step and the evaluation step of a config, without any data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.stages import Wrapped
+from ml_collections import ConfigDict
+
+from vivit_jax.config import load
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.evaluator import jit_logits
+from vivit_jax.evaluation.views import parse_views
+from vivit_jax.heads import PerHead, map_heads
+from vivit_jax.models.registry import create_model
+from vivit_jax.parallel.mesh import batch_sharding, replicated
+from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.state import TrainState, init_state
+from vivit_jax.train.step import create_forward, create_train_step
+
+
+class Programs:
+    """Model, optimizer and steps of a config on a mesh; making one compiles nothing.
+
+    The devices of the mesh need not be there: steps can be lowered and compiled for others, with
+    the shapes of `abstract_state`, `abstract_batch` and `abstract_views`.
+
+    Args:
+        config: see `vivit_jax.config.schema`.
+        mesh: the devices.
+        num_classes: of each head.
+        schedule: learning rate by step.
+        mirrored: see `mirrored_labels`.
+
+    Raises:
+        UserError: the model's keywords do not fit each other or the clips.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        mesh: Mesh,
+        num_classes: PerHead[int],
+        schedule: optax.Schedule,
+        mirrored: PerHead[np.ndarray] | None = None,
+    ):
+        self.config, self.mesh, self.schedule = config, mesh, schedule
+        self._num_classes, self._mirrored = num_classes, mirrored
+        self.spec = load.preprocessing(config)
+        self.policy = load.augmentation(config)
+        self.model_keywords = {**load.model_keywords(config), 'num_classes': num_classes}
+        self.optimizer = create_optimizer(config.train, schedule)
+        try:
+            self.model = create_model(**self.model_keywords)
+            shapes = jax.eval_shape(self.create_state)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f'model: {error}') from error
+        self.state_sharding = jax.tree.map(lambda _: replicated(mesh), shapes)
+        self.abstract_state = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shapes,
+            self.state_sharding,
+        )
+
+    def create_state(self) -> TrainState:
+        """The state before the first step, of fresh parameters."""
+        key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
+        return init_state(key, self.model, self.optimizer, self.spec, has_ema)
+
+    def train_step(self) -> Wrapped:
+        """(state, batch) -> (state, metrics), see `create_train_step`; the state is donated."""
+        config = self.config.train
+        step = create_train_step(
+            self.model,
+            self.optimizer,
+            self.schedule,
+            self.spec,
+            self.policy,
+            label_smoothing=config.label_smoothing,
+            seed=self.config.seed,
+            mirrored=self._mirrored,
+            ema_decay=config.ema_decay,
+            freeze=config.freeze,
+        )
+        return jax.jit(
+            step, donate_argnums=0, out_shardings=(self.state_sharding, replicated(self.mesh))
+        )
+
+    def eval_step(self) -> Wrapped:
+        """(variables, rgb) -> logits, as the evaluator runs it."""
+        return jit_logits(create_forward(self.model, self.spec), self.mesh)
+
+    def abstract_batch(self, batch_size: int) -> dict:
+        """Shapes of a training batch of so many clips, all devices together."""
+        label = map_heads(lambda _: self._of_batch((batch_size,), jnp.int32), self._num_classes)
+        return {'rgb': self._clips(batch_size), 'label': label}
+
+    def abstract_views(self, batch_size: int) -> jax.ShapeDtypeStruct:
+        """The shape of a batch of the test: `eval.views` gives the crops of each temporal view."""
+        return self._clips(batch_size, parse_views(self.config.eval.views)[1])
+
+    def _clips(self, *leading: int) -> jax.ShapeDtypeStruct:
+        return self._of_batch((*leading, *self.spec.clip_shape, 3), jnp.uint8)
+
+    def _of_batch(self, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(self.mesh))
