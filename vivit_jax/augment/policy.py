@@ -1,18 +1,16 @@
 """From recorded clips to what the model sees: augmentation in training, and normalisation."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from vivit_jax.augment.color import random_color_drop, random_color_jitter
 from vivit_jax.augment.geometry import Clip, mirror, random_erase
 from vivit_jax.augment.randaugment import random_augment
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.parallel.mesh import BATCH_AXES
+from vivit_jax.parallel.mesh import on_each_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +109,4 @@ def _clip_by_clip(change: Callable[..., Clip], *batch) -> Clip:
     def loop(*batch) -> Clip:
         return jax.lax.map(lambda clip: change(*clip), batch)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if parts == 1 or len(batch[0]) % parts:
-        return loop(*batch)
-    spec = PartitionSpec(BATCH_AXES)
-    return jax.shard_map(loop, in_specs=spec, out_specs=spec, check_vma=False)(*batch)
+    return on_each_device(loop, *batch)

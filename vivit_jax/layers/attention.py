@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+from vivit_jax.layers.linear import Linear
 
 # The axes of tokens [... n d] or [... t n d] that attention can run along.
 AXES = {'tokens': -2, 'space': -2, 'time': -3}
@@ -66,10 +67,9 @@ class SelfAttention(nn.Module):
             seen = tokens
             if self.local is not None:
                 seen = self.local(dtype=self.dtype, name=f'{name}_local')(tokens, train=train)
-            projection = nn.DenseGeneral(
+            projection = Linear(
                 (self.num_heads, self.head_dim or width // self.num_heads),
                 use_bias=self.has_bias,
-                kernel_init=nn.initializers.xavier_uniform(),
                 dtype=self.dtype,
                 name=name,
             )
@@ -101,11 +101,6 @@ class SelfAttention(nn.Module):
                 captured[axis] = weights.reshape(*leading, *weights.shape[1:])
             output = output.reshape(*leading, *output.shape[1:])
             mixed.append(jnp.moveaxis(output, -3, AXES[axis] - 1))
-        tokens = nn.DenseGeneral(
-            width,
-            axis=(-2, -1),
-            kernel_init=nn.initializers.xavier_uniform(),
-            dtype=self.dtype,
-            name='out',
-        )(jnp.concatenate(mixed, axis=-2))
+        out = Linear((width,), num_inputs=2, dtype=self.dtype, name='out')
+        tokens = out(jnp.concatenate(mixed, axis=-2))
         return tokens, captured

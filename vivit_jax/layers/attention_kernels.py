@@ -8,13 +8,11 @@ for, not on the one that it is traced on: see `choose`.
 import contextlib
 import functools
 import logging
-import math
 from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.fused_attention import (
@@ -23,7 +21,7 @@ from vivit_jax.layers.fused_attention import (
     has_cudnn,
     tpu_attention,
 )
-from vivit_jax.parallel.mesh import BATCH_AXES, TENSOR_AXIS
+from vivit_jax.parallel.mesh import on_each_device
 
 _log = logging.getLogger(__name__)
 
@@ -98,13 +96,8 @@ def dot_product_attention(
         keys = (jax.random.split(dropout_key, (query.shape[0], query.shape[2])),)
     forms = {platform: _form(name, platform, dropout_rate) for platform, name in names.items()}
     default = forms.pop('other')
-    return _on_each_device(
-        functools.partial(lax.platform_dependent, default=default, **forms),
-        query,
-        key,
-        value,
-        *keys,
-    )
+    attend = functools.partial(lax.platform_dependent, default=default, **forms)
+    return on_each_device(attend, query, key, value, *keys, head_axes=(2, 2, 2, *(1 for _ in keys)))
 
 
 def choose(
@@ -251,24 +244,3 @@ def _chunked(
     over_heads = functools.partial(lax.map, one_head) if by_head else jax.vmap(one_head)
     mixed = over_heads((rows(_scaled(query)), rows(key), rows(value), dropout_keys))
     return mixed.reshape(batch, heads, length, head_dim).swapaxes(1, 2)
-
-
-def _on_each_device(attention: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """Splits batch and heads of `arrays`, [b n k d] or [b k], over the mesh in use.
-
-    The compiler can partition neither a fused kernel nor a loop over heads by itself.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return attention(*arrays)
-    batch, _, heads, _ = arrays[0].shape
-    rows = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    batch_axes = None if batch % rows else BATCH_AXES
-    head_axis = None if heads % mesh.shape[TENSOR_AXIS] else TENSOR_AXIS
-    specs = {4: PartitionSpec(batch_axes, None, head_axis), 2: PartitionSpec(batch_axes, head_axis)}
-    return jax.shard_map(
-        attention,
-        in_specs=tuple(specs[x.ndim] for x in arrays),
-        out_specs=specs[4],
-        check_vma=False,  # loops and kernels inside do not say what they vary over
-    )(*arrays)

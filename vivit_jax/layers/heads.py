@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from vivit_jax.parallel.mesh import on_each_device
 
 Classes = int | Mapping[str, int]
 
@@ -17,6 +20,7 @@ def classify(features: jax.Array, num_classes: Classes) -> jax.Array | dict[str,
     Returns:
         Logits [b classes], by head where there are several.
     """
+    features = _row_major(features)
 
     def project(name: str, classes: int) -> jax.Array:
         return nn.Dense(classes, kernel_init=nn.initializers.zeros, name=name)(features)
@@ -27,3 +31,21 @@ def classify(features: jax.Array, num_classes: Classes) -> jax.Array | dict[str,
             for head, classes in num_classes.items()
         }
     return project('output_projection', num_classes)
+
+
+@jax.custom_vjp
+def _row_major(features: jax.Array) -> jax.Array:
+    """The features; in training, laid out in memory in the order of their axes.
+
+    The gradient of a classifier's kernel is a product with the transposed features. For a GPU, XLA
+    would rather have them transposed from the start, and transposes all tokens of all layers.
+    """
+    return features
+
+
+def _row_major_forward(features: jax.Array) -> tuple[jax.Array, None]:
+    layout = Layout(tuple(range(features.ndim)))
+    return on_each_device(lambda x: with_layout_constraint(x, layout), features), None
+
+
+_row_major.defvjp(_row_major_forward, lambda _, gradient: (gradient,))

@@ -3,6 +3,9 @@
 Axes `data` and `fsdp` split the batch, `tensor` the heads. All parameters are on all devices.
 """
 
+import math
+from collections.abc import Callable, Sequence
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -47,3 +50,37 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str):
             f'{key}={batch_size} is the batch of all {parts} devices together and must divide '
             f'among them: choose a multiple of {parts}, such as {near}'
         )
+
+
+def on_each_device(
+    function: Callable[..., jax.Array], *args, head_axes: Sequence[int | None] = ()
+) -> jax.Array:
+    """Calls `function` on every device of the mesh in use, with its own part of the arguments.
+
+    For what the compiler cannot partition by itself: kernels, loops over a batch or over heads.
+
+    Args:
+        function: of arrays, or trees of them, whose first axis is the batch; so is its result.
+        *args: for all devices together. A batch that does not divide is given to each as a whole.
+        head_axes: of each argument, the axis of the heads, if these are to be split too; the result
+            has them where the first argument has them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*args)
+    head_axes = head_axes or (None,) * len(args)
+    first = jax.tree.leaves(args[0])[0]
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    batch = None if len(first) % parts else BATCH_AXES
+
+    def spec(head_axis: int | None) -> PartitionSpec:
+        if head_axis is None or first.shape[head_axes[0]] % mesh.shape[TENSOR_AXIS]:
+            return PartitionSpec(batch)
+        return PartitionSpec(batch, *(None,) * (head_axis - 1), TENSOR_AXIS)
+
+    return jax.shard_map(
+        function,
+        in_specs=tuple(map(spec, head_axes)),
+        out_specs=spec(head_axes[0]),
+        check_vma=False,  # loops and kernels inside do not say what they vary over
+    )(*args)

@@ -152,9 +152,9 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
             ).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f'--target={target.name}: the compiler has no such devices: {reason}') from (
-            error
-        )
+        raise UserError(
+            f'--target={target.name}: the compiler has no such devices: {reason}'
+        ) from (error)
     return devices
 
 

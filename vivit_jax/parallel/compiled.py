@@ -1,0 +1,159 @@
+"""What a compiled program does, read from the text that XLA prints of it.
+
+Everything is of one device. The body of a loop counts as often as the loop runs, where XLA knows.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# What moves no data: names for parts of other arrays, and the ends of what was started elsewhere.
+_FREE = (
+    *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota'),
+    *('partition-id', 'replica-id', 'opt-barrier', 'while', 'conditional', 'call', 'async-start'),
+)
+_MATRIX_PRODUCT = re.compile(r'custom_call_target="__cublas')
+_WORKSPACE = re.compile(r's8\[\d+\]')
+
+_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
+_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
+_SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One operation of a device, such as a fusion, a kernel or a copy.
+
+    Attributes:
+        name: in its computation.
+        opcode: as XLA calls it.
+        shape: of the result, as printed.
+        operands: names.
+        text: what stands behind the opcode.
+        repeats: how often it runs.
+    """
+
+    name: str
+    opcode: str
+    shape: str
+    operands: tuple[str, ...]
+    text: str
+    repeats: int = 1
+
+    @property
+    def kernel(self) -> str:
+        """What a custom call calls, such as `'__cudnn$fmhaSoftmax'`; else ''."""
+        found = re.search(r'custom_call_target="([^"]+)"', self.text)
+        if self.opcode != 'custom-call' or not found:
+            return ''
+        if found[1] == 'tpu_custom_call':
+            name = re.search(r'"kernel_name":\s*"([^"]+)"|op_name="(?:[^"]*/)?([^/"]+)"', self.text)
+            return f'tpu_custom_call {(name[1] or name[2]) if name else ""}'.rstrip()
+        return found[1]
+
+
+class CompiledText:
+    """The instructions of a compiled program.
+
+    Args:
+        text: `compiled.as_text()`.
+    """
+
+    def __init__(self, text: str):
+        self._computations: dict[str, list[Instruction]] = {}
+        entry, current = '', []
+        for line in text.splitlines():
+            if found := _COMPUTATION.match(line):
+                current = self._computations.setdefault(found[2], [])
+                entry = found[2] if found[1] else entry
+            elif found := _INSTRUCTION.match(line):
+                name, shape, opcode, rest = found.groups()
+                arguments = rest.split('), ')[0]
+                operands = tuple(re.findall(r'%([\w.-]+)', arguments))
+                current.append(Instruction(name, opcode, shape, operands, rest))
+        self.instructions = list(self._walk(entry, 1))
+
+    def collectives(self) -> dict[str, tuple[int, int]]:
+        """How many collectives of each kind there are, and the bytes that they deliver."""
+        found = collections.defaultdict(lambda: (0, 0))
+        for x in self.instructions:
+            kind = x.opcode.removesuffix('-start')
+            if kind in _COLLECTIVES:
+                # What was started holds operands and results; a combined one has several.
+                shapes = _sizes(x.shape)
+                half = x.opcode.endswith('-start') and kind != 'all-reduce'
+                size = sum(shapes[len(shapes) // 2 :] if half else shapes)
+                count, total = found[kind]
+                found[kind] = count + x.repeats, total + size * x.repeats
+        return dict(found)
+
+    def kernels(self) -> dict[str, int]:
+        """How often each kernel that XLA did not make itself runs, by its name."""
+        counts = collections.Counter()
+        for x in self.instructions:
+            if x.kernel:
+                counts[x.kernel] += x.repeats
+        return dict(counts)
+
+    def bytes_moved(self) -> int:
+        """Bytes that the operations read and write, if none finds its operands in a cache.
+
+        Each operand counts as a whole, also where only a part of it is read.
+        """
+        return sum(size for _, size in self.traffic())
+
+    def traffic(self) -> Iterator[tuple[Instruction, int]]:
+        """Every operation that moves data, with the bytes that it reads and writes."""
+        for x, shapes in self._with_operands():
+            if x.opcode in _FREE or x.opcode.endswith('-done'):
+                continue
+            results = x.shape
+            if _MATRIX_PRODUCT.search(x.text):
+                results = _WORKSPACE.sub('', results)  # reserved, hardly used
+            yield x, x.repeats * sum(map(sum, map(_sizes, (results, *shapes))))
+
+    def _with_operands(self) -> Iterator[tuple[Instruction, list[str]]]:
+        shapes = {
+            x.name: x.shape for instructions in self._computations.values() for x in instructions
+        }
+        for x in self.instructions:
+            yield x, [shapes.get(name, '') for name in x.operands]
+
+    def _walk(self, computation: str, repeats: int) -> Iterator[Instruction]:
+        """What a computation runs, loops and branches included, fusions as one."""
+        for x in self._computations.get(computation, ()):
+            yield dataclasses.replace(x, repeats=repeats)
+            if x.opcode == 'while':
+                trips = _TRIPS.search(x.text)
+                body = re.search(r'body=%?([\w.-]+)', x.text)[1]
+                yield from self._walk(body, repeats * (int(trips[1]) if trips else 1))
+            elif x.opcode == 'conditional':  # the largest branch, of which one is taken
+                named = re.search(r'branch_computations=\{([^}]*)\}', x.text)
+                names = (
+                    named[1]
+                    if named
+                    else ' '.join(re.findall(r'(?:true|false)_computation=(%?[\w.-]+)', x.text))
+                )
+                branches = [list(self._walk(n, repeats)) for n in re.findall(r'[\w.-]+', names)]
+                yield from max(branches, key=len, default=[])
+            elif x.opcode in ('call', 'async-start'):
+                called = re.search(r'(?:to_apply|calls)=%?([\w.-]+)', x.text)
+                if called:
+                    yield from self._walk(called[1], repeats)
+
+
+def _sizes(shape: str) -> list[int]:
+    """Bytes of each array of a shape, which may be a tuple."""
+    return [
+        _bytes(kind) * math.prod(map(int, filter(None, dims.split(','))))
+        for kind, dims in (_SHAPE.findall(shape))
+    ]
+
+
+def _bytes(kind: str) -> float:
+    bits = re.search(r'\d+', kind)
+    return 1 if kind == 'pred' or not bits else int(bits[0]) / 8
