@@ -3,9 +3,11 @@
     python -m vivit_jax.summary --config=configs/kinetics400_fe.py
     python -m vivit_jax.summary vivit_joint size=L/16x2 num_classes=600 --frames=16
     python -m vivit_jax.summary --reference
+    python -m vivit_jax.summary --config=configs/kinetics400_fe.py --target=h100:8 [--largest]
 
-Nothing is run, compiled or held in memory. The second form takes what it is not told from
-`default_config`.
+Nothing is run or held in memory. The second form takes what it is not told from `default_config`.
+The last one compiles the training step and the evaluation step for devices that need not be here:
+TPUs (`v5e:2x4`, `v4:2x2x1`), NVIDIA GPUs (`h100:8`) or CPU devices (`cpu:1`).
 """
 
 import sys
@@ -40,6 +42,8 @@ _FRAMES = flags.DEFINE_integer('frames', None, 'Frames of a clip.', lower_bound=
 _CROP_SIZE = flags.DEFINE_integer('crop_size', None, 'Pixels of its sides.', lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Clips of a step.', lower_bound=1)
 _REFERENCE = flags.DEFINE_bool('reference', False, 'Compare published models with their papers.')
+_TARGET = flags.DEFINE_string('target', None, 'Compile for CHIP:COUNT, such as h100:8 or v5e:2x4.')
+_LARGEST = flags.DEFINE_bool('largest', False, 'With --target, find the largest batch that fits.')
 
 _NOTES = """
 GMAC      1e9 multiply-adds of matrix products and convolutions, each counted once
@@ -106,8 +110,25 @@ def main(words: list[str]) -> int:
         raise UserError('name either a config, or a model with its keywords, or --reference')
     if _REFERENCE.value:
         return _print_references()
-    _print_summary(_CONFIG.value or load.model_config(*words))
+    config = _CONFIG.value or load.model_config(*words)
+    if _TARGET.value:
+        _print_target(config)
+    else:
+        _print_summary(config)
     return 0
+
+
+def _print_target(config: ConfigDict):
+    from vivit_jax.ahead import print_report
+
+    config = config.copy_and_resolve_references()
+    size = config.preprocessing
+    size.num_frames = _FRAMES.value or size.num_frames
+    size.crop_size = _CROP_SIZE.value or size.crop_size
+    size.short_side = max(size.short_side, size.crop_size)
+    config.train.batch_size = _BATCH_SIZE.value or config.train.batch_size
+    config.eval.batch_size = _BATCH_SIZE.value or config.eval.batch_size
+    print_report(config, _TARGET.value, _LARGEST.value)
 
 
 def _print_summary(config: ConfigDict):

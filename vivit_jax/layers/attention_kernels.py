@@ -144,13 +144,15 @@ def log_choices(platform: str, what: str) -> Iterator[None]:
     with record_choices(platform) as taken:
         yield
     if taken:
-        lengths = {name: [n for n in sorted(taken) if taken[n] == name] for name in taken.values()}
-        parts = [f'{name} for {_listed(tokens)} tokens' for name, tokens in lengths.items()]
-        _log.info('Attention of the %s on %s: %s', what, platform, ', '.join(parts))
+        _log.info('Attention of the %s on %s: %s', what, platform, describe_choices(taken))
 
 
-def _listed(numbers: list[int]) -> str:
-    return ' and '.join(map(str, numbers))
+def describe_choices(taken: dict[int, str]) -> str:
+    """Such as `'cudnn for 197 tokens, einsum for 17'`, from what `record_choices` collects."""
+    lengths = {name: [n for n in sorted(taken) if taken[n] == name] for name in taken.values()}
+    return ', '.join(
+        f'{name} for {" and ".join(map(str, numbers))} tokens' for name, numbers in lengths.items()
+    )
 
 
 def _form(name: str, platform: str, dropout_rate: float) -> Callable[..., jax.Array]:

@@ -14,13 +14,13 @@ from vivit_jax.errors import UserError
 
 BATCH_AXES = ('data', 'fsdp')
 TENSOR_AXIS = 'tensor'
+MESH_AXES = (*BATCH_AXES, TENSOR_AXIS)
 
 
 def create_mesh() -> Mesh:
     """All devices of all hosts along `data`."""
-    axes = (*BATCH_AXES, TENSOR_AXIS)
     shape = (jax.device_count(), 1, 1)
-    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * len(axes))
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
 
 
 def platform_of(mesh: Mesh) -> str:

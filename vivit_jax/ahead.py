@@ -1,0 +1,323 @@
+"""Compiling the steps of a config ahead of time, for devices that are not here.
+
+    python -m vivit_jax.summary --config=configs/kinetics400_fe.py --target=h100:8
+
+What the compiler plans is printed: memory of a device, collectives, kernels, work.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
+
+from vivit_jax.config import load
+from vivit_jax.data.catalog import DATASETS
+from vivit_jax.heads import PerHead, map_heads
+from vivit_jax.layers.attention_kernels import describe_choices, record_choices
+from vivit_jax.models.cost import count_macs, model_call, plain_form
+from vivit_jax.parallel.compiled import CompiledText
+from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
+from vivit_jax.parallel.targets import (
+    assume_cudnn,
+    find_devices,
+    parse_target,
+    start_cpu_devices,
+)
+from vivit_jax.train.programs import Programs
+
+_log = logging.getLogger(__name__)
+
+_GIB = 2**30
+# What a training step computes, in forward passes: itself, and the gradients of both factors of
+# every product.
+_FORWARD_PASSES = {'training': 3, 'evaluation': 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one device.
+
+    Attributes:
+        parameters: of the model, with running statistics.
+        optimizer: its state, and the moving average of the parameters.
+        batch: clips and labels.
+        temporaries: activations, gradients and what else lives within a step; None where nothing
+            was compiled.
+        needed: of a program that the compiler refused, what it says is needed; else None.
+    """
+
+    parameters: int
+    optimizer: int
+    batch: int
+    temporaries: int | None
+    needed: float | None = None
+
+    @property
+    def total(self) -> float:
+        """All that is known."""
+        if self.needed is not None:
+            return self.needed
+        return self.parameters + self.optimizer + self.batch + (self.temporaries or 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program for a target.
+
+    Attributes:
+        step: `'training'` or `'evaluation'`.
+        batch_size: clips of all devices together; of an evaluation, temporal views.
+        memory: of one device.
+        text: what it does; None where it was not compiled.
+        seconds: that it took to lower and compile it.
+        attention: implementation by number of tokens.
+    """
+
+    step: str
+    batch_size: int
+    memory: Memory
+    text: CompiledText | None
+    seconds: float
+    attention: dict[int, str]
+
+
+class Ahead:
+    """The steps of a config on the mesh of a target; no data and no chip is needed.
+
+    Makes JAX use the CPU only, so make one before anything else starts JAX.
+
+    Args:
+        config: see `vivit_jax.config.schema`.
+        target: see `parse_target`.
+
+    Raises:
+        UserError: there is no such target, or the config does not fit it.
+    """
+
+    def __init__(self, config: ConfigDict, target: str):
+        self.target = parse_target(target)
+        chip = self.target.chip
+        is_cpu = chip.platform == 'cpu'
+        if is_cpu or not self.target.can_compile:
+            start_cpu_devices(self.target.num_chips)
+            devices = jax.devices()
+        else:
+            start_cpu_devices(1)
+            devices = find_devices(self.target)
+        self.kind = devices[0].device_kind if is_cpu or self.target.can_compile else target
+        self.per_chip = len(devices) // self.target.num_chips
+        memory = chip.memory_gib * _GIB
+        if is_cpu:
+            memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+            self.per_chip = len(devices)
+        self.capacity = memory / self.per_chip
+        self.mesh = Mesh(
+            np.array(devices).reshape(-1, 1, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3
+        )
+        load.check_ranges(config)
+        for section in ('train', 'eval'):
+            key = f'{section}.batch_size'
+            check_batch_size(config[section].batch_size, self.mesh, key)
+        self.num_classes = guess_classes(config)
+        schedule = optax.constant_schedule(config.train.learning_rate)
+        mirrored = None
+        if config.augment.flip and config.augment.flip_swaps:  # which classes swap, data would tell
+            mirrored = map_heads(lambda n: np.arange(n, dtype=np.int32), self.num_classes)
+        self.programs = Programs(config, self.mesh, self.num_classes, schedule, mirrored)
+
+    def compile(self, step: str, batch_size: int) -> Compiled:
+        """Lowers and, where the compiler is there, compiles a step for a batch."""
+        programs, platform = self.programs, self.target.chip.platform
+        state, variables = programs.abstract_state, programs.abstract_state.eval_variables
+        if step == 'training':
+            batch = programs.abstract_batch(batch_size)
+            function, args = programs.train_step(), (state, batch)
+            parameters, others = (state.params, state.batch_stats), (state.opt_state, state.ema)
+        else:
+            batch = programs.abstract_views(batch_size)
+            function, args = programs.eval_step(), (variables, batch)
+            parameters, others = variables, ()
+        began, compiled, needed = time.monotonic(), None, None
+        with self._tracing(), record_choices(platform) as attention:
+            lowered = function.trace(*args).lower(lowering_platforms=(platform,))
+            if self.target.can_compile:
+                try:
+                    compiled = lowered.compile(compiler_options=self.target.compiler_options)
+                except jax.errors.JaxRuntimeError as error:
+                    needed = _read_out_of_memory(str(error))
+                    if needed is None:
+                        raise
+        memory = Memory(_bytes(parameters), _bytes(others), _bytes(batch), None, needed)
+        if compiled is not None:
+            plan = compiled.memory_analysis()
+            planned = (
+                plan.argument_size_in_bytes
+                + plan.temp_size_in_bytes
+                + plan.output_size_in_bytes
+                - plan.alias_size_in_bytes
+            )
+            memory = dataclasses.replace(memory, temporaries=int(planned - memory.total))
+        text = CompiledText(compiled.as_text()) if compiled is not None else None
+        return Compiled(step, batch_size, memory, text, time.monotonic() - began, dict(attention))
+
+    def largest_batch(self, first: Compiled) -> Compiled | None:
+        """The program with the largest batch that fits, from a straight line through two others.
+
+        None where not even one clip a device fits.
+        """
+        devices = self.mesh.size
+        half = max(devices, first.batch_size // 2 // devices * devices)
+        if half == first.batch_size:
+            half += devices
+        second = self.compile(first.step, half)
+        slope = (second.memory.total - first.memory.total) / (second.batch_size - first.batch_size)
+        spare = self.capacity - second.memory.total
+        batch_size = int(second.batch_size + spare / slope) // devices * devices
+        for _ in range(3):
+            if batch_size < devices:
+                return None
+            found = self.compile(first.step, batch_size)
+            if found.memory.total <= self.capacity:
+                return found
+            excess = (found.memory.total - self.capacity) / slope
+            batch_size -= max(1, math.ceil(excess / devices)) * devices
+        return None
+
+    def flops(self, compiled: Compiled) -> float:
+        """Of the model in a step, on one device; what rematerialisation repeats is not counted."""
+        spec = self.programs.spec
+        clip = jax.ShapeDtypeStruct((1, *spec.clip_shape, 3), jnp.float32)
+        call = model_call(plain_form(self.programs.model), clip)
+        macs, _ = count_macs(call.function, *call.args)
+        clips = compiled.batch_size
+        if compiled.step == 'evaluation':
+            clips *= self.programs.abstract_views(1).shape[1]
+        return 2 * macs * _FORWARD_PASSES[compiled.step] * clips / self.mesh.size
+
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(jax.set_mesh(self.mesh))
+            if self.target.chip.platform == 'cuda':
+                stack.enter_context(assume_cudnn())
+            yield
+
+
+def guess_classes(config: ConfigDict) -> PerHead[int]:
+    """Classes of a config: its own, those of its dataset, or else what the model has by default."""
+    if config.model.num_classes is not None:
+        return load.model_keywords(config)['num_classes']
+    dataset = DATASETS.get(config.data.source)
+    if dataset is not None and dataset.num_classes is not None:
+        return dataset.num_classes
+    columns = config.data.label_columns
+    return 400 if len(columns) == 1 else dict.fromkeys(columns, 400)
+
+
+def print_report(config: ConfigDict, target: str, largest: bool):
+    """Prints what the steps of a config need and do on a target."""
+    ahead = Ahead(config, target)
+    shape = ' x '.join(f'{axis} {size}' for axis, size in ahead.mesh.shape.items())
+    print(
+        f'{config.model.name} on {ahead.target.name}: {ahead.mesh.size} devices ({ahead.kind}), '
+        f'mesh {shape}; classes {ahead.num_classes}'
+    )
+    for step, section in (('training', 'train'), ('evaluation', 'eval')):
+        compiled = ahead.compile(step, config[section].batch_size)
+        _print_compiled(ahead, compiled, f'{section}.batch_size')
+        if largest and ahead.target.can_compile:
+            _print_largest(ahead, ahead.largest_batch(compiled), f'{section}.batch_size')
+    if not ahead.target.can_compile:
+        print(
+            f'\nLowered for {ahead.target.chip.platform}, but not compiled: the compiler is not '
+            f"installed. pip install 'vivit_jax[{ahead.target.extra}]' brings it; it needs no chip."
+        )
+
+
+def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
+    memory, chip, devices = compiled.memory, ahead.target.chip, ahead.mesh.size
+    each = compiled.batch_size // devices
+    print(f'\n{compiled.step} step, {key}={compiled.batch_size}, {each} a device', end='')
+    print(f', compiled in {compiled.seconds:.0f} s' if compiled.text else '')
+    rows = {
+        'parameters': memory.parameters,
+        'optimizer state': memory.optimizer,
+        'batch': memory.batch,
+        'activations, temporaries': memory.temporaries,
+    }
+    for name, size in rows.items():
+        if size is not None:
+            print(f'  {name:26} {size / _GIB:8.2f} GiB')
+    capacity = ahead.capacity / _GIB
+    total = f'  {"total of a device":26} {memory.total / _GIB:8.2f} GiB'
+    if memory.temporaries is None and memory.needed is None:
+        print(f'  a device has {capacity:.2f} GiB')
+    elif memory.total <= ahead.capacity:
+        print(f'{total} of {capacity:.2f}: fits')
+    else:
+        print(
+            f'{total} of {capacity:.2f}: DOES NOT FIT. Lower {key} (--largest finds the largest '
+            'that fits), set --config.model.remat=block, or take more devices'
+        )
+    print(f'  attention                  {describe_choices(compiled.attention)}')
+    if compiled.text:
+        _print_text(compiled.text)
+    flops = ahead.flops(compiled)
+    line = f'  FLOPs of the model         {flops / 1e12:8.3f} T'
+    if chip.bfloat16_tflops:
+        peak = chip.bfloat16_tflops / ahead.per_chip
+        ms = flops / peak / 1e9
+        line += f'; {ms:.1f} ms at the peak of {peak:.0f} TFLOP/s, {2 * ms:.1f} ms at half of it'
+    print(line)
+    if compiled.text:
+        moved = compiled.text.bytes_moved()
+        line = f'  bytes read and written     {moved / 1e9:8.2f} GB'
+        if chip.bandwidth_gbps:
+            bandwidth = chip.bandwidth_gbps / ahead.per_chip
+            line += f'; {1e3 * moved / 1e9 / bandwidth:.1f} ms at {bandwidth:.0f} GB/s'
+        print(line)
+
+
+def _print_text(text: CompiledText):
+    found = text.collectives()
+    parts = [f'{count} {kind}, {size / 1e6:,.1f} MB' for kind, (count, size) in found.items()]
+    print(f'  collectives                {"; ".join(parts) or "none"}')
+    kernels = [f'{n} {name}' for name, n in sorted(text.kernels().items(), key=lambda x: -x[1])]
+    print(f'  kernels                    {"; ".join(kernels) or "none"}')
+
+
+def _print_largest(ahead: Ahead, compiled: Compiled | None, key: str):
+    if compiled is None:
+        print(f'  largest that fits: none, not even {ahead.mesh.size} ({key}=1 a device)')
+        return
+    print(
+        f'  largest that fits: {key}={compiled.batch_size}, {compiled.memory.total / _GIB:.2f} of '
+        f'{ahead.capacity / _GIB:.2f} GiB'
+    )
+
+
+def _bytes(tree) -> int:
+    """Of one device."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def _read_out_of_memory(message: str) -> float | None:
+    """Bytes that a compiler says are needed, in a message that they are not there; or None."""
+    if 'RESOURCE_EXHAUSTED' not in message:
+        return None
+    units = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+    sizes = [float(n) * units[unit] for n, unit in re.findall(r'([\d.]+)([KMG])\b', message)]
+    return max(sizes, default=None)
