@@ -69,10 +69,9 @@ def quick_compilation() -> Iterator[None]:
 
 
 @pytest.fixture
-def any_gpu(monkeypatch):
-    """Answers for cuDNN and for a modern GPU, so that programs for GPUs can be traced anywhere."""
-    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+def any_gpu() -> Iterator[None]:
+    """Programs for GPUs are traced as if there were cuDNN and a modern card."""
+    from vivit_jax.parallel.targets import assume_cudnn
 
-    monkeypatch.setattr(cudnn, 'check_cudnn_version', lambda: 91000)
-    monkeypatch.setattr(cudnn, 'check_compute_capability', lambda capability: True)
-    monkeypatch.setattr(cudnn, 'is_cuda_compute_capability_equal', lambda capability: False)
+    with assume_cudnn():
+        yield

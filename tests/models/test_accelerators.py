@@ -1,0 +1,93 @@
+"""Every model and every config, lowered for GPUs and TPUs without having one.
+
+Sequences are as long as in real models, or odd and beyond what is left to einsum: where a kernel
+refuses them, or their gradient, it shows here.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from vivit_jax.ahead import guess_classes
+from vivit_jax.layers.attention_kernels import record_choices
+from vivit_jax.models.registry import list_models
+from vivit_jax.parallel.mesh import create_mesh
+from vivit_jax.train.programs import Programs
+
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
+POOLS = {'vivit_joint': ('cls', 'mean'), 'vivit_fe': ('cls', 'mean')}
+CASES = [(name, pool) for name in list_models() for pool in POOLS.get(name, (None,))]
+PLATFORMS = ('cuda', 'tpu')
+
+
+def _count(kernel, traced, platform):
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    return len(re.findall(f'custom_call @{kernel}', program))
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+@pytest.mark.parametrize(('name', 'pool'), CASES)
+def test_model_is_lowered_for_gpus_and_tpus(any_gpu, create_tiny, name, pool, dtype):
+    keywords = {'pool': pool} if pool else {}
+    model = create_tiny(name, dtype=dtype, **keywords)
+    clip = jax.ShapeDtypeStruct((1, 8, 80, 80, 3), jnp.float32)  # 100 tokens of 4 frames
+    variables = jax.eval_shape(model.init, jax.random.key(0), clip)
+
+    def loss(params, others, clip):
+        output, _ = model.apply(
+            {'params': params, **others},
+            clip,
+            train=True,
+            rngs={'dropout': jax.random.key(0)},
+            mutable='batch_stats',
+        )
+        return output.logits.sum()
+
+    others = {name: x for name, x in variables.items() if name != 'params'}
+    training = jax.jit(jax.grad(loss)).trace(variables['params'], others, clip)
+    with record_choices('cuda') as taken:
+        inference = jax.jit(model.apply).trace(variables, clip)
+    # Heads of 8 channels: cuDNN takes them, in 16 bits, but with relative positions nothing does.
+    layers = sum(implementation == 'cudnn' for implementation in taken.values())
+    assert bool(layers) == (dtype == 'bfloat16' and name != 'rpe_stdt')
+    for traced, number in ((training, 2), (inference, 1)):
+        found = _count('__cudnn', traced, 'cuda')
+        assert found % number == 0 and bool(found) == bool(layers)
+        kernels = _count('tpu_custom_call', traced, 'tpu')
+        assert bool(kernels) == (max(taken) > 256)
+
+
+def _module(path):
+    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_steps_of_a_config_are_lowered_for_gpus_and_tpus(any_gpu, path):
+    config = _module(path).get_config()
+    config.model.num_layers = 1  # of full width, on whole clips
+    if 'temporal_num_layers' in config.model:
+        config.model.temporal_num_layers = 1
+    if 'subsample_layers' in config.model:
+        config.model.subsample_layers = (0,)
+    mesh = create_mesh()
+    programs = Programs(
+        config, mesh, guess_classes(config), optax.constant_schedule(config.train.learning_rate)
+    )
+    state = programs.abstract_state
+    with jax.set_mesh(mesh), record_choices('cuda') as taken:
+        steps = (
+            programs.train_step().trace(state, programs.abstract_batch(2)),
+            programs.eval_step().trace(state.eval_variables, programs.abstract_views(2)),
+        )
+    for traced, number in zip(steps, (2, 1), strict=True):
+        kernels = _count('__cudnn', traced, 'cuda')
+        assert kernels == number * sum(x == 'cudnn' for x in taken.values())
+        traced.lower(lowering_platforms=('tpu',))

@@ -1,0 +1,80 @@
+"""What is read from the text of a compiled program, counted by hand."""
+
+import jax
+import jax.numpy as jnp
+
+from vivit_jax.parallel.compiled import CompiledText
+
+PROGRAM = """\
+HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%fused (p: f32[4,8]) -> bf16[4,8] {
+  %p = f32[4,8]{1,0} parameter(0)
+  ROOT %c = bf16[4,8]{1,0} convert(%p)
+}
+
+%body (arg: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %arg = (s32[], f32[4,8]{1,0}) parameter(0)
+  %x = f32[4,8]{1,0} get-tuple-element(%arg), index=1
+  %y = f32[4,8]{1,0} negate(%x)
+  %i = s32[] get-tuple-element(%arg), index=0
+  ROOT %out = (s32[], f32[4,8]{1,0}) tuple(%i, %y)
+}
+
+%condition (arg.1: (s32[], f32[4,8])) -> pred[] {
+  %arg.1 = (s32[], f32[4,8]{1,0}) parameter(0)
+  ROOT %less = pred[] constant(true)
+}
+
+ENTRY %main (w: f32[4,8], n: s32[]) -> f32[4,8] {
+  %w = f32[4,8]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  %start = (s32[], f32[4,8]{1,0}) tuple(%n, %w)
+  %loop = (s32[], f32[4,8]{1,0}) while(%start), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+  %v = f32[4,8]{1,0} get-tuple-element(%loop), index=1
+  %half = bf16[4,8]{1,0} fusion(%v), kind=kLoop, calls=%fused
+  %mm = (bf16[4,4]{1,0}, s8[33554432]{0}) custom-call(%half, %half), \
+custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/dot_general"}
+  %sum-start = f32[4,8]{1,0} all-reduce-start(%v), to_apply=%add
+  %sum = f32[4,8]{1,0} all-reduce-done(%sum-start)
+  %gather = (bf16[4,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%half), dimensions={0}
+  ROOT %r = f32[4,8]{1,0} copy(%sum)
+}
+"""
+
+
+def test_collectives_are_counted_with_what_they_deliver():
+    assert CompiledText(PROGRAM).collectives() == {
+        'all-reduce': (1, 4 * 8 * 4),
+        'all-gather': (1, 32 * 8 * 2),
+    }
+
+
+def test_kernels_are_counted_by_name():
+    assert CompiledText(PROGRAM).kernels() == {'__cublas$lt$matmul': 1}
+
+
+def test_traffic_counts_loops_as_often_as_they_run_and_no_workspace():
+    traffic = {x.name: size for x, size in CompiledText(PROGRAM).traffic()}
+    whole, half = 4 * 8 * 4, 4 * 8 * 2
+    assert traffic == {
+        'y': 3 * 2 * whole,
+        'half': whole + half,
+        'mm': 2 * half + 4 * 4 * 2,
+        'sum-start': 2 * whole,
+        'gather': half + half + 32 * 8 * 2,
+        'r': 2 * whole,
+    }
+    assert CompiledText(PROGRAM).bytes_moved() == sum(traffic.values())
+
+
+def test_program_of_this_jax_is_read():
+    def step(x):
+        return jax.lax.fori_loop(0, 5, lambda _, x: jnp.sin(x) @ x, x)
+
+    x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    text = CompiledText(jax.jit(step).lower(x).compile().as_text())
+    # Five products, each of which reads two matrices and writes one, at the very least.
+    assert 5 * 3 * 64 * 64 * 4 <= text.bytes_moved() <= 100 * 64 * 64 * 4
+    assert text.collectives() == {}
