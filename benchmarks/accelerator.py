@@ -36,7 +36,7 @@ from accelerator_sections.plan import Settings, Task, plan
 from accelerator_sections.tables import TITLES, machine_text, row_text, section_text
 from accelerator_sections.worker import Worker
 
-_MACHINE = Task('machine', 'machine', 'device:describe', (), 15, 'device')
+_MACHINE = Task('machine', 'machine', 'accelerator_sections.device:describe', (), 15, 'device')
 _PATIENCE = 4  # times the expected seconds, after which a task is stopped
 _LEAST_PATIENCE = 90.0  # seconds
 
@@ -46,7 +46,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--sections', default=','.join(TITLES), help='such as a,c')
     parser.add_argument('--minutes', type=float, default=10)
-    parser.add_argument('--output', type=Path, default=Path('accelerator'), help='without suffix')
+    parser.add_argument(
+        '--output', type=Path, default=Path('runs/accelerator'), help='files, without suffix'
+    )
     parser.add_argument('--original', default='', help="a checkout of Scenic's repository")
     parser.add_argument('--cache', help='folder that keeps compiled programs for the next run')
     parser.add_argument('--tiny', action='store_true', help='tiny models on a CPU')

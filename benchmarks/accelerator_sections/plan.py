@@ -13,10 +13,6 @@ VIVITS = (
 _LENGTHS = (197, 3137, 1569, 784, 17)  # tokens of an attention
 _TINY_LENGTHS = (17, 600)
 
-_ATTENTION = 'attention:attention'
-_TRAINING = 'models:speed'
-_PEER = 'peers:pytorch'
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -43,11 +39,11 @@ class Task:
     Attributes:
         section: letter of its table.
         name: what is measured.
-        function: `'module:function'` of this package, which takes `Settings`, the rows that are
-            known and `arguments`, and yields rows.
+        function: `'module:function'`, which takes `Settings`, the rows that are known and
+            `arguments`, and yields rows.
         arguments: of the function.
         seconds: that it takes on a GPU, compilation included; a guess.
-        process: tasks that follow one another with the same name here share a process.
+        process: its name; tasks that follow one another in the same one share it.
         library: `'jax'` or `'torch'`: which of them may use the device.
     """
 
@@ -69,52 +65,63 @@ def plan(sections: Sequence[str], models: Sequence[str], settings: Settings) -> 
         settings: of the run.
     """
 
-    def attention(process: str, library: str, seconds: float) -> list[Task]:
+    def task(
+        section: str, name: str, function: str, *arguments, seconds: float, library='jax', shares=''
+    ) -> Task:
+        """`shares`: name of the process; without one the task has a process of its own."""
+        process = library if settings.tiny else shares or name  # starting one takes seconds
+        function = f'accelerator_sections.{function}'
+        return Task(section, name, function, arguments, seconds, process, library)
+
+    def model(name: str, size: str, seconds: float = 60) -> Task:
+        # Alone in its process, which tells its peak memory.
+        return task('c', f'{name} {size}', 'models:speed', name, size, seconds=seconds)
+
+    def peer(name: str, source: str, is_compiled: bool) -> Task:
+        return task(
+            'd',
+            f'{source} {name}{", torch.compile" if is_compiled else ""}',
+            'peers:pytorch',
+            *(name, source, is_compiled),
+            seconds=60 if is_compiled else 25,
+            library='torch',
+            shares='torch',
+        )
+
+    def attention(library: str, seconds: float) -> list[Task]:
+        keywords = {'seconds': seconds, 'library': library, 'shares': library}
         return [
-            Task('b', f'{n} tokens, {library}', _ATTENTION, (n, library), seconds, process, library)
+            task('b', f'{n} tokens, {library}', 'attention:attention', n, library, **keywords)
             for n in (_TINY_LENGTHS if settings.tiny else _LENGTHS)
         ]
 
-    def training(model: str, size: str, seconds: float) -> Task:
-        name = f'{model} {size}'  # each in a process of its own, which tells its peak memory
-        return Task('c', name, _TRAINING, (model, size), seconds, name)
-
-    def pytorch(model: str, source: str, is_compiled: bool) -> Task:
-        name = f'{source} {model}{", torch.compile" if is_compiled else ""}'
-        seconds = 60 if is_compiled else 25
-        return Task('d', name, _PEER, (model, source, is_compiled), seconds, 'torch', 'torch')
-
     fe, joint, fsa, fdp, large = VIVITS
+    originals = ('vivit_fe', 'vivit_joint') if settings.original else ()
     tasks = [
-        Task('a', 'matrix products', 'device:products', (), 15, 'device'),
-        Task('a', 'copy', 'device:copy', (), 5, 'device'),
-        training(*fe, 60),
-        training(*joint, 60),
-        *attention('attention', 'jax', 15),
-        pytorch('vivit_joint', 'huggingface', True),
-        pytorch('vivit_fe', 'vivit_jax.torch', True),
-        *attention('torch', 'torch', 4),
-    ]
-    if settings.original:
-        tasks += [
-            Task('d', f'original {model}', 'original:original', (model,), 60, f'original {model}')
-            for model in ('vivit_fe', 'vivit_joint')
-        ]
-    tasks += [
-        training(*fsa, 60),
-        training(*fdp, 60),
-        training(*large, 90),
-        Task('e', 'augmentation', 'models:augmentation', (), 45, 'models'),
+        task('a', 'matrix products', 'device:products', seconds=15, shares='device'),
+        task('a', 'copy', 'device:copy', seconds=5, shares='device'),
+        model(*fe),
+        model(*joint),
+        *attention('jax', 15),
+        peer('vivit_joint', 'huggingface', True),
+        peer('vivit_fe', 'vivit_jax.torch', True),
+        *attention('torch', 4),
         *(
-            Task('f', f'losses in {dtype}', 'models:losses', (dtype,), 50, 'models')
+            task('d', f'original {name}', 'original:original', name, seconds=60)
+            for name in originals
+        ),
+        model(*fsa),
+        model(*fdp),
+        model(*large, 90),
+        task('e', 'augmentation', 'models:augmentation', seconds=45, shares='models'),
+        *(
+            task('f', f'losses in {dtype}', 'models:losses', dtype, seconds=50, shares='models')
             for dtype in ('bfloat16', 'float32')
         ),
-        *(Task('g', model, 'models:one_step', (model,), 25, 'models') for model in models),
-        pytorch('vivit_fsa', 'vivit_jax.torch', True),
-        pytorch('vivit_joint', 'huggingface', False),
-        pytorch('vivit_fe', 'vivit_jax.torch', False),
-        pytorch('vivit_fsa', 'vivit_jax.torch', False),
+        *(task('g', name, 'models:one_step', name, seconds=25, shares='models') for name in models),
+        peer('vivit_fsa', 'vivit_jax.torch', True),
+        peer('vivit_joint', 'huggingface', False),
+        peer('vivit_fe', 'vivit_jax.torch', False),
+        peer('vivit_fsa', 'vivit_jax.torch', False),
     ]
-    if settings.tiny:  # a new process takes as long as a task
-        tasks = [dataclasses.replace(task, process=task.library) for task in tasks]
     return [task for task in tasks if task.section in sections]

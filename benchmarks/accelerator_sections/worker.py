@@ -68,8 +68,8 @@ def _serve(pipe, library: str, settings: Settings, rows: list[dict]):
         task = pipe.recv()
         try:
             module, _, function = task.function.partition(':')
-            module = importlib.import_module(f'accelerator_sections.{module}')
-            for row in getattr(module, function)(settings, rows, *task.arguments):
+            measure = getattr(importlib.import_module(module), function)
+            for row in measure(settings, rows, *task.arguments):
                 row = {'section': task.section, **row}
                 rows.append(row)
                 pipe.send(row)
