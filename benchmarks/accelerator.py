@@ -62,7 +62,8 @@ def main():
 
     if args.tiny:
         os.environ.update(JAX_PLATFORMS='cpu', JAX_DISABLE_MOST_OPTIMIZATIONS='1')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the worker too
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # ends the worker too
     settings = Settings(args.tiny, args.original and str(Path(args.original).absolute()))
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
@@ -114,7 +115,7 @@ class Run:
         """The row of the machine; ends the program where it is none to measure."""
         [machine] = self._run(_MACHINE, self._seconds)
         if machine['status'] != 'measured':
-            sys.exit(f'Error: JAX does not start: {machine["reason"]}')
+            sys.exit(f'Error: nothing can be measured: {machine["reason"]}')
         if machine['platform'] == 'cpu' and not self._settings.tiny:
             sys.exit(
                 'Error: JAX finds no GPU or TPU: install jax[cuda12], jax[cuda13] or jax[tpu], or '
@@ -122,13 +123,11 @@ class Run:
             )
         self._machine = machine
         self._labels = {'device_kind': machine['device_kind'], 'tiny': self._settings.tiny}
-        if self.rows_file.exists():
-            earlier = map(json.loads, self.rows_file.read_text().splitlines())
-            self.rows = [
-                row
-                for row in earlier
-                if row['status'] == 'measured' and self._labels.items() <= row.items()
-            ]
+        self.rows = [
+            row
+            for row in _read(self.rows_file)
+            if row['status'] == 'measured' and self._labels.items() <= row.items()
+        ]
         self._write(machine)
         return machine
 
@@ -151,10 +150,9 @@ class Run:
             self.rows.append(row)
             print(f'         {row_text(row)}', flush=True)
         self._spent += time.monotonic() - start
-        texts = [section_text(section, self.rows) for section in TITLES]
-        self.tables_file.write_text(
-            '\n\n'.join(filter(None, [machine_text(self._machine), *texts]))
-        )
+        texts = [machine_text(self._machine)]
+        texts += [section_text(section, self.rows) for section in TITLES]
+        self.tables_file.write_text('\n\n'.join(filter(None, texts)) + '\n')
 
     def _run(self, task: Task, limit: float) -> Iterator[dict]:
         """Rows of a task, from the worker of the last one if that will do."""
@@ -170,6 +168,15 @@ class Run:
         with self.rows_file.open('a') as file:
             date = self._machine['date']
             file.write(json.dumps({'date': date, **self._labels, **row}) + '\n')
+
+
+def _read(file: Path) -> list[dict]:
+    """Rows of earlier runs; one may have been cut off within a line."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
 
 
 if __name__ == '__main__':

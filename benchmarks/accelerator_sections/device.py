@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
@@ -78,8 +77,9 @@ def _version(package: str) -> str | None:
 
 def _driver() -> str | None:
     """Version of NVIDIA's driver."""
-    if not shutil.which('nvidia-smi'):
-        return None
     command = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return answer.stdout.split('\n')[0].strip() or None
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.split('\n')[0].strip()

@@ -21,7 +21,7 @@ EPIC = Augmentation(
     mixup_alpha=0.1,
 )
 
-_MEMORISED = 8  # clips in section f
+_MEMORISED = 4  # clips in section f
 _BATCH_OF_EVERY_MODEL = 4  # in section g
 _TINY_BATCH = 2  # of both: programs of section c do again
 

@@ -104,7 +104,7 @@ def _attention(rows: list[dict], _) -> str:
         *((f'{name} ms', lambda line, name=name: line.get(name, '-')) for name in names),
         ('fastest', lambda line: line['fastest']),
         ('its TFLOP/s', _number('tflops', '.3g')),
-        ('largest difference to einsum', _number('difference', '.1e')),
+        ('largest difference to the first', _number('difference', '.1e')),
     )
 
 
@@ -136,7 +136,7 @@ def _peers(rows: list[dict], known: Sequence[dict]) -> str:
         ('batch', lambda row: str(row['batch'])),
         *_SPEED,
         ('peak GiB', _number('peak_gib', '.1f')),
-        ('time of ours', ratio),
+        ('time / ours', ratio),
     )
 
 

@@ -23,7 +23,7 @@ class Worker:
         context = multiprocessing.get_context('spawn')
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, library, settings, list(rows))
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process = context.Process(target=_serve, args=arguments)
         self._process.start()
         theirs.close()
         self.is_sound = True  # a device may be unusable after an error
@@ -64,8 +64,7 @@ def _serve(pipe, library: str, settings: Settings, rows: list[dict]):
         os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.92')  # of a GPU, at once
     else:
         os.environ['JAX_PLATFORMS'] = 'cpu'  # leaves all of it to PyTorch
-    while True:
-        task = pipe.recv()
+    while task := _receive(pipe):
         try:
             module, _, function = task.function.partition(':')
             measure = getattr(importlib.import_module(module), function)
@@ -76,3 +75,11 @@ def _serve(pipe, library: str, settings: Settings, rows: list[dict]):
         except Exception as error:
             pipe.send({'name': task.name, 'status': 'failed', 'reason': describe(error)})
         pipe.send(None)
+
+
+def _receive(pipe) -> Task | None:
+    """The next task; None where nobody is left to send one."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        return None
