@@ -60,19 +60,17 @@ def measured_peak(rows: Sequence[Mapping]) -> float | None:
 
 
 def rates(ms: float, batch: int, gmac: float | None = None, peak: float | None = None) -> dict:
-    """Clips a second, TFLOP/s and their part of `peak`, on one device.
+    """Time of a clip, clips a second, TFLOP/s and their part of `peak`, on one device.
 
     Args:
         ms: of a batch.
         batch: clips of one device.
-        gmac: 1e9 multiply-adds of a clip, without those of rematerialisation.
-        peak: TFLOP/s of a matrix product.
+        gmac: 1e9 multiply-adds of a clip, without those of rematerialisation, if known.
+        peak: TFLOP/s of a matrix product, if known.
     """
-    tflops = 2 * gmac * batch / ms if gmac else None
-    return {
-        'batch': batch,
-        'ms_per_clip': ms / batch,
-        'clips_per_s': 1e3 * batch / ms,
-        'tflops': tflops,
-        'fraction': tflops / peak if tflops and peak else None,
-    }
+    found = {'batch': batch, 'ms_per_clip': ms / batch, 'clips_per_s': 1e3 * batch / ms}
+    if gmac:
+        found['tflops'] = 2 * gmac * batch / ms
+        if peak:
+            found['fraction'] = found['tflops'] / peak
+    return found

@@ -104,6 +104,7 @@ def test_all_sections_have_all_their_rows(tmp_path):
             assert row.get(key, 1) > 0, row
         assert math.isfinite(row.get('loss', 0))
     assert {row['implementation'] for row in sections['b']} >= set(IMPLEMENTATIONS) - {'auto'}
+    assert all('fraction' in row for section in 'cdg' for row in measured[section])
     models = [(row['model'], row['size'], row['program']) for row in measured['c']]
     assert len(models) == len(set(models)) == 10
     assert {row['name'] for row in measured['d']} == {
