@@ -14,15 +14,11 @@ its repository, with our parameters, so that its logits can be compared with our
 """
 
 import argparse
-import importlib.abc
-import importlib.machinery
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 
@@ -124,35 +120,14 @@ def ours(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def original(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes clip -> logits; imports that a forward pass does not need are replaced by dummies."""
+    """Makes the function clip -> logits."""
     import jax
-    from ml_collections import ConfigDict
+    from original_vivit import original_model
+
+    from vivit_jax import create_model
 
     params = _parameters(args)
-    sys.path.insert(0, args.original)
-    sys.meta_path.insert(0, _Dummies())
-    from scenic.projects.vivit import model as scenic
-
-    encoder = {'num_heads': 12, 'mlp_dim': 3072, 'num_layers': 12}
-    common = {
-        'num_classes': 400,
-        'patches': ConfigDict({'size': (16, 16, 2)}),
-        'hidden_size': 768,
-        'temporal_encoding_config': ConfigDict(
-            {'method': '3d_conv', 'kernel_init_method': 'central_frame_initializer'}
-        ),
-        'classifier': 'token',
-        'dtype': args.dtype,
-    }
-    if args.model == 'vivit_joint':
-        kind = ConfigDict({'type': 'spacetime'})
-        model = scenic.ViViT(**encoder, attention_config=kind, **common)
-    else:
-        kind = ConfigDict({'type': 'factorized_encoder'})
-        sizes = {f'spatial_{name}': value for name, value in encoder.items()}
-        sizes |= {f'temporal_{name}': value for name, value in encoder.items()}
-        sizes['temporal_num_layers'] = 4
-        model = scenic.SpaceTimeViViT(**sizes, attention_config=kind, **common)
+    model = original_model(create_model(args.model, dtype=args.dtype), args.original)
     forward = jax.jit(lambda params, clip: model.apply({'params': params}, clip, train=False))
     return lambda clip: np.asarray(forward(params, clip))
 
@@ -208,21 +183,6 @@ def _parameters(args: argparse.Namespace) -> dict:
     return jax.tree.map(
         lambda x: jax.device_put(0.02 * rng.standard_normal(x.shape, np.float32)), shapes
     )
-
-
-class _Dummies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an object that accepts everything in place of what Scenic imports beside its model."""
-
-    def find_spec(self, name, path, target=None):
-        if name.split('.')[0] in ('clu', 'dmvr', 'tensorflow', 'tensorflow_datasets'):
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return mock.MagicMock(name=spec.name, __path__=[], __name__=spec.name, __spec__=spec)
-
-    def exec_module(self, module):
-        pass
 
 
 def _serve(pipe, make: Callable, args: argparse.Namespace):
