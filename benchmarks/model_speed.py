@@ -1,29 +1,28 @@
-"""The forward pass of ViViT-B/16x2 beside other implementations of it, in one run.
+"""ViViT-B/16x2 beside other implementations of it, in one run.
 
     python benchmarks/model_speed.py --model=vivit_joint --original=PATH/TO/SCENIC
+    python benchmarks/model_speed.py --training --frames=16 --crop_size=112 --batch_size=4
 
 Every contestant lives in a process of its own, and they take turns, so that a busy machine slows
 them alike. Printed are time, its ratio to ours turn by turn, and each process's peak memory.
+Measured is the forward pass, or the training step: forward, backward and an update by SGD with
+momentum, from a uint8 clip.
 
 huggingface: `VivitForVideoClassification` with scaled-dot-product attention, for `vivit_joint`;
-needs torch and transformers. original: Scenic's ViViT from a checkout of its repository, with our
-parameters, so that its logits can be compared with ours.
+needs torch and transformers; 16-bit types by autocast. original: Scenic's ViViT from a checkout of
+its repository, with our parameters, so that its logits can be compared with ours; forward only.
 """
 
 import argparse
-import importlib.abc
-import importlib.machinery
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 
-CLIP = (1, 32, 224, 224, 3)
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
 
 def main():
@@ -31,8 +30,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', choices=('vivit_joint', 'vivit_fe'), default='vivit_joint')
     parser.add_argument('--original', default='', help="a checkout of Scenic's repository")
+    parser.add_argument('--training', action='store_true', help='the training step')
+    parser.add_argument('--batch_size', type=int, default=1)
+    parser.add_argument('--frames', type=int, default=32)
+    parser.add_argument('--crop_size', type=int, default=224)
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32')
     parser.add_argument('--turns', type=int, default=5)
     args = parser.parse_args()
+    if args.original and args.training:
+        parser.error('--original has no training step: leave out --original or --training')
     contestants = [ours]
     if args.original:
         contestants.append(original)
@@ -58,7 +64,8 @@ def main():
     for pipe in pipes.values():
         pipe.send('end')
 
-    print(f'{args.model}, B/16x2, float32, clip {CLIP}, {args.turns} turns')
+    program = 'training step' if args.training else 'forward'
+    print(f'{args.model}, B/16x2, {program}, {args.dtype}, clip {_shape(args)}, {args.turns} turns')
     print(f'{"":12} {"median s":>9} {"range s":>14} {"ratio to ours":>14} {"peak MB":>8}')
     for name, measured in times.items():
         seconds = [s for s, _ in measured]
@@ -74,74 +81,103 @@ def main():
         print(f'logits, original to ours: {difference / np.linalg.norm(answers["ours"]):.1e}')
 
 
-def ours(model_name: str, _) -> Callable[[np.ndarray], np.ndarray]:
+def ours(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes the function clip -> logits, or that of a training step, clip -> loss."""
+    import jax
+    import optax
+
+    from vivit_jax import create_model
+    from vivit_jax.augment.policy import Augmentation
+    from vivit_jax.data.preprocessing import Preprocessing
+    from vivit_jax.train.state import start_state
+    from vivit_jax.train.step import create_train_step
+
+    model, params = create_model(args.model, dtype=args.dtype), _parameters(args)
+    if not args.training:
+        forward = jax.jit(lambda params, clip: model.apply({'params': params}, clip).logits)
+        return lambda clip: np.asarray(forward(params, clip))
+
+    schedule = optax.constant_schedule(LEARNING_RATE)
+    optimizer = optax.sgd(schedule, MOMENTUM)
+    step = create_train_step(
+        model,
+        optimizer,
+        schedule,
+        Preprocessing(),
+        Augmentation(),
+        label_smoothing=0.0,
+        seed=0,
+    )
+    step = jax.jit(step, donate_argnums=0)
+    state = start_state({'params': params, 'batch_stats': {}}, optimizer)
+
+    def train(clip: np.ndarray) -> np.ndarray:
+        nonlocal state
+        state, metrics = step(state, {'rgb': clip, 'label': np.zeros(len(clip), np.int32)})
+        return np.asarray(jax.block_until_ready((state, metrics))[1]['loss'])
+
+    return train
+
+
+def original(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
     """Makes the function clip -> logits."""
     import jax
+    from original_vivit import original_model
 
     from vivit_jax import create_model
 
-    model, params = create_model(model_name), _parameters(model_name)
-    forward = jax.jit(lambda params, clip: model.apply({'params': params}, clip).logits)
-    return lambda clip: np.asarray(forward(params, clip))
-
-
-def original(model_name: str, checkout: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Likewise; imports that a forward pass does not need are replaced by dummies."""
-    import jax
-    from ml_collections import ConfigDict
-
-    params = _parameters(model_name)
-    sys.path.insert(0, checkout)
-    sys.meta_path.insert(0, _Dummies())
-    from scenic.projects.vivit import model as scenic
-
-    encoder = {'num_heads': 12, 'mlp_dim': 3072, 'num_layers': 12}
-    common = {
-        'num_classes': 400,
-        'patches': ConfigDict({'size': (16, 16, 2)}),
-        'hidden_size': 768,
-        'temporal_encoding_config': ConfigDict(
-            {'method': '3d_conv', 'kernel_init_method': 'central_frame_initializer'}
-        ),
-        'classifier': 'token',
-    }
-    if model_name == 'vivit_joint':
-        kind = ConfigDict({'type': 'spacetime'})
-        model = scenic.ViViT(**encoder, attention_config=kind, **common)
-    else:
-        kind = ConfigDict({'type': 'factorized_encoder'})
-        sizes = {f'spatial_{name}': value for name, value in encoder.items()}
-        sizes |= {f'temporal_{name}': value for name, value in encoder.items()}
-        sizes['temporal_num_layers'] = 4
-        model = scenic.SpaceTimeViViT(**sizes, attention_config=kind, **common)
+    params = _parameters(args)
+    model = original_model(create_model(args.model, dtype=args.dtype), args.original)
     forward = jax.jit(lambda params, clip: model.apply({'params': params}, clip, train=False))
     return lambda clip: np.asarray(forward(params, clip))
 
 
-def huggingface(*_) -> Callable[[np.ndarray], np.ndarray]:
-    """Likewise, with parameters of its own."""
+def huggingface(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
+    """Likewise ours, with parameters of its own."""
     import torch
     from transformers import VivitConfig, VivitForVideoClassification
 
-    config = VivitConfig(num_labels=400, attn_implementation='sdpa')
-    model = VivitForVideoClassification(config).eval()
+    config = VivitConfig(
+        num_labels=400,
+        num_frames=args.frames,
+        image_size=args.crop_size,
+        attn_implementation='sdpa',
+    )
+    model = VivitForVideoClassification(config).train(args.training)
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+    dtype = getattr(torch, args.dtype)
 
     def forward(clip: np.ndarray) -> np.ndarray:
         frames = torch.from_numpy(clip).permute(0, 1, 4, 2, 3)
-        with torch.inference_mode():
-            return model(pixel_values=frames).logits.numpy()
+        with torch.autocast('cpu', dtype, enabled=args.dtype != 'float32'), torch.inference_mode():
+            return model(pixel_values=frames).logits.float().numpy()
 
-    return forward
+    def train(clip: np.ndarray) -> np.ndarray:
+        frames = torch.from_numpy(clip).permute(0, 1, 4, 2, 3) / 127.5 - 1
+        with torch.autocast('cpu', dtype, enabled=args.dtype != 'float32'):
+            logits = model(pixel_values=frames).logits
+        labels = torch.zeros(len(clip), dtype=torch.int64)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach().numpy()
+
+    return train if args.training else forward
 
 
-def _parameters(model_name: str) -> dict:
+def _shape(args: argparse.Namespace) -> tuple[int, ...]:
+    return args.batch_size, args.frames, args.crop_size, args.crop_size, 3
+
+
+def _parameters(args: argparse.Namespace) -> dict:
     """Random parameters in our names, equal in every process."""
     import jax
 
     from vivit_jax import create_model
 
-    init = create_model(model_name).init
-    clip = jax.ShapeDtypeStruct(CLIP, np.float32)
+    init = create_model(args.model).init
+    clip = jax.ShapeDtypeStruct(_shape(args), np.float32)
     shapes = jax.eval_shape(init, jax.random.key(0), clip)['params']
     rng = np.random.default_rng(0)
     return jax.tree.map(
@@ -149,35 +185,24 @@ def _parameters(model_name: str) -> dict:
     )
 
 
-class _Dummies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an object that accepts everything in place of what Scenic imports beside its model."""
-
-    def find_spec(self, name, path, target=None):
-        if name.split('.')[0] in ('clu', 'dmvr', 'tensorflow', 'tensorflow_datasets'):
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return mock.MagicMock(name=spec.name, __path__=[], __name__=spec.name, __spec__=spec)
-
-    def exec_module(self, module):
-        pass
-
-
 def _serve(pipe, make: Callable, args: argparse.Namespace):
-    clip = np.random.default_rng(1).uniform(-1, 1, CLIP).astype(np.float32)
+    rng = np.random.default_rng(1)
+    if args.training:
+        clip = rng.integers(0, 256, _shape(args), np.uint8)
+    else:
+        clip = rng.uniform(-1, 1, _shape(args)).astype(np.float32)
     try:
-        forward = make(args.model, args.original)
-        forward(clip)  # compiles
+        run = make(args)
+        run(clip)  # compiles
     except ImportError as error:
         pipe.send(str(error))
         return
     pipe.send('ready')
     while pipe.recv() == 'go':
         start = time.perf_counter()
-        logits = forward(clip)
+        answer = run(clip)
         seconds = time.perf_counter() - start
-        pipe.send((seconds, logits, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
+        pipe.send((seconds, answer, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
 
 
 if __name__ == '__main__':

@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import av
 import numpy as np
 
 _log = logging.getLogger(__name__)
@@ -145,6 +144,8 @@ def render(motion: str, shape: str, what: SyntheticVideos, rng: np.random.Genera
 
 def write_video(path: str | os.PathLike, video: np.ndarray, rate: int = 12):
     """Encodes uint8 [t h w 3] as H.264 at `rate` frames per second."""
+    import av  # here: the config's schema needs only `SyntheticVideos`
+
     with av.open(os.fspath(path), 'w') as container:
         # Few key frames, as in files from the web.
         options = {'crf': '20', 'preset': 'veryfast', 'g': '48', 'threads': '1'}

@@ -1,0 +1,129 @@
+"""What is measured, in the order of its worth: who is cut off has the most important numbers."""
+
+import dataclasses
+from collections.abc import Sequence
+
+VIVITS = (
+    ('vivit_fe', 'B/16x2'),
+    ('vivit_joint', 'B/16x2'),
+    ('vivit_fsa', 'B/16x2'),
+    ('vivit_fdp', 'B/16x2'),
+    ('vivit_fe', 'L/16x2'),
+)
+_LENGTHS = (197, 3137, 1569, 784, 17)  # tokens of an attention
+_TINY_LENGTHS = (17, 600)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all measurements know.
+
+    Attributes:
+        tiny: everything small, on a CPU, to see whether it runs.
+        original: a checkout of Scenic's repository, or ''.
+    """
+
+    tiny: bool
+    original: str
+
+    @property
+    def seconds(self) -> float:
+        """For the repeats of one time."""
+        return 0.01 if self.tiny else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A measurement, or a few that belong together.
+
+    Attributes:
+        section: letter of its table.
+        name: what is measured.
+        function: `'module:function'`, which takes `Settings`, the rows that are known and
+            `arguments`, and yields rows.
+        arguments: of the function.
+        seconds: that it takes on a GPU, compilation included; a guess.
+        process: its name; tasks that follow one another in the same one share it.
+        library: `'jax'` or `'torch'`: which of them may use the device.
+    """
+
+    section: str
+    name: str
+    function: str
+    arguments: tuple
+    seconds: float
+    process: str
+    library: str = 'jax'
+
+
+def plan(sections: Sequence[str], models: Sequence[str], settings: Settings) -> list[Task]:
+    """All tasks of some sections.
+
+    Args:
+        sections: their letters.
+        models: names of `list_models()`, for section g.
+        settings: of the run.
+    """
+
+    def task(
+        section: str, name: str, function: str, *arguments, seconds: float, library='jax', shares=''
+    ) -> Task:
+        """`shares`: name of the process; without one the task has a process of its own."""
+        process = library if settings.tiny else shares or name  # starting one takes seconds
+        function = f'accelerator_sections.{function}'
+        return Task(section, name, function, arguments, seconds, process, library)
+
+    def model(name: str, size: str, seconds: float = 60) -> Task:
+        # Alone in its process, which tells its peak memory.
+        return task('c', f'{name} {size}', 'models:speed', name, size, seconds=seconds)
+
+    def peer(name: str, source: str, is_compiled: bool) -> Task:
+        return task(
+            'd',
+            f'{source} {name}{", torch.compile" if is_compiled else ""}',
+            'peers:pytorch',
+            *(name, source, is_compiled),
+            seconds=60 if is_compiled else 25,
+            library='torch',
+            shares='torch',
+        )
+
+    def attention(library: str, seconds: float) -> list[Task]:
+        keywords = {'seconds': seconds, 'library': library, 'shares': library}
+        return [
+            task('b', f'{n} tokens, {library}', 'attention:attention', n, library, **keywords)
+            for n in (_TINY_LENGTHS if settings.tiny else _LENGTHS)
+        ]
+
+    fe, joint, fsa, fdp, large = VIVITS
+    originals = ('vivit_fe', 'vivit_joint') if settings.original else ()
+    tasks = [
+        task('a', 'matrix products', 'device:products', seconds=15, shares='device'),
+        task('a', 'copy', 'device:copy', seconds=5, shares='device'),
+        model(*fe),
+        model(*joint),
+        *attention('jax', 15),
+        peer('vivit_joint', 'huggingface', True),
+        peer('vivit_fe', 'vivit_jax.torch', True),
+        *attention('torch', 4),
+        *(
+            task('d', f'original {name}', 'original:original', name, seconds=60)
+            for name in originals
+        ),
+        model(*fsa),
+        model(*fdp),
+        model(*large, 90),
+        task('e', 'augmentation', 'models:augmentation', seconds=45, shares='models'),
+        *(
+            task('f', f'losses in {dtype}', 'models:losses', dtype, seconds=50, shares='models')
+            for dtype in ('bfloat16', 'float32')
+        ),
+        *(task('g', name, 'models:one_step', name, seconds=25, shares='models') for name in models),
+        peer('vivit_fsa', 'vivit_jax.torch', True),
+        peer('vivit_joint', 'huggingface', False),
+        peer('vivit_fe', 'vivit_jax.torch', False),
+        peer('vivit_fsa', 'vivit_jax.torch', False),
+    ]
+    if settings.tiny:
+        tasks.sort(key=lambda task: task.library)  # one process of each will do
+    return [task for task in tasks if task.section in sections]
