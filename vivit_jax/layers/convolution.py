@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution_kernels import convolve
+from vivit_jax.layers.linear import Linear
 
 
 def convolution(features: int, kernel_size: tuple[int, ...], depthwise: bool = False, **keywords):
@@ -67,7 +68,12 @@ class CnnBlock(nn.Module):
     def __call__(self, clip: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps [b t h w c] to [b t h w channels]."""
         norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
-        dense = functools.partial(nn.Dense, self.channels, dtype=self.dtype)
+        dense = functools.partial(
+            Linear,
+            (self.channels,),
+            kernel_init=nn.initializers.lecun_normal(),
+            dtype=self.dtype,
+        )
         gelu = functools.partial(nn.gelu, approximate=False)
         clip = PositionConvolution(self.dtype, name='position')(clip)
         x = gelu(dense(name='dense_in')(norm(name='norm_in')(clip)))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.grid import token_grid, uniform_frame_indices
+from vivit_jax.layers.linear import matrix_product
 
 
 class Tokenizer(nn.Module):
@@ -48,6 +49,7 @@ class Tokenizer(nn.Module):
         patches = clip.reshape(
             batch, grid[0], time_patch, grid[1], patch[0], grid[2], patch[1], channels
         )
-        patches = patches.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, *grid, -1)
-        patches, kernel, bias = (x.astype(self.dtype) for x in (patches, kernel, bias))
-        return patches @ kernel.reshape(-1, self.hidden_size) + bias
+        kernel = kernel.astype(self.dtype).reshape(-1, self.hidden_size)
+        patches = patches.astype(self.dtype).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+        tokens = matrix_product(patches.reshape(-1, len(kernel)), kernel)
+        return (tokens + bias.astype(self.dtype)).reshape(batch, *grid, -1)
