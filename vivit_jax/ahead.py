@@ -134,7 +134,9 @@ class Ahead:
         mirrored = None
         if config.augment.flip and config.augment.flip_swaps:  # which classes swap, data would tell
             mirrored = map_heads(lambda n: np.arange(n, dtype=np.int32), self.num_classes)
-        self.programs = Programs(config, self.mesh, self.num_classes, schedule, mirrored)
+        self.programs = Programs(
+            config, self.mesh, self.num_classes, schedule, mirrored, chip.platform
+        )
 
     def compile(self, step: str, batch_size: int) -> Compiled:
         """Lowers and, where the compiler is there, compiles a step for a batch."""
@@ -258,17 +260,16 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
     }
     for name, size in rows.items():
         if size is not None:
-            print(f'  {name:26} {size / _GIB:8.2f} GiB')
-    capacity = ahead.capacity / _GIB
-    total = f'  {"total of a device":26} {memory.total / _GIB:8.2f} GiB'
+            print(f'  {name:26} {_size(size)}')
+    total = f'  {"total of a device":26} {_size(memory.total)} of {ahead.capacity / _GIB:.2f} GiB'
     if memory.temporaries is None and memory.needed is None:
-        print(f'  a device has {capacity:.2f} GiB')
+        print(f'{total}, without activations and temporaries')
     elif memory.total <= ahead.capacity:
-        print(f'{total} of {capacity:.2f}: fits')
+        print(f'{total}: fits')
     else:
         print(
-            f'{total} of {capacity:.2f}: DOES NOT FIT. Lower {key} (--largest finds the largest '
-            'that fits), set --config.model.remat=block, or take more devices'
+            f'{total}: DOES NOT FIT. Lower {key} (--largest finds the largest that fits), set '
+            '--config.model.remat=block, or take more devices'
         )
     print(f'  attention                  {describe_choices(compiled.attention)}')
     if compiled.text:
@@ -305,6 +306,11 @@ def _print_largest(ahead: Ahead, compiled: Compiled | None, key: str):
         f'  largest that fits: {key}={compiled.batch_size}, {compiled.memory.total / _GIB:.2f} of '
         f'{ahead.capacity / _GIB:.2f} GiB'
     )
+
+
+def _size(size: float) -> str:
+    unit, name = (_GIB, 'GiB') if size >= _GIB / 10 else (2**20, 'MiB')
+    return f'{size / unit:8.2f} {name}'
 
 
 def _bytes(tree) -> int:

@@ -100,12 +100,15 @@ class Predictor:
     def __init__(self, checkpoint: str | Path):
         import jax
 
+        from vivit_jax.parallel.mesh import fit_dtype
         from vivit_jax.train.step import create_forward
         from vivit_jax.weights.load import load_checkpoint
         from vivit_jax.weights.start import find_untrained_heads
 
         model, self._variables, self.preprocessing, self.label_names = load_checkpoint(checkpoint)
         self.untrained_heads = find_untrained_heads(self._variables['params'])
+        [device] = jax.tree.leaves(self._variables)[0].devices()
+        model = fit_dtype(model, device.platform)
         self._forward = jax.jit(create_forward(model, self.preprocessing))
 
     def __call__(self, video: str | Path) -> Prediction:

@@ -385,3 +385,17 @@ def test_attention_by_a_kernel_of_another_device_is_an_error():
         pytest.skip('there is an accelerator')
     with pytest.raises(ValueError, match='interpret'):
         dot_product_attention(query, key, value, implementation='pallas')
+
+
+@pytest.mark.parametrize('name', ['einsum', 'chunked'])
+@pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu'])
+def test_gradient_of_a_16_bit_model_multiplies_in_16_bits(name, platform):
+    def loss(*inputs):
+        return dot_product_attention(*inputs, implementation=name).astype(jnp.float32).sum()
+
+    x = jax.ShapeDtypeStruct((2, 24, 2, 8), jnp.bfloat16)
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(x, x, x)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    products = re.findall(r'stablehlo\.dot_general.*: \((.*)\) ->', program)
+    assert len(products) >= 5
+    assert all('bf16' in operands and 'f32' not in operands for operands in products)

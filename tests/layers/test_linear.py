@@ -31,9 +31,11 @@ def test_projection_is_that_of_flax(shape, features, num_inputs, use_bias):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), found, expected)
 
 
-def test_product_and_its_gradients_are_those_of_the_equations():
+@pytest.mark.parametrize(('inputs', 'outputs'), [(3, 7), (7, 3)])
+def test_product_and_its_gradients_are_those_of_the_equations(inputs, outputs):
     draw = np.random.default_rng(0).normal
-    x, kernel, grad = draw(size=(5, 3)), draw(size=(3, 7)), draw(size=(5, 7))
+    x, kernel = draw(size=(5, inputs)), draw(size=(inputs, outputs))
+    grad = draw(size=(5, outputs))
     product, pull = jax.vjp(matrix_product, *(jnp.asarray(y, jnp.float32) for y in (x, kernel)))
     of_x, of_kernel = pull(jnp.asarray(grad, jnp.float32))
     for found, expected in (

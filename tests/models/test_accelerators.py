@@ -78,9 +78,9 @@ def test_steps_of_a_config_are_lowered_for_gpus_and_tpus(any_gpu, path):
     if 'subsample_layers' in config.model:
         config.model.subsample_layers = (0,)
     mesh = create_mesh()
-    programs = Programs(
-        config, mesh, guess_classes(config), optax.constant_schedule(config.train.learning_rate)
-    )
+    schedule = optax.constant_schedule(config.train.learning_rate)
+    programs = Programs(config, mesh, guess_classes(config), schedule, platform='cuda')
+    assert programs.model.dtype == (config.model.dtype or 'float32')
     state = programs.abstract_state
     with jax.set_mesh(mesh), record_choices('cuda') as taken:
         steps = (

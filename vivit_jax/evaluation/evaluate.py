@@ -13,7 +13,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.evaluation import report
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
-from vivit_jax.parallel.mesh import create_mesh, replicated
+from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of, replicated
 from vivit_jax.train.step import create_forward
 from vivit_jax.weights.load import create_weights_model, read_weights
 from vivit_jax.weights.start import find_untrained_heads
@@ -41,6 +41,7 @@ def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, f
     mesh = create_mesh()
     weights = read_weights(checkpoint)
     model, variables = create_weights_model(weights)
+    model = fit_dtype(model, platform_of(mesh))
     spec, label_names = weights.card.preprocessing, weights.card.label_names
     untrained = find_untrained_heads(variables['params'])
     if untrained and not config.eval.allow_untrained_head:

@@ -54,7 +54,8 @@ class Linear(nn.Module):
 def matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x W` of rows [n c] and a kernel [c d], whose gradient is `xᵀ g`.
 
-    As JAX makes the gradient it is `(gᵀ x)ᵀ`, which XLA on a CPU computes many times slower.
+    JAX's own gradient is `(gᵀ x)ᵀ`. XLA has no fast form of it on CPUs, unless x is the wider one:
+    the wider one is better left as it is.
     """
     return x @ kernel
 
@@ -66,7 +67,10 @@ def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]
 def _product_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple:
     x, kernel = kept
     over_rows, over_features = (((0,), (0,)), ((), ())), (((1,), (1,)), ((), ()))
-    return lax.dot_general(grad, kernel, over_features), lax.dot_general(x, grad, over_rows)
+    of_x = lax.dot_general(grad, kernel, over_features)
+    if x.shape[1] > grad.shape[1]:
+        return of_x, lax.dot_general(grad, x, over_rows).T
+    return of_x, lax.dot_general(x, grad, over_rows)
 
 
 matrix_product.defvjp(_product_forward, _product_backward)

@@ -1,16 +1,21 @@
-"""The device mesh and where arrays lie on it.
+"""The device mesh, where arrays lie on it, and the type that its devices compute in.
 
 Axes `data` and `fsdp` split the batch, `tensor` the heads. All parameters are on all devices.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vivit_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 BATCH_AXES = ('data', 'fsdp')
 TENSOR_AXIS = 'tensor'
@@ -50,6 +55,17 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str):
             f'{key}={batch_size} is the batch of all {parts} devices together and must divide '
             f'among them: choose a multiple of {parts}, such as {near}'
         )
+
+
+def fit_dtype(model: nn.Module, platform: str) -> nn.Module:
+    """The model as a platform is to compute it: on CPUs in float32.
+
+    What makes accelerators fast makes most CPUs slow: they convert every 16-bit number.
+    """
+    if platform != 'cpu' or jnp.dtype(model.dtype).itemsize > 2:
+        return model
+    _log.info('Computing in float32 in place of %s, which CPUs are slow at', model.dtype)
+    return model.clone(dtype='float32')
 
 
 def on_each_device(

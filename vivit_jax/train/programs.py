@@ -14,7 +14,7 @@ from vivit_jax.evaluation.evaluator import jit_logits
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.models.registry import create_model
-from vivit_jax.parallel.mesh import batch_sharding, replicated
+from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of, replicated
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_forward, create_train_step
@@ -32,6 +32,7 @@ class Programs:
         num_classes: of each head.
         schedule: learning rate by step.
         mirrored: see `mirrored_labels`.
+        platform: what the steps will be lowered for, if not for the devices of the mesh.
 
     Raises:
         UserError: the model's keywords do not fit each other or the clips.
@@ -44,6 +45,7 @@ class Programs:
         num_classes: PerHead[int],
         schedule: optax.Schedule,
         mirrored: PerHead[np.ndarray] | None = None,
+        platform: str | None = None,
     ):
         self.config, self.mesh, self.schedule = config, mesh, schedule
         self._num_classes, self._mirrored = num_classes, mirrored
@@ -52,7 +54,9 @@ class Programs:
         self.model_keywords = {**load.model_keywords(config), 'num_classes': num_classes}
         self.optimizer = create_optimizer(config.train, schedule)
         try:
-            self.model = create_model(**self.model_keywords)
+            self.model = fit_dtype(
+                create_model(**self.model_keywords), platform or platform_of(mesh)
+            )
             shapes = jax.eval_shape(self.create_state)
         except UserError:
             raise
