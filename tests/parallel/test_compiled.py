@@ -33,9 +33,15 @@ ENTRY %main (w: f32[4,8], n: s32[]) -> f32[4,8] {
   %loop = (s32[], f32[4,8]{1,0}) while(%start), condition=%condition, body=%body, \
 backend_config={"known_trip_count":{"n":"3"}}
   %v = f32[4,8]{1,0} get-tuple-element(%loop), index=1
+  %q = bf16[2,6,3,5]{3,2,1,0} constant({...})
   %half = bf16[4,8]{1,0} fusion(%v), kind=kLoop, calls=%fused
   %mm = (bf16[4,4]{1,0}, s8[33554432]{0}) custom-call(%half, %half), \
-custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/dot_general"}
+custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/dot_general"}, \
+backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}
+  %vmem = f32[4,8]{1,0:T(8,128)S(1)} negate(%v)
+  %space = f32[99]{0} custom-call(), custom_call_target="AllocateBuffer"
+  %att = (bf16[2,3,6,5]{3,1,2,0}, f32[2,3,6]{2,1,0}, u8[0]{0}) custom-call(%q, %q, %q), \
+custom_call_target="__cudnn$fmhaSoftmax"
   %sum-start = f32[4,8]{1,0} all-reduce-start(%v), to_apply=%add
   %sum = f32[4,8]{1,0} all-reduce-done(%sum-start)
   %gather = (bf16[4,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%half), dimensions={0}
@@ -52,7 +58,10 @@ def test_collectives_are_counted_with_what_they_deliver():
 
 
 def test_kernels_are_counted_by_name():
-    assert CompiledText(PROGRAM).kernels() == {'__cublas$lt$matmul': 1}
+    assert CompiledText(PROGRAM).kernels() == {
+        '__cublas$lt$matmul': 1,
+        '__cudnn$fmhaSoftmax': 1,
+    }
 
 
 def test_traffic_counts_loops_as_often_as_they_run_and_no_workspace():
@@ -62,11 +71,19 @@ def test_traffic_counts_loops_as_often_as_they_run_and_no_workspace():
         'y': 3 * 2 * whole,
         'half': whole + half,
         'mm': 2 * half + 4 * 4 * 2,
+        'vmem': whole,  # what stays in the vector memory of a TPU is not in its main memory
+        'att': 4 * (2 * 6 * 3 * 5) * 2 + 2 * 3 * 6 * 4,
         'sum-start': 2 * whole,
         'gather': half + half + 32 * 8 * 2,
         'r': 2 * whole,
     }
     assert CompiledText(PROGRAM).bytes_moved() == sum(traffic.values())
+
+
+def test_flops_are_those_of_products_and_of_attention():
+    # Per example and head two products of 6x5 and 5x6, or 6x6 and 6x5.
+    attention = 2 * 3 * 2 * (2 * 6 * 6 * 5)
+    assert CompiledText(PROGRAM).product_flops() == 2 * 4 * 4 * 8 + attention
 
 
 def test_program_of_this_jax_is_read():

@@ -18,9 +18,15 @@ _FREE = (
 _MATRIX_PRODUCT = re.compile(r'custom_call_target="__cublas')
 _WORKSPACE = re.compile(r's8\[\d+\]')
 
+# Products of matrices [n n] in a kernel; the gradient computes the weights again.
+_PRODUCTS_OF_ATTENTION = {'__cudnn$fmhaSoftmax': 2, '__cudnn$fmhaSoftmaxBackward': 5}
+# Custom calls of XLA's own, which name memory and compute nothing.
+_INTERNAL = ('AllocateBuffer', 'ConcatBitcast')
+
 _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
-_SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]')
+_SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](\{[^}]*\})?')
+_VECTOR_MEMORY = 'S(1)'  # of a TPU, beside its main memory
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -48,7 +54,7 @@ class Instruction:
     def kernel(self) -> str:
         """What a custom call calls, such as `'__cudnn$fmhaSoftmax'`; else ''."""
         found = re.search(r'custom_call_target="([^"]+)"', self.text)
-        if self.opcode != 'custom-call' or not found:
+        if self.opcode != 'custom-call' or not found or found[1] in _INTERNAL:
             return ''
         if found[1] == 'tpu_custom_call':
             name = re.search(r'"kernel_name":\s*"([^"]+)"|op_name="(?:[^"]*/)?([^/"]+)"', self.text)
@@ -99,6 +105,17 @@ class CompiledText:
                 counts[x.kernel] += x.repeats
         return dict(counts)
 
+    def product_flops(self) -> int:
+        """FLOPs of matrix products and of attention, two for each multiply-add, on GPUs and CPUs.
+
+        Products within fusions, as TPUs have them, are not seen.
+        """
+        return sum(
+            x.repeats * _product_flops(x, shapes[0])
+            for x, shapes in self._with_operands()
+            if shapes
+        )
+
     def bytes_moved(self) -> int:
         """Bytes that the operations read and write, if none finds its operands in a cache.
 
@@ -110,6 +127,8 @@ class CompiledText:
         """Every operation that moves data, with the bytes that it reads and writes."""
         for x, shapes in self._with_operands():
             if x.opcode in _FREE or x.opcode.endswith('-done'):
+                continue
+            if x.opcode == 'custom-call' and not x.kernel:
                 continue
             results = x.shape
             if _MATRIX_PRODUCT.search(x.text):
@@ -147,13 +166,34 @@ class CompiledText:
 
 
 def _sizes(shape: str) -> list[int]:
-    """Bytes of each array of a shape, which may be a tuple."""
+    """Bytes in main memory of each array of a shape, which may be a tuple."""
     return [
-        _bytes(kind) * math.prod(map(int, filter(None, dims.split(','))))
-        for kind, dims in (_SHAPE.findall(shape))
+        0 if _VECTOR_MEMORY in layout else int(_bytes(kind) * math.prod(_dims(dims)))
+        for kind, dims, layout in _SHAPE.findall(shape)
     ]
+
+
+def _dims(text: str) -> list[int]:
+    return [int(size) for size in text.split(',') if size]
 
 
 def _bytes(kind: str) -> float:
     bits = re.search(r'\d+', kind)
     return 1 if kind == 'pred' or not bits else int(bits[0]) / 8
+
+
+def _product_flops(instruction: Instruction, operand: str) -> int:
+    """Of a matrix product or of attention, given the shape of the first operand; else 0."""
+    if instruction.opcode == 'dot':
+        contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.text)[1]
+    elif _MATRIX_PRODUCT.search(instruction.text):
+        contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.text)[1]
+        contracted = contracted.replace('"', '')
+    elif products := _PRODUCTS_OF_ATTENTION.get(instruction.kernel):
+        batch, length, heads, channels = _dims(_SHAPE.search(operand)[2])
+        return 2 * products * batch * heads * length**2 * channels
+    else:
+        return 0
+    sizes = _dims(_SHAPE.search(operand)[2])
+    outputs = math.prod(_dims(_SHAPE.search(instruction.shape)[2]))
+    return 2 * outputs * math.prod(sizes[axis] for axis in _dims(contracted))
