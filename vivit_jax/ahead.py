@@ -174,27 +174,26 @@ class Ahead:
         return Compiled(step, batch_size, memory, text, time.monotonic() - began, dict(attention))
 
     def largest_batch(self, first: Compiled) -> Compiled | None:
-        """The program with the largest batch that fits, from a straight line through two others.
+        """The program with the largest batch that fits; None where not even one clip a device does.
 
-        None where not even one clip a device fits.
+        Follows the straight line through `first` and another batch, then corrects it; the compiler
+        may save memory where it is short, so the answer is near the largest, and sure to fit.
         """
-        devices = self.mesh.size
+        devices, best = self.mesh.size, None
         half = max(devices, first.batch_size // 2 // devices * devices)
-        if half == first.batch_size:
-            half += devices
-        second = self.compile(first.step, half)
+        second = self.compile(first.step, half if half < first.batch_size else 2 * half)
         slope = (second.memory.total - first.memory.total) / (second.batch_size - first.batch_size)
-        spare = self.capacity - second.memory.total
-        batch_size = int(second.batch_size + spare / slope) // devices * devices
+        found, tried = second, {first.batch_size: first, second.batch_size: second}
         for _ in range(3):
-            if batch_size < devices:
-                return None
-            found = self.compile(first.step, batch_size)
-            if found.memory.total <= self.capacity:
-                return found
-            excess = (found.memory.total - self.capacity) / slope
-            batch_size -= max(1, math.ceil(excess / devices)) * devices
-        return None
+            spare = (self.capacity - found.memory.total) / slope
+            batch_size = max(devices, int(found.batch_size + spare) // devices * devices)
+            if batch_size in tried:
+                break
+            found = tried[batch_size] = self.compile(first.step, batch_size)
+        for candidate in tried.values():
+            if candidate.memory.total <= self.capacity:
+                best = max(best or candidate, candidate, key=lambda x: x.batch_size)
+        return best
 
     def flops(self, compiled: Compiled) -> float:
         """Of the model in a step, on one device; what rematerialisation repeats is not counted."""
