@@ -70,6 +70,10 @@ class Memory:
             return self.needed
         return self.parameters + self.optimizer + self.batch + (self.temporaries or 0)
 
+    def fits(self, capacity: float) -> bool:
+        """Whether a device of so many bytes is large enough, and the compiler agrees."""
+        return self.needed is None and self.total <= capacity
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -100,13 +104,15 @@ class Ahead:
     Args:
         config: see `vivit_jax.config.schema`.
         target: see `parse_target`.
+        quick: see `Target.compiler_options`.
 
     Raises:
         UserError: there is no such target, or the config does not fit it.
     """
 
-    def __init__(self, config: ConfigDict, target: str):
+    def __init__(self, config: ConfigDict, target: str, quick: bool = False):
         self.target = parse_target(target)
+        self._options = self.target.compiler_options(quick)
         chip = self.target.chip
         is_cpu = chip.platform == 'cpu'
         if is_cpu or not self.target.can_compile:
@@ -155,7 +161,7 @@ class Ahead:
             lowered = function.trace(*args).lower(lowering_platforms=(platform,))
             if self.target.can_compile:
                 try:
-                    compiled = lowered.compile(compiler_options=self.target.compiler_options)
+                    compiled = lowered.compile(compiler_options=self._options)
                 except jax.errors.JaxRuntimeError as error:
                     needed = _read_out_of_memory(str(error))
                     if needed is None:
@@ -182,7 +188,8 @@ class Ahead:
         devices, best = self.mesh.size, None
         half = max(devices, first.batch_size // 2 // devices * devices)
         second = self.compile(first.step, half if half < first.batch_size else 2 * half)
-        slope = (second.memory.total - first.memory.total) / (second.batch_size - first.batch_size)
+        growth = second.memory.total - first.memory.total
+        slope = max(1, growth / (second.batch_size - first.batch_size))  # bytes a clip
         found, tried = second, {first.batch_size: first, second.batch_size: second}
         for _ in range(3):
             spare = (self.capacity - found.memory.total) / slope
@@ -191,7 +198,7 @@ class Ahead:
                 break
             found = tried[batch_size] = self.compile(first.step, batch_size)
         for candidate in tried.values():
-            if candidate.memory.total <= self.capacity:
+            if candidate.memory.fits(self.capacity):
                 best = max(best or candidate, candidate, key=lambda x: x.batch_size)
         return best
 
@@ -226,9 +233,9 @@ def guess_classes(config: ConfigDict) -> PerHead[int]:
     return 400 if len(columns) == 1 else dict.fromkeys(columns, 400)
 
 
-def print_report(config: ConfigDict, target: str, largest: bool):
-    """Prints what the steps of a config need and do on a target."""
-    ahead = Ahead(config, target)
+def print_report(config: ConfigDict, target: str, *, largest: bool, quick: bool):
+    """Prints what the steps of a config need and do on a target; if asked, the largest batches."""
+    ahead = Ahead(config, target, quick)
     shape = ' x '.join(f'{axis} {size}' for axis, size in ahead.mesh.shape.items())
     print(
         f'{config.model.name} on {ahead.target.name}: {ahead.mesh.size} devices ({ahead.kind}), '
@@ -263,7 +270,7 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
     total = f'  {"total of a device":26} {_size(memory.total)} of {ahead.capacity / _GIB:.2f} GiB'
     if memory.temporaries is None and memory.needed is None:
         print(f'{total}, without activations and temporaries')
-    elif memory.total <= ahead.capacity:
+    elif memory.fits(ahead.capacity):
         print(f'{total}: fits')
     else:
         print(

@@ -3,7 +3,7 @@
     python -m vivit_jax.summary --config=configs/kinetics400_fe.py
     python -m vivit_jax.summary vivit_joint size=L/16x2 num_classes=600 --frames=16
     python -m vivit_jax.summary --reference
-    python -m vivit_jax.summary --config=configs/kinetics400_fe.py --target=h100:8 [--largest]
+    python -m vivit_jax.summary --config=configs/kinetics400_fe.py --target=h100:8
 
 Nothing is run or held in memory. The second form takes what it is not told from `default_config`.
 The last one compiles the training step and the evaluation step for devices that need not be here:
@@ -44,6 +44,7 @@ _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Clips of a step.', lower
 _REFERENCE = flags.DEFINE_bool('reference', False, 'Compare published models with their papers.')
 _TARGET = flags.DEFINE_string('target', None, 'Compile for CHIP:COUNT, such as h100:8 or v5e:2x4.')
 _LARGEST = flags.DEFINE_bool('largest', False, 'With --target, find the largest batch that fits.')
+_QUICK = flags.DEFINE_bool('quick', False, 'With --target, compile for TPUs with least effort.')
 
 _NOTES = """
 GMAC      1e9 multiply-adds of matrix products and convolutions, each counted once
@@ -128,7 +129,7 @@ def _print_target(config: ConfigDict):
     size.short_side = max(size.short_side, size.crop_size)
     config.train.batch_size = _BATCH_SIZE.value or config.train.batch_size
     config.eval.batch_size = _BATCH_SIZE.value or config.eval.batch_size
-    print_report(config, _TARGET.value, _LARGEST.value)
+    print_report(config, _TARGET.value, largest=_LARGEST.value, quick=_QUICK.value)
 
 
 def _print_summary(config: ConfigDict):

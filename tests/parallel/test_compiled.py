@@ -86,6 +86,17 @@ def test_flops_are_those_of_products_and_of_attention():
     assert CompiledText(PROGRAM).product_flops() == 2 * 4 * 4 * 8 + attention
 
 
+def test_loop_without_a_note_runs_as_often_as_its_counter_says():
+    noted = ', backend_config={"known_trip_count":{"n":"3"}}'
+    limit = (
+        '  %limit = s32[]{:T(128)} constant(7)\n'
+        '  ROOT %less = pred[] compare(%i, %limit), direction=LT'
+    )
+    program = PROGRAM.replace(noted, '').replace('  ROOT %less = pred[] constant(true)', limit)
+    traffic = {x.name: size for x, size in CompiledText(program).traffic()}
+    assert traffic['y'] == 7 * 2 * 4 * 8 * 4
+
+
 def test_program_of_this_jax_is_read():
     def step(x):
         return jax.lax.fori_loop(0, 5, lambda _, x: jnp.sin(x) @ x, x)

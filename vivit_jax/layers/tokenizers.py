@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.grid import token_grid, uniform_frame_indices
-from vivit_jax.layers.linear import matrix_product
+from vivit_jax.layers.linear import project
 
 
 class Tokenizer(nn.Module):
@@ -51,5 +51,4 @@ class Tokenizer(nn.Module):
         )
         kernel = kernel.astype(self.dtype).reshape(-1, self.hidden_size)
         patches = patches.astype(self.dtype).transpose(0, 1, 3, 5, 2, 4, 6, 7)
-        tokens = matrix_product(patches.reshape(-1, len(kernel)), kernel)
-        return (tokens + bias.astype(self.dtype)).reshape(batch, *grid, -1)
+        return project(patches.reshape(batch, *grid, -1), kernel) + bias.astype(self.dtype)

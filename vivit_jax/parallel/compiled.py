@@ -147,9 +147,10 @@ class CompiledText:
         for x in self._computations.get(computation, ()):
             yield dataclasses.replace(x, repeats=repeats)
             if x.opcode == 'while':
-                trips = _TRIPS.search(x.text)
-                body = re.search(r'body=%?([\w.-]+)', x.text)[1]
-                yield from self._walk(body, repeats * (int(trips[1]) if trips else 1))
+                condition, body = (
+                    re.search(rf'{part}=%?([\w.-]+)', x.text)[1] for part in ('condition', 'body')
+                )
+                yield from self._walk(body, repeats * self._trips(x, condition))
             elif x.opcode == 'conditional':  # the largest branch, of which one is taken
                 named = re.search(r'branch_computations=\{([^}]*)\}', x.text)
                 names = (
@@ -163,6 +164,16 @@ class CompiledText:
                 called = re.search(r'(?:to_apply|calls)=%?([\w.-]+)', x.text)
                 if called:
                     yield from self._walk(called[1], repeats)
+
+    def _trips(self, loop: Instruction, condition: str) -> int:
+        """How often a loop runs: as XLA notes it, or as a counter from 0 is compared; else once."""
+        if noted := _TRIPS.search(loop.text):
+            return int(noted[1])
+        steps = self._computations[condition]
+        limits = [x for x in steps if x.opcode == 'constant' and x.shape.startswith('s32[]')]
+        if len(limits) == 1 and 'direction=LT' in steps[-1].text:
+            return int(limits[0].text.partition(')')[0])
+        return 1
 
 
 def _sizes(shape: str) -> list[int]:

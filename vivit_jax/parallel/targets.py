@@ -64,6 +64,7 @@ _GPUS_OF_A_HOST = 8
 
 # Without tuning on a card: Triton's products need a card to find their tiles.
 _GPU_OPTIONS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
+_LEAST_EFFORT = {'exec_time_optimization_effort': -1.0, 'memory_fitting_effort': -1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +99,11 @@ class Target:
         needed = modules.get(self.chip.platform)
         return not needed or any(map(importlib.util.find_spec, needed))
 
-    @property
-    def compiler_options(self) -> dict[str, object]:
-        """What the compiler is told."""
-        return _GPU_OPTIONS if self.chip.platform == 'cuda' else {}
+    def compiler_options(self, quick: bool) -> dict[str, object]:
+        """What the compiler is told; `quick`: to take little time over programs for TPUs."""
+        if self.chip.platform == 'cuda':
+            return _GPU_OPTIONS
+        return _LEAST_EFFORT if quick and self.chip.platform == 'tpu' else {}
 
 
 def parse_target(text: str) -> Target:
