@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
+from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from vivit_jax.parallel.mesh import on_each_device
@@ -35,17 +36,22 @@ def classify(features: jax.Array, num_classes: Classes) -> jax.Array | dict[str,
 
 @jax.custom_vjp
 def _row_major(features: jax.Array) -> jax.Array:
-    """The features; in training, laid out in memory in the order of their axes.
+    """The features; in training, and on NVIDIA GPUs, in memory in the order of their axes.
 
-    The gradient of a classifier's kernel is a product with the transposed features. For a GPU, XLA
-    would rather have them transposed from the start, and transposes all tokens of all layers.
+    The gradient of a classifier's kernel is a product with the transposed features. XLA would
+    rather have them transposed from the start there, and transposes all tokens of all layers.
     """
     return features
 
 
 def _row_major_forward(features: jax.Array) -> tuple[jax.Array, None]:
-    layout = Layout(tuple(range(features.ndim)))
-    return on_each_device(lambda x: with_layout_constraint(x, layout), features), None
+    def pin(features: jax.Array) -> jax.Array:
+        return with_layout_constraint(features, Layout(tuple(range(features.ndim))))
+
+    def pin_on_gpus(features: jax.Array) -> jax.Array:
+        return lax.platform_dependent(features, cuda=pin, default=lambda features: features)
+
+    return on_each_device(pin_on_gpus, features), None
 
 
 _row_major.defvjp(_row_major_forward, lambda _, gradient: (gradient,))
