@@ -281,11 +281,11 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
     if compiled.text:
         _print_text(compiled.text)
     flops = ahead.flops(compiled)
-    line = f'  FLOPs of the model         {flops / 1e12:8.3f} T'
+    line = f'  FLOPs of the model         {flops / 1e9:8,.0f} G'
     if chip.bfloat16_tflops:
         peak = chip.bfloat16_tflops / ahead.per_chip
         ms = flops / peak / 1e9
-        line += f'; {ms:.1f} ms at the peak of {peak:.0f} TFLOP/s, {2 * ms:.1f} ms at half of it'
+        line += f'; {ms:.4g} ms at the peak of {peak:.0f} TFLOP/s, {2 * ms:.4g} ms at half of it'
     print(line)
     if compiled.text:
         moved = compiled.text.bytes_moved()

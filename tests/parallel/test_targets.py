@@ -85,7 +85,7 @@ def test_without_the_compiler_it_is_lowered_and_told():
     status, output, errors = _summary('--config=configs/demo.py', '--target=v5e:2x4')
     assert status == 0, errors
     assert "pip install 'vivit_jax[tpu]'" in output
-    assert 'parameters' in output and 'temporaries' not in output
+    assert 'without activations and temporaries' in output and 'fits' not in output
 
 
 @pytest.mark.slow
