@@ -20,6 +20,7 @@ from vivit_jax.layers.blocks import (
     TIME_THEN_SPACE,
     Attentions,
 )
+from vivit_jax.layers.layout import row_major
 from vivit_jax.layers.tokenizers import Tokenizer
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.models.transformer import VideoTransformer
@@ -133,6 +134,8 @@ class FactorizedEncoder(ViViT):
         )
         if not self.temporal_num_layers:
             return frames.mean(axis=1), captured
+        # Else the classifier's gradient, which wants transposed features, transposes all tokens.
+        frames = row_major(frames)
         features, temporal = encode(
             frames,
             name='TemporalTransformer',
