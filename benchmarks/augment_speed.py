@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from accelerator_sections.models import EPIC
 from ml_collections import ConfigDict
 
 from vivit_jax import create_model
@@ -34,13 +35,6 @@ from vivit_jax.train.step import create_train_step
 
 _DEMO = Path(__file__).parents[1] / 'configs/demo.py'
 
-_EPIC = Augmentation(
-    flip=0.5,
-    randaugment_layers=2,
-    randaugment_magnitude=15.0,
-    randaugment_geometry=False,
-    mixup_alpha=0.1,
-)
 POLICIES = {
     'normalize only': Augmentation(),
     'flip': Augmentation(flip=0.5),
@@ -51,9 +45,9 @@ POLICIES = {
     'mixup': Augmentation(mixup_alpha=0.3),
     'cutmix': Augmentation(cutmix_alpha=1.0),
     'Kinetics recipe': Augmentation(flip=0.5, color_jitter=0.8, color_drop=0.1),
-    'Epic Kitchens recipe': _EPIC,
-    'the same, all operations': dataclasses.replace(_EPIC, randaugment_geometry=True),
-    'the same and erasing': dataclasses.replace(_EPIC, randaugment_geometry=True, erase=0.25),
+    'Epic Kitchens recipe': EPIC,
+    'the same, all operations': dataclasses.replace(EPIC, randaugment_geometry=True),
+    'the same and erasing': dataclasses.replace(EPIC, randaugment_geometry=True, erase=0.25),
 }
 _STEP_POLICIES = ('Kinetics recipe', 'Epic Kitchens recipe', 'the same and erasing')
 

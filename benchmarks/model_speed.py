@@ -82,7 +82,7 @@ def main():
 
 
 def ours(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes the function clip -> logits, or that of a training step, clip -> loss."""
+    """Makes the function clip -> logits, or, for a training step, clip -> loss."""
     import jax
     import optax
 

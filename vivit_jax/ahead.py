@@ -7,7 +7,6 @@ What the compiler plans is printed: memory of a device, collectives, kernels, wo
 
 import contextlib
 import dataclasses
-import logging
 import math
 import os
 import re
@@ -35,8 +34,6 @@ from vivit_jax.parallel.targets import (
     start_cpu_devices,
 )
 from vivit_jax.train.programs import Programs
-
-_log = logging.getLogger(__name__)
 
 _GIB = 2**30
 # What a training step computes, in forward passes: itself, and the gradients of both factors of
@@ -223,7 +220,7 @@ class Ahead:
 
 
 def guess_classes(config: ConfigDict) -> PerHead[int]:
-    """Classes of a config: its own, those of its dataset, or else what the model has by default."""
+    """The number of classes that a config sets, or else that its dataset has, or else 400."""
     if config.model.num_classes is not None:
         return load.model_keywords(config)['num_classes']
     dataset = DATASETS.get(config.data.source)
@@ -327,7 +324,7 @@ def _bytes(tree) -> int:
 
 
 def _read_out_of_memory(message: str) -> float | None:
-    """Bytes that a compiler says are needed, in a message that they are not there; or None."""
+    """The bytes that a compiler names in an out-of-memory message; None for any other message."""
     if 'RESOURCE_EXHAUSTED' not in message:
         return None
     units = {'K': 2**10, 'M': 2**20, 'G': 2**30}

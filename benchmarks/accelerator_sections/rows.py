@@ -65,7 +65,7 @@ def rates(ms: float, batch: int, gmac: float | None = None, peak: float | None =
     Args:
         ms: of a batch.
         batch: clips of one device.
-        gmac: 1e9 multiply-adds of a clip, without those of rematerialisation, if known.
+        gmac: 1e9 multiply-adds of a clip, if known; rematerialisation does not count.
         peak: TFLOP/s of a matrix product, if known.
     """
     found = {'batch': batch, 'ms_per_clip': ms / batch, 'clips_per_s': 1e3 * batch / ms}

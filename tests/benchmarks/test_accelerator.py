@@ -39,7 +39,7 @@ sys.meta_path[:] = map(Hidden, sys.meta_path)
 
 
 def _requirements(*packages):
-    """Some packages and all that they require, as far as it is installed."""
+    """Some packages and their requirements, if these are installed."""
     found, queue = set(), list(packages)
     while queue:
         name = re.sub(r'[-_.]+', '-', queue.pop()).lower()
@@ -54,7 +54,7 @@ def _requirements(*packages):
 
 
 def _run(folder, *args, packages=PACKAGES):
-    """Runs it with some packages, those they require and no others."""
+    """Runs the benchmark with some packages and their requirements, and with no others."""
     allowed = _requirements(*packages)
     hidden = sorted(
         name

@@ -9,9 +9,11 @@ from vivit_jax.parallel.mesh import on_each_device
 
 @jax.custom_vjp
 def row_major(x: jax.Array) -> jax.Array:
-    """The same [b ...]; in training, and on NVIDIA GPUs, in memory in the order of its axes.
+    """Returns x, any float array [b ...], unchanged.
 
-    It keeps a layout that XLA would like best for what follows from spreading to what comes before.
+    When a training step is compiled for an NVIDIA GPU, x lies in memory in the order of its axes.
+    Without this, XLA may choose another layout for the operations that use x, and then transposes
+    everything that x was computed from.
     """
     return x
 

@@ -53,8 +53,8 @@ class Linear(nn.Module):
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x W` of tokens [... c] and a kernel [c d], whose gradient is `xᵀ g`.
 
-    JAX's own gradient is `(gᵀ x)ᵀ`. XLA has no fast form of it on CPUs, unless x is the wider one:
-    the wider one is better left as it is.
+    JAX computes this gradient as `(gᵀ x)ᵀ`, for which XLA has no fast form on CPUs. If x is wider
+    than g, that is still faster than to transpose x. There is no forward-mode derivative.
     """
     return x @ kernel
 
