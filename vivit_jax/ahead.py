@@ -7,6 +7,7 @@ What the compiler plans is printed: memory of a device, collectives, kernels, wo
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -160,7 +161,7 @@ class Ahead:
                 try:
                     compiled = lowered.compile(compiler_options=self._options)
                 except jax.errors.JaxRuntimeError as error:
-                    needed = _read_out_of_memory(str(error))
+                    needed = read_out_of_memory(str(error))
                     if needed is None:
                         raise
         memory = Memory(_bytes(parameters), _bytes(others), _bytes(batch), None, needed)
@@ -201,21 +202,22 @@ class Ahead:
 
     def flops(self, compiled: Compiled) -> float:
         """Of the model in a step, on one device; what rematerialisation repeats is not counted."""
-        spec = self.programs.spec
-        clip = jax.ShapeDtypeStruct((1, *spec.clip_shape, 3), jnp.float32)
-        call = model_call(plain_form(self.programs.model), clip)
-        macs, _ = count_macs(call.function, *call.args)
         clips = compiled.batch_size
         if compiled.step == 'evaluation':
             clips *= self.programs.abstract_views(1).shape[1]
-        return 2 * macs * _FORWARD_PASSES[compiled.step] * clips / self.mesh.size
+        return 2 * self._forward_macs * _FORWARD_PASSES[compiled.step] * clips / self.mesh.size
+
+    @functools.cached_property
+    def _forward_macs(self) -> int:
+        """Multiply-adds of a clip in the forward pass."""
+        clip = jax.ShapeDtypeStruct((1, *self.programs.spec.clip_shape, 3), jnp.float32)
+        call = model_call(plain_form(self.programs.model), clip)
+        return count_macs(call.function, *call.args)[0]
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(jax.set_mesh(self.mesh))
-            if self.target.chip.platform == 'cuda':
-                stack.enter_context(assume_cudnn())
+        on_gpu = self.target.chip.platform == 'cuda'
+        with jax.set_mesh(self.mesh), assume_cudnn() if on_gpu else contextlib.nullcontext():
             yield
 
 
@@ -303,7 +305,7 @@ def _print_text(text: CompiledText):
 
 def _print_largest(ahead: Ahead, compiled: Compiled | None, key: str):
     if compiled is None:
-        print(f'  largest that fits: none, not even {ahead.mesh.size} ({key}=1 a device)')
+        print(f'  largest that fits: none, not even {key}={ahead.mesh.size}, one a device')
         return
     print(
         f'  largest that fits: {key}={compiled.batch_size}, {compiled.memory.total / _GIB:.2f} of '
@@ -323,7 +325,7 @@ def _bytes(tree) -> int:
     )
 
 
-def _read_out_of_memory(message: str) -> float | None:
+def read_out_of_memory(message: str) -> float | None:
     """The bytes that a compiler names in an out-of-memory message; None for any other message."""
     if 'RESOURCE_EXHAUSTED' not in message:
         return None

@@ -1,0 +1,68 @@
+"""The largest batch, and what is made of a compiler's refusal."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from vivit_jax.ahead import Ahead, Compiled, Memory, guess_classes, read_out_of_memory
+from vivit_jax.config.schema import default_config
+
+GIB = 2**30
+
+
+class _Linear(Ahead):
+    """A device of 16 GiB, in which a program needs a fixed part and as much again for each clip."""
+
+    def __init__(self, fixed, clip):
+        self.mesh, self.capacity = SimpleNamespace(size=8), 16 * GIB
+        self._fixed, self._clip = fixed * GIB, clip * GIB
+
+    def compile(self, step, batch_size):
+        size = self._fixed + batch_size * self._clip
+        refused = size if size > self.capacity else None
+        memory = Memory(self._fixed, 0, 0, None if refused else size - self._fixed, refused)
+        return Compiled(step, batch_size, memory, None, 0.0, {})
+
+
+@pytest.mark.parametrize('first', [8, 16, 64, 256])
+@pytest.mark.parametrize(('fixed', 'clip', 'largest'), [(3, 0.5, 24), (0.5, 0.1, 152), (1, 1, 8)])
+def test_largest_batch_fits_and_the_next_one_does_not(first, fixed, clip, largest):
+    ahead = _Linear(fixed, clip)
+    found = ahead.largest_batch(ahead.compile('training', first))
+    assert found.batch_size == largest
+    assert found.memory.fits(ahead.capacity)
+    assert not ahead.compile('training', largest + 8).memory.fits(ahead.capacity)
+
+
+def test_no_batch_fits_where_one_clip_a_device_is_too_much():
+    ahead = _Linear(20, 1)
+    assert ahead.largest_batch(ahead.compile('training', 64)) is None
+
+
+def test_refused_program_does_not_fit_whatever_it_says_to_need():
+    assert not Memory(1, 1, 1, None, needed=15.8 * GIB).fits(16 * GIB)
+    assert Memory(1, 1, 1, 10).fits(13) and not Memory(1, 1, 1, 10).fits(12)
+
+
+@pytest.mark.parametrize(
+    ('message', 'gib'),
+    [
+        (
+            'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO '
+            'temporaries (20.89G) exceeds available HBM (15.75G).',
+            20.89,
+        ),
+        ('RESOURCE_EXHAUSTED: Used 17.50G of 15.75G hbm. Exceeded by 1.75G.', 17.5),
+        ('INTERNAL: 20.89G of something else', None),
+    ],
+)
+def test_needed_memory_is_read_from_the_compilers_refusal(message, gib):
+    assert read_out_of_memory(message) == (None if gib is None else gib * GIB)
+
+
+def test_classes_are_those_of_the_config_or_of_its_dataset():
+    config = default_config('vivit_fe')
+    config.data.source = 'ssv2'
+    assert guess_classes(config) == 174
+    config.model.num_classes = 5
+    assert guess_classes(config) == 5
