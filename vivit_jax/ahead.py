@@ -180,16 +180,16 @@ class Ahead:
     def largest_batch(self, first: Compiled) -> Compiled | None:
         """The program with the largest batch that fits; None where not even one clip a device does.
 
-        Follows the straight line through `first` and another batch, then corrects it; the compiler
-        may save memory where it is short, so the answer is near the largest, and sure to fit.
+        Follows the straight line through `first` and another batch, then through `first` and each
+        batch so found; the answer is near the largest, and sure to fit.
         """
         devices, best = self.mesh.size, None
         half = max(devices, first.batch_size // 2 // devices * devices)
-        second = self.compile(first.step, half if half < first.batch_size else 2 * half)
-        growth = second.memory.total - first.memory.total
-        slope = max(1, growth / (second.batch_size - first.batch_size))  # bytes a clip
-        found, tried = second, {first.batch_size: first, second.batch_size: second}
+        found = self.compile(first.step, half if half < first.batch_size else 2 * half)
+        tried = {first.batch_size: first, found.batch_size: found}
         for _ in range(3):
+            growth = found.memory.total - first.memory.total
+            slope = max(1, growth / (found.batch_size - first.batch_size))  # bytes a clip
             spare = (self.capacity - found.memory.total) / slope
             batch_size = max(devices, int(found.batch_size + spare) // devices * devices)
             if batch_size in tried:
