@@ -27,8 +27,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from vivit_jax.costs import count_costs, count_parameters, model_call, plain_form
 from vivit_jax.heads import map_heads
-from vivit_jax.models.cost import count_costs, count_parameters, model_call, plain_form
 from vivit_jax.models.registry import list_models
 from vivit_jax.train.loop import Trainer
 

@@ -5,7 +5,8 @@ python benchmarks/draw_clusters.py > benchmarks/clusters.svg
 
 import argparse
 
-from vivit_jax.layers.clusters import FUNCTIONS, METHODS, count_clusters, pair_clusters
+from vivit_jax.models.rpe_stdt.clusters import count_clusters, pair_clusters
+from vivit_jax.models.rpe_stdt.specification import RpeStdt
 
 _CELL = 26  # pixels
 
@@ -15,8 +16,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--side', type=int, default=14, help='patches along each axis')
     parser.add_argument('--ratio', type=float, default=1.5)
-    parser.add_argument('--function', choices=FUNCTIONS, default='sectioned')
-    parser.add_argument('--method', choices=METHODS, default='product')
+    choices = RpeStdt.choices()
+    parser.add_argument('--function', choices=choices['rpe_function'], default='sectioned')
+    parser.add_argument('--method', choices=choices['rpe_method'], default='product')
     args = parser.parse_args()
     side, grid = args.side, (args.side, args.side)
     center = side // 2 * (side + 1)

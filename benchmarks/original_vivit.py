@@ -23,21 +23,22 @@ def original_model(model: nn.Module, checkout: str) -> nn.Module:
     sys.meta_path.insert(0, _Dummies())
     from scenic.projects.vivit import model as scenic
 
-    time, height, width = model.tubelet_size
-    encoder = {name: getattr(model, name) for name in ('num_heads', 'mlp_dim', 'num_layers')}
+    spec = model.spec
+    time, height, width = spec.tubelet_size
+    encoder = {name: getattr(spec, name) for name in ('num_heads', 'mlp_dim', 'num_layers')}
     common = {
-        'num_classes': model.num_classes,
+        'num_classes': spec.num_classes,
         'patches': ConfigDict({'size': (height, width, time)}),
-        'hidden_size': model.hidden_size,
+        'hidden_size': spec.hidden_size,
         'temporal_encoding_config': ConfigDict(
             {'method': '3d_conv', 'kernel_init_method': 'central_frame_initializer'}
         ),
         'classifier': 'token',
         'dropout_rate': 0.0,
         'attention_dropout_rate': 0.0,
-        'dtype': jnp.dtype(model.dtype),
+        'dtype': jnp.dtype(spec.dtype),
     }
-    temporal_num_layers = getattr(model, 'temporal_num_layers', None)
+    temporal_num_layers = getattr(spec, 'temporal_num_layers', None)
     if temporal_num_layers is None:
         kind = ConfigDict({'type': 'spacetime'})
         return scenic.ViViT(**encoder, attention_config=kind, **common)

@@ -26,8 +26,8 @@ import optax
 from vivit_jax import create_model
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config import load
+from vivit_jax.costs import count_macs, model_call, plain_form
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.models.cost import count_macs, model_call, plain_form
 from vivit_jax.train.state import init_state
 from vivit_jax.train.step import create_forward, create_train_step
 
@@ -66,7 +66,7 @@ def main():
         config = load.model_config(*args.model, f'{keyword}={value}')
         model = create_model(**load.model_keywords(config))
         programs |= {(value, name): x for name, x in _compile_model(model, spec, shape).items()}
-    x = jnp.ones((_MATRIX, _MATRIX), model.dtype)  # that of the last one
+    x = jnp.ones((_MATRIX, _MATRIX), model.spec.dtype)  # that of the last one
     product = _compile(_MATRIX**3, jnp.matmul, x, x)
     for _ in range(args.turns):
         for program in (product, *programs.values()):

@@ -94,7 +94,7 @@ def test_there_and_back_the_bits_and_the_card_are_the_same(tmp_path, video, to, 
     assert 'copied' in report and 'new' not in report
 
     model, variables, spec, label_names = load_checkpoint(tmp_path / name)
-    assert (model.num_layers, model.tubelet_size) == (2, (2, 8, 8))
+    assert (model.spec.num_layers, model.spec.tubelet_size) == (2, (2, 8, 8))
     assert spec == Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)
     assert label_names == ('jump', 'run', 'ßit')
     assert jax.tree.structure(variables['params']) == jax.tree.structure(params)
@@ -113,7 +113,11 @@ def test_image_vit_becomes_a_model_for_video_of_its_sizes(tmp_path, image):
     assert 'central frame of 4' in report and 'grid 2x2 -> 3x3' in report
     model, variables, spec, _ = load_checkpoint(tmp_path / 'fe.npz')
     assert type(model).__name__ == 'FactorizedEncoder'
-    assert (model.hidden_size, model.num_heads, model.temporal_num_layers) == (16, 2, 1)
+    assert (model.spec.hidden_size, model.spec.num_heads, model.spec.temporal_num_layers) == (
+        16,
+        2,
+        1,
+    )
     assert spec.clip_shape == (8, 24, 24)
     params = flax.traverse_util.flatten_dict(variables['params'], sep='/')
     kernel = params['embedding/kernel']

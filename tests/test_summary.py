@@ -13,8 +13,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from vivit_jax import summary
+from vivit_jax.costs import activation_bytes, model_call
 from vivit_jax.errors import UserError
-from vivit_jax.models.cost import activation_bytes, model_call
 from vivit_jax.models.registry import create_model
 
 ROOT = Path(__file__).parents[1]

@@ -22,10 +22,10 @@ from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from vivit_jax.config import load
+from vivit_jax.costs import count_macs, model_call, plain_form
 from vivit_jax.data.catalog import DATASETS
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.layers.attention_kernels import describe_choices, record_choices
-from vivit_jax.models.cost import count_macs, model_call, plain_form
 from vivit_jax.parallel.compiled import CompiledText
 from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
 from vivit_jax.parallel.targets import (

@@ -23,7 +23,6 @@ from vivit_jax.data.sources import read_label_maps
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.keywords import find_preset
 from vivit_jax.models.registry import MODELS, create_model, model_keywords
 from vivit_jax.train.checkpoints import write_checkpoint
 from vivit_jax.train.state import abstract_variables, init_variables
@@ -156,7 +155,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
         known = model_keywords(name)
         length = keywords.get('tubelet_size', known['tubelet_size'])[0]
         patch = source.model['tubelet_size'][1:]
-        choices = MODELS[name].CHOICES
+        choices = MODELS[name].choices()
         inherited = {
             key: value
             for key, value in source.model.items()
@@ -171,7 +170,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
         model = {**source.model, **keywords}
     if 'size' in keywords:  # it fills the sizes, instead of the source
         size = keywords['size']
-        sizes = find_preset(size, MODELS[name].PRESETS)
+        sizes = MODELS[name].preset(size)
         model = {k: value for k, value in model.items() if k not in sizes or k in keywords}
     crop_size = _CROP_SIZE.value or spec.crop_size
     spec = dataclasses.replace(

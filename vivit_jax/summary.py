@@ -21,8 +21,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import terminal
 from vivit_jax.config import load
-from vivit_jax.errors import UserError
-from vivit_jax.models.cost import (
+from vivit_jax.costs import (
     PLAIN_FORM,
     Call,
     activation_bytes,
@@ -33,8 +32,9 @@ from vivit_jax.models.cost import (
     part_calls,
     plain_form,
 )
-from vivit_jax.models.reference import REFERENCES, TOLERANCES
-from vivit_jax.models.registry import create_model
+from vivit_jax.errors import UserError
+from vivit_jax.models.published import TOLERANCES
+from vivit_jax.models.registry import create_model, published_models
 from vivit_jax.train.optimizer import create_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
@@ -146,7 +146,7 @@ def _print_summary(config: ConfigDict):
         raise UserError(str(error)) from error
 
     print(keywords.pop('name'), *(f'{name}={value}' for name, value in keywords.items()))
-    classes = model.num_classes
+    classes = model.spec.num_classes
     if 'num_classes' not in keywords:
         classes = f'{classes} by default, where a training run would ask its data'
     print(f'clips {_by(clip_size)}, classes {classes}\n')
@@ -154,7 +154,7 @@ def _print_summary(config: ConfigDict):
     for part, row in rows.items():
         table.append([part, *(f'{x:z,.{_DECIMALS.get(name, 3)}f}' for name, x in row.items())])
     print(_aligned(table))
-    form = [f'{name}={getattr(model, name)}' for name in PLAIN_FORM if hasattr(model, name)]
+    form = [f'{name}={getattr(model.spec, name)}' for name in PLAIN_FORM]
     print(
         _NOTES.format(
             form=', '.join(form),
@@ -170,7 +170,7 @@ def _print_references() -> int:
     heads = ('parameters', 'paper M', 'off', 'GMAC', 'XLA/2', 'paper G', 'off')
     table = [['model', 'clip', *heads]]
     mistakes = []
-    for reference in REFERENCES:
+    for reference in published_models():
         model = plain_form(create_model(**reference.keywords))
         call = model_call(model, jax.ShapeDtypeStruct((1, *reference.clip, 3), jnp.float32))
         counted = {'parameters': count_parameters(call.params), **count_costs(call)}

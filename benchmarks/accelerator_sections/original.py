@@ -9,7 +9,7 @@ from accelerator_sections.models import measure_programs
 from accelerator_sections.plan import Settings
 from accelerator_sections.rows import latest
 from accelerator_sections.training import Training
-from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.layers.tokens import ModelOutput
 
 _SIZE = 'B/16x2'
 _BATCH = 16  # where nothing is known of ours
@@ -19,7 +19,7 @@ class _StandIn:
     """A model of Scenic that is called as one of ours, whose parameters it takes."""
 
     def __init__(self, model, checkout: str):
-        self.num_classes = model.num_classes
+        self.spec = model.spec
         self._model = original_model(model, checkout)
 
     def apply(self, variables: dict, clip: jax.Array, train: bool = False, rngs=None, mutable=()):

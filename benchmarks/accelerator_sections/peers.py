@@ -140,7 +140,8 @@ def _huggingface(settings: Settings, model: str) -> tuple[object, Callable]:
 
 def _ours(settings: Settings, model: str) -> tuple[object, Callable]:
     """Likewise of `vivit_jax.torch`."""
-    from vivit_jax.torch.registry import create_model, model_keywords
+    from vivit_jax.models.registry import model_keywords
+    from vivit_jax.torch import create_model
 
     sizes = {'size': _SIZE}
     if settings.tiny:

@@ -14,8 +14,8 @@ from accelerator_sections.rows import ran_out_of_memory
 from accelerator_sections.sizes import clip_shape, tiny_keywords
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
+from vivit_jax.costs import count_bytes, count_macs, model_call, plain_form
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.models.cost import count_bytes, count_macs, model_call, plain_form
 from vivit_jax.models.registry import create_model, model_keywords
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
@@ -162,7 +162,7 @@ class Training:
         rng = np.random.default_rng(0)
         rgb = rng.integers(0, 256, (count, 1, 4, 4, 3), np.uint8)
         rgb = rgb.repeat(frames, 1).repeat(height // 4, 2).repeat(width // 4, 3)
-        label = np.arange(count, dtype=np.int32) % self.model.num_classes
+        label = np.arange(count, dtype=np.int32) % self.model.spec.num_classes
         return jax.device_put({'rgb': rgb, 'label': label}, batch_sharding(self.mesh))
 
     def _batch_shapes(self, batch: int) -> dict:

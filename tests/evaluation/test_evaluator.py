@@ -9,7 +9,7 @@ from vivit_jax.data.pipeline import Workers, view_batches
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.videos import VideoFiles
 from vivit_jax.evaluation.evaluator import Evaluator
-from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.parallel.mesh import create_mesh
 
 SPEC = Preprocessing(num_frames=2, frame_stride=2, short_side=24, crop_size=16)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.layers.attention import SelfAttention
+from vivit_jax.layers.transformer import SelfAttention
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 

@@ -3,10 +3,10 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.layers.attention import SelfAttention
-from vivit_jax.layers.blocks import EncoderBlock
-from vivit_jax.layers.drop_path import DropPath
-from vivit_jax.layers.mlp import MlpBlock
+from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.transformer import DropPath, EncoderBlock, MlpBlock, SelfAttention
+from vivit_jax.models.ctn.model import PostNormBlock
+from vivit_jax.models.vivit.model import FactorizedSelfAttentionBlock
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
@@ -17,8 +17,16 @@ def _layer_norm(x, params, epsilon):
     return np.float32(normal * params['scale'] + params['bias'])
 
 
-def _block(**keywords):
-    return EncoderBlock(num_heads=2, mlp_dim=12, **keywords)
+def _spec(**keywords):
+    return Specification(hidden_size=8, num_heads=2, mlp_dim=12, **keywords)
+
+
+def _block(attentions=(('tokens',),), **keywords):
+    """The block of one or two attentions along the given axes."""
+    if len(attentions) == 1:
+        return EncoderBlock(_spec(**keywords), axes=attentions[0])
+    order = tuple(axis for (axis,) in attentions)
+    return FactorizedSelfAttentionBlock(_spec(**keywords), order=order)
 
 
 def _tokens(*shape, scale=1.0):
@@ -56,25 +64,18 @@ def test_block_equals_pre_norm_equations(
     assert captured == {}
 
 
-@pytest.mark.parametrize('attentions', [(('tokens',),), (('space',), ('time',))], ids=str)
-def test_block_equals_post_norm_equations(random_params, attentions):
-    tokens = _tokens(2, 3, 5, 8)
-    block = _block(attentions=attentions, norm='post')
+def test_block_equals_post_norm_equations(random_params):
+    tokens = _tokens(2, 5, 8)
+    block = PostNormBlock(_spec())
     params = random_params(block, tokens)
-    shapes = jax.eval_shape(_block(attentions=attentions).init, jax.random.key(0), tokens)
+    shapes = jax.eval_shape(_block().init, jax.random.key(0), tokens)
     assert jax.tree.map(np.shape, shapes['params']) == jax.tree.map(np.shape, params)
 
-    is_single = len(attentions) == 1
-    expected = tokens
-    for axes in attentions:
-        suffix = '0' if is_single else axes[0]
-        attention = {'params': params[f'MultiHeadDotProductAttention_{suffix}']}
-        branch, _ = SelfAttention(2, axes).apply(attention, expected)
-        expected = _layer_norm(expected + branch, params[f'LayerNorm_{suffix}'], 1e-6)
-    mlp = {'params': params['MlpBlock_0' if is_single else 'MlpBlock']}
-    branch = MlpBlock(12).apply(mlp, expected)
-    last = params['LayerNorm_1' if is_single else 'LayerNorm_mlp']
-    expected = _layer_norm(expected + branch, last, 1e-6)
+    attention = {'params': params['MultiHeadDotProductAttention_0']}
+    branch, _ = SelfAttention(2).apply(attention, tokens)
+    expected = _layer_norm(tokens + branch, params['LayerNorm_0'], 1e-6)
+    branch = MlpBlock(12).apply({'params': params['MlpBlock_0']}, expected)
+    expected = _layer_norm(expected + branch, params['LayerNorm_1'], 1e-6)
     output, _ = block.apply({'params': params}, tokens)
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 

@@ -5,14 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.convolution import (
-    CnnBlock,
-    ConvStem,
-    LocalTokens,
-    PositionConvolution,
-    batch_norm,
-    convolution,
-)
+from vivit_jax.layers.convolution import batch_norm, convolution
+from vivit_jax.models.convivit.model import CnnBlock, PositionConvolution
+from vivit_jax.models.ctn.model import ConvStem, LocalTokens
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 

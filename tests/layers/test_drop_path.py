@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.drop_path import DropPath
+from vivit_jax.layers.transformer import DropPath
 
 RNGS = {'dropout': jax.random.key(0)}
 

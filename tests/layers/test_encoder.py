@@ -1,13 +1,10 @@
-import functools
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.blocks import EncoderBlock
-from vivit_jax.layers.encoder import Encoder
+from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.transformer import Encoder, EncoderBlock
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
@@ -15,8 +12,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 class _RateBlock(nn.Module):
     """Returns its stochastic-depth rate as what it captures."""
 
-    layer_norm_eps: float = 1e-6
-    dtype: jnp.dtype = jnp.float32
+    spec: Specification
 
     @nn.compact
     def __call__(self, tokens, drop_path_rate, train, capture_attention):
@@ -24,11 +20,18 @@ class _RateBlock(nn.Module):
         return tokens * scale, {'rate': drop_path_rate} if capture_attention else {}
 
 
-def _encoder(**keywords):
-    block = functools.partial(
-        EncoderBlock, num_heads=2, mlp_dim=8, layer_norm_eps=keywords.pop('layer_norm_eps', 1e-6)
+def _spec(**keywords):
+    return Specification(**{'hidden_size': 4, 'num_heads': 2, 'mlp_dim': 8, **keywords})
+
+
+def _encoder(block=EncoderBlock, position='learned', has_final_norm=True, **keywords):
+    return Encoder(
+        _spec(**{'num_layers': 1, **keywords}),
+        (3,),
+        position,
+        block=block,
+        has_final_norm=has_final_norm,
     )
-    return Encoder(**{'block': block, 'num_layers': 1, 'grid': (3,), **keywords})
 
 
 @pytest.mark.parametrize('scan_layers', [False, True])
@@ -91,7 +94,7 @@ def test_encoder_applies_its_blocks_in_order(random_params, scan_layers, remat):
     expected = tokens + params['posembed_input']['pos_embedding']
     for layer in range(3):
         block = {'params': params[f'encoderblock_{layer}']}
-        expected, _ = EncoderBlock(num_heads=2, mlp_dim=8).apply(block, expected)
+        expected, _ = EncoderBlock(_spec()).apply(block, expected)
     expected = nn.LayerNorm().apply({'params': params['encoder_norm']}, expected)
     output, _ = encoder.apply({'params': params}, tokens)
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)

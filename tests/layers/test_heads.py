@@ -3,15 +3,15 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.layers.heads import Classes, classify
+from vivit_jax.layers.tokens import classify
 
 
 class _Classifier(nn.Module):
-    num_classes: Classes
+    num_classes: int | dict
 
     @nn.compact
     def __call__(self, features):
-        return classify(features, self.num_classes)
+        return classify(features, self.num_classes).logits
 
 
 @pytest.mark.parametrize(

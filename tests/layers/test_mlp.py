@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.layers.mlp import MlpBlock
+from vivit_jax.layers.transformer import MlpBlock
 
 
 def _params(width, mlp_dim):

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.position import ClipPositionEmbedding, PositionEmbedding, sincos_positions
+from vivit_jax.layers.grid import sincos_positions
+from vivit_jax.layers.tokens import PositionEmbedding
+from vivit_jax.models.rpe_stdt.model import ClipPositionEmbedding
 
 
 @pytest.mark.parametrize('grid', [(7,), (3, 5), (1, 4), (2, 3, 4), (2, 1, 4)])

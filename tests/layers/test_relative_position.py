@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.attention import SelfAttention
-from vivit_jax.layers.clusters import count_clusters, pair_clusters, section_offsets
-from vivit_jax.layers.relative_position import RelativePosition
+from vivit_jax.layers.transformer import SelfAttention
+from vivit_jax.models.rpe_stdt.clusters import count_clusters, pair_clusters, section_offsets
+from vivit_jax.models.rpe_stdt.relative_position import RelativePosition
 
 # Of offsets 0 ... 13, by ratio.
 SECTIONS = {

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.attention import SelfAttention
-from vivit_jax.layers.blocks import EncoderBlock
-from vivit_jax.layers.relative_position import RelativePosition
-from vivit_jax.layers.token_selection import SelectingBlock, SelectiveEncoder, select_frames
+from vivit_jax.layers.transformer import EncoderBlock
+from vivit_jax.models.rpe_stdt import temporal
+from vivit_jax.models.rpe_stdt.specification import RpeStdt
+from vivit_jax.models.rpe_stdt.temporal import TemporalBlock, TemporalEncoder, select_frames
 
 ATTENTION = 'MultiHeadDotProductAttention_0'
 
@@ -38,22 +38,20 @@ def _kept(weights):
 
 
 class _Probe(nn.Module):
-    """Passes everything on and captures what it was given."""
+    """A block that passes everything on and captures what it was given."""
 
-    selects: bool = False
-    layer_norm_eps: float = 1e-6
-    dtype: jnp.dtype = jnp.float32
+    spec: RpeStdt
+    num_frames: int
+    selects: bool
 
     def __call__(self, tokens, places, rate, train, capture_attention):
         return tokens, places, {'tokens': tokens, 'places': places, 'selects': self.selects}
 
 
-def _relative_block(num_frames, **keywords):
-    relative = functools.partial(RelativePosition, (num_frames,))
-    attention = functools.partial(SelfAttention, relative=relative)
-    return functools.partial(
-        SelectingBlock, num_heads=2, mlp_dim=12, attention=attention, **keywords
-    )
+def _spec(**keywords):
+    """Blocks like spatial ones, two heads."""
+    sizes = {'hidden_size': 6, 'num_heads': 2, 'mlp_dim': 12, 'temporal_num_heads': 2}
+    return RpeStdt(**{**sizes, 'light': False, 'subsample': 'none', **keywords})
 
 
 @pytest.mark.parametrize('num_frames', [1, 2, 5, 8])
@@ -94,18 +92,21 @@ def test_equal_weights_give_finite_gradients():
 
 
 def test_selecting_block_captures_on_request_alone():
-    block, tokens, places = SelectingBlock(2, 12, selects=True), _random(1, 4, 6), _places(1, 4)
+    block, tokens, places = TemporalBlock(_spec(), selects=True), _random(1, 4, 6), _places(1, 4)
     for capture in (False, True):
         init = functools.partial(block.init_with_output, capture_attention=capture)
-        (_, _, captured), _ = jax.eval_shape(init, jax.random.key(0), tokens, places)
+        shapes = jax.eval_shape(init, jax.random.key(0), tokens, places)
+        (_, _, captured), _ = shapes
         assert list(captured) == [ATTENTION] * capture
 
 
 @pytest.mark.parametrize('relative', [True, False])
 def test_selecting_block_returns_the_kept_tokens_of_a_plain_one(random_params, relative):
-    make = _relative_block(7) if relative else functools.partial(SelectingBlock, 2, 12)
+    spec = _spec(temporal_pos='rpe' if relative else 'none')
+    make = functools.partial(TemporalBlock, spec, num_frames=7)
     tokens, places = _random(3, 8, 6), _places(3, 8)
     params = random_params(make(), tokens, places)
+
     plain, same_places, _ = jax.jit(make().apply)({'params': params}, tokens, places)
     np.testing.assert_array_equal(same_places, places)
     apply = functools.partial(make(selects=True).apply, capture_attention=True)
@@ -116,28 +117,28 @@ def test_selecting_block_returns_the_kept_tokens_of_a_plain_one(random_params, r
     expected = np.take_along_axis(np.asarray(plain), np.asarray(kept)[:, :, None], axis=1)
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
     if not relative:
-        expected, _ = jax.jit(EncoderBlock(2, 12).apply)({'params': params}, tokens)
+        expected, _ = jax.jit(EncoderBlock(spec).apply)({'params': params}, tokens)
         np.testing.assert_array_equal(plain, expected)
 
 
 def test_encoder_carries_the_places_of_kept_frames_to_relative_positions(random_params):
-    make = _relative_block(8)
-    encoder = SelectiveEncoder(
-        make, num_layers=2, grid=(8,), position='none', subsample='topk', subsample_layers=(0,)
-    )
+    spec = _spec(temporal_num_layers=2, subsample='topk', subsample_layers=(0,))
+    encoder = TemporalEncoder(spec)
     tokens = _random(4, 9, 6)
     params = random_params(encoder, tokens)
     apply = jax.jit(functools.partial(encoder.apply, capture_attention=True))
     _, captured = apply({'params': params}, tokens)
 
     first, second = ({'params': params[f'encoderblock_{layer}']} for layer in range(2))
-    apply = jax.jit(functools.partial(make().apply, capture_attention=True))
-    plain, _, _ = apply(first, tokens, _places(4, 9))
+
+    block = TemporalBlock(spec, num_frames=8)
+    run = jax.jit(functools.partial(block.apply, capture_attention=True))
+    plain, _, _ = run(first, tokens, _places(4, 9))
     kept = np.array([_kept(x) for x in captured['encoderblock_0'][ATTENTION]['tokens']])
     tokens = np.take_along_axis(np.asarray(plain), kept[:, :, None], axis=1)
 
     def weights(places):
-        return apply(second, tokens, places)[2][ATTENTION]['tokens']
+        return run(second, tokens, places)[2][ATTENTION]['tokens']
 
     found = captured['encoderblock_1'][ATTENTION]['tokens']
     np.testing.assert_allclose(found, weights(kept), rtol=1e-4, atol=1e-5)
@@ -146,14 +147,16 @@ def test_encoder_carries_the_places_of_kept_frames_to_relative_positions(random_
 
 @pytest.mark.parametrize('num_frames', [1, 6, 7])
 @pytest.mark.parametrize('subsample', ['max', 'avg', 'conv'])
-def test_pooling_equals_loops_over_frames(random_params, subsample, num_frames):
-    encoder = SelectiveEncoder(
-        _Probe,
-        num_layers=3,
-        grid=(num_frames,),
-        position='none',
-        subsample=subsample,
-        subsample_layers=(1,),
+def test_pooling_equals_loops_over_frames(monkeypatch, random_params, subsample, num_frames):
+    monkeypatch.setattr(temporal, 'TemporalBlock', _Probe)
+    encoder = TemporalEncoder(
+        _spec(
+            hidden_size=4,
+            temporal_num_layers=3,
+            temporal_pos='none',
+            subsample=subsample,
+            subsample_layers=(1,),
+        )
     )
     tokens = _random(2, num_frames + 1, 4)
     params = random_params(encoder, tokens)
@@ -184,9 +187,10 @@ def test_pooling_equals_loops_over_frames(random_params, subsample, num_frames):
     ('subsample', 'layers', 'expected'),
     [('topk', (1, 3), [1, 3]), ('topk', (0, 2), [0, 2]), ('none', (1, 3), []), ('topk', (), [])],
 )
-def test_blocks_select_where_they_should(subsample, layers, expected):
-    encoder = SelectiveEncoder(
-        _Probe, num_layers=4, grid=(3,), subsample=subsample, subsample_layers=layers
+def test_blocks_select_where_they_should(monkeypatch, subsample, layers, expected):
+    monkeypatch.setattr(temporal, 'TemporalBlock', _Probe)
+    encoder = TemporalEncoder(
+        _spec(hidden_size=2, num_heads=1, subsample=subsample, subsample_layers=layers)
     )
     (_, captured), _ = encoder.init_with_output(
         jax.random.key(0), _random(1, 4, 2), capture_attention=True
@@ -199,9 +203,7 @@ def test_blocks_select_where_they_should(subsample, layers, expected):
     ('num_frames', 'lengths'), [(16, [17, 17, 9, 9]), (5, [6, 6, 4, 4]), (1, [2, 2, 2, 2])]
 )
 def test_encoder_halves_the_frames(num_frames, lengths):
-    encoder = SelectiveEncoder(
-        _relative_block(num_frames), num_layers=4, grid=(num_frames,), subsample_layers=(1, 3)
-    )
+    encoder = TemporalEncoder(_spec(subsample='topk', subsample_layers=(1, 3)))
     init = functools.partial(encoder.init_with_output, capture_attention=True)
     tokens = jnp.zeros((2, num_frames + 1, 6))
     (output, captured), _ = jax.eval_shape(init, jax.random.key(0), tokens)

@@ -5,20 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.models.registry import create_model
+from vivit_jax.models.registry import MODELS, create_model
 
 _SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
-_OWN_SIZES = {
-    'vivit_fe': {'temporal_num_layers': 1},
-    'convivit': {'cnn_channels': 6},
-    'rpe_stdt': {
-        'temporal_num_layers': 2,
-        'temporal_num_heads': 2,
-        'temporal_head_dim': 6,
-        'subsample_layers': (1,),
-    },
-    'ctn': {'stem_channels': 4, 'stem_kernel': 3},
-}
 
 
 @pytest.fixture(scope='session')
@@ -28,7 +17,7 @@ def create_tiny():
     def create(name, **keywords):
         length = 1 if keywords.get('tokenizer') == 'uniform_frames' else 2
         defaults = {**_SIZES, 'tubelet_size': (length, 8, 8)}
-        defaults |= _OWN_SIZES.get(name, {})
+        defaults |= MODELS[name].TINY
         return create_model(name, **{**defaults, **keywords})
 
     return create

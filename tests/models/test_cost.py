@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vivit_jax.layers.blocks import EncoderBlock
-from vivit_jax.layers.convolution import convolution
-from vivit_jax.models.cost import (
+from vivit_jax.costs import (
     activation_bytes,
     count_bytes,
     count_costs,
@@ -19,8 +17,10 @@ from vivit_jax.models.cost import (
     plain_form,
     xla_flops,
 )
-from vivit_jax.models.reference import REFERENCES, TOLERANCES
-from vivit_jax.models.registry import create_model, list_models
+from vivit_jax.layers.convolution import convolution
+from vivit_jax.layers.transformer import EncoderBlock
+from vivit_jax.models.published import TOLERANCES
+from vivit_jax.models.registry import create_model, list_models, published_models
 
 CLIP = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
 FLOAT = 4  # bytes
@@ -271,7 +271,7 @@ def test_clip_that_does_not_divide_is_an_error(create_tiny):
         model_call(create_tiny('vivit_joint'), shape(1, 3, 16, 16, 3))
 
 
-@pytest.mark.parametrize('reference', REFERENCES, ids=lambda r: f'{r.label} {r.clip[1]}')
+@pytest.mark.parametrize('reference', published_models(), ids=lambda r: f'{r.label} {r.clip[1]}')
 def test_published_models_cost_what_they_should(reference):
     model = plain_form(create_model(**reference.keywords))
     call = model_call(model, shape(1, *reference.clip, 3))

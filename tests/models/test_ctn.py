@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.models.cost import count_costs, count_parameters, model_call, plain_form
+from vivit_jax.costs import count_costs, count_parameters, model_call, plain_form
 from vivit_jax.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vivit_jax.layers.specification import SIZES
 from vivit_jax.models.registry import create_model, list_models, model_keywords
-from vivit_jax.models.sizes import parse_size
 
 # Of every model as it comes; ViViT, table 2, has the first digits of its four.
 PARAMETERS = {
@@ -55,7 +55,7 @@ def test_unknown_keyword_offers_near_names(keyword, near):
 
 def test_size_may_be_a_preset_of_the_model():
     model = create_model('rpe_stdt', size='stdt_l8_full', num_classes=7)
-    assert (model.num_layers, model.light, model.num_classes) == (8, False, 7)
+    assert (model.spec.num_layers, model.spec.light, model.spec.num_classes) == (8, False, 7)
     with pytest.raises(ValueError, match=r"size='stdt_l8' is not .*, and none of stdt_l8_full"):
         create_model('rpe_stdt', size='stdt_l8')
 
@@ -80,17 +80,17 @@ def test_size_sets_the_encoder_and_the_tubelet(
     size, hidden_size, num_layers, num_heads, mlp_dim, tubelet_size
 ):
     model = create_model('vivit_fe', size=size)
-    assert (model.hidden_size, model.num_layers) == (hidden_size, num_layers)
-    assert (model.num_heads, model.mlp_dim) == (num_heads, mlp_dim)
-    assert model.tubelet_size == tubelet_size
+    assert (model.spec.hidden_size, model.spec.num_layers) == (hidden_size, num_layers)
+    assert (model.spec.num_heads, model.spec.mlp_dim) == (num_heads, mlp_dim)
+    assert model.spec.tubelet_size == tubelet_size
 
 
 def test_explicit_keywords_win_over_the_size():
     model = create_model('vivit_fe', size='L/16x2', num_layers=2, tubelet_size=[4, 8, 6])
-    assert (model.num_layers, model.tubelet_size) == (2, (4, 8, 6))
-    assert (model.hidden_size, model.num_heads) == (1024, 16)
+    assert (model.spec.num_layers, model.spec.tubelet_size) == (2, (4, 8, 6))
+    assert (model.spec.hidden_size, model.spec.num_heads) == (1024, 16)
     # The table of sizes is shared by all models: it must not have changed.
-    assert parse_size('L/16x2')['num_layers'] == 24
+    assert SIZES['L']['num_layers'] == 24
 
 
 @pytest.mark.parametrize('size', ['B', 'B/16', 'B/16x', 'b/16x2', 'G/14x2', 'B/16x2 ', '/16x2'])
@@ -142,8 +142,8 @@ def test_keyword_of_another_model_is_an_error(name, keyword):
 def test_odd_number_of_heads_that_share_axes_is_an_error():
     with pytest.raises(ValueError, match='num_heads=3 must be even: half of the heads'):
         create_model('vivit_fdp', size='Ti/16x2')
-    assert create_model('vivit_fdp', size='Ti/16x2', num_heads=6).num_heads == 6
-    assert create_model('vivit_fsa', size='Ti/16x2').num_heads == 3
+    assert create_model('vivit_fdp', size='Ti/16x2', num_heads=6).spec.num_heads == 6
+    assert create_model('vivit_fsa', size='Ti/16x2').spec.num_heads == 3
 
 
 @pytest.mark.parametrize('num_classes', [0, {}, {'verb': 3, 'noun': 0}])
@@ -215,8 +215,8 @@ def test_odd_number_of_heads_that_share_axes_is_an_error_of_convivit_too():
 @pytest.mark.parametrize('name', ['convivit', 'ctn'])
 def test_size_fills_other_models_as_well(name):
     model = create_model(name, size='S/16x4', num_layers=3)
-    assert (model.hidden_size, model.num_heads, model.mlp_dim) == (384, 6, 1536)
-    assert (model.num_layers, model.tubelet_size) == (3, (4, 16, 16))
+    assert (model.spec.hidden_size, model.spec.num_heads, model.spec.mlp_dim) == (384, 6, 1536)
+    assert (model.spec.num_layers, model.spec.tubelet_size) == (3, (4, 16, 16))
 
 
 @pytest.mark.parametrize('implementation', ['cudnn', 'pallas'])
@@ -234,8 +234,8 @@ def test_heads_that_do_not_divide_the_width_are_an_error():
 
 def test_uniform_frames_ignores_the_length_in_a_size():
     model = create_model('vivit_fe', size='B/14x4', tokenizer='uniform_frames')
-    assert model.tubelet_size == (1, 14, 14)
-    assert create_model('vivit_fe', tokenizer='uniform_frames').tubelet_size == (1, 16, 16)
+    assert model.spec.tubelet_size == (1, 14, 14)
+    assert create_model('vivit_fe', tokenizer='uniform_frames').spec.tubelet_size == (1, 16, 16)
 
 
 @pytest.mark.parametrize('size', [None, 'B/16x2'])
@@ -254,7 +254,7 @@ def test_rate_out_of_range_is_an_error(keyword, rate):
 
 def test_published_variants_are_sizes_too():
     preset = create_model('rpe_stdt', 'stdt_l8_full', num_classes=7)
-    assert (preset.num_layers, preset.light, preset.num_classes) == (8, False, 7)
-    assert create_model('rpe_stdt', 'stdt_l8_full', num_layers=2).num_layers == 2
+    assert (preset.spec.num_layers, preset.spec.light, preset.spec.num_classes) == (8, False, 7)
+    assert create_model('rpe_stdt', 'stdt_l8_full', num_layers=2).spec.num_layers == 2
     with pytest.raises(ValueError, match='stdt_l8_full'):
         create_model('ctn', 'stdt_l8_full')

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.models.cost import count_macs, count_parameters, model_call, plain_form
-from vivit_jax.models.rpe_stdt import RpeStdt
-from vivit_jax.models.vivit import FactorizedEncoder
+from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
+from vivit_jax.models.rpe_stdt.model import RpeStdt
+from vivit_jax.models.vivit.model import FactorizedEncoder
 
 TINY = {
     'num_classes': 5,

@@ -14,8 +14,8 @@ from vivit_jax.weights.torch_layout import to_torch
 
 torch = pytest.importorskip('torch', reason='needs PyTorch: the extra torch')
 
+from vivit_jax.models.rpe_stdt.torch_temporal import select_frames  # noqa: E402
 from vivit_jax.torch import registry  # noqa: E402
-from vivit_jax.torch.token_selection import select_frames  # noqa: E402
 
 TOLERANCE = 1e-5
 CLIP_SHAPE = (4, 16, 16)

@@ -17,8 +17,9 @@ from vivit_jax.weights.torch_layout import to_torch
 
 torch = pytest.importorskip('torch', reason='needs PyTorch: the extra torch')
 
+from vivit_jax.layers.torch.tokens import PositionEmbedding  # noqa: E402
+from vivit_jax.layers.torch.transformer import DropPath, SelfAttention  # noqa: E402
 from vivit_jax.torch import registry  # noqa: E402
-from vivit_jax.torch.layers import DropPath, PositionEmbedding, SelfAttention  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5

@@ -8,7 +8,7 @@ import pytest
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
 from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state, init_variables, start_state

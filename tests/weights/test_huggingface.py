@@ -139,8 +139,12 @@ def test_keywords_that_they_lack_are_kept_and_others_are_theirs(tmp_path):
     assert create_model(**read_huggingface(tmp_path).card.model) == create_model(**card.model)
     change_config(tmp_path, hidden_act='gelu', hidden_dropout_prob=0.2, layer_norm_eps=1e-3)
     model = create_model(**read_huggingface(tmp_path).card.model)
-    assert (model.gelu, model.dropout_rate, model.layer_norm_eps) == ('exact', 0.2, 1e-3)
-    assert (model.drop_path_rate, model.remat) == (0.3, 'block')
+    assert (model.spec.gelu, model.spec.dropout_rate, model.spec.layer_norm_eps) == (
+        'exact',
+        0.2,
+        1e-3,
+    )
+    assert (model.spec.drop_path_rate, model.spec.remat) == (0.3, 'block')
     change_config(tmp_path, vivit_jax={'model': 'x'})
     with pytest.raises(UserError, match=r"config\.json: the entry 'vivit_jax' is damaged"):
         read_huggingface(tmp_path)
@@ -160,7 +164,7 @@ def test_a_field_that_a_folder_lacks_is_as_in_their_configuration(tmp_path):
         del config[field]
         (tmp_path / 'config.json').write_text(json.dumps(config))
     model = create_model(**read_huggingface(tmp_path).card.model)
-    assert (model.layer_norm_eps, model.gelu) == (1e-6, 'tanh')
+    assert (model.spec.layer_norm_eps, model.spec.gelu) == (1e-6, 'tanh')
     usual = create_model('vivit_joint')
     assert usual.tubelet_size == tuple(defaults.tubelet_size)
     assert (usual.hidden_size, usual.mlp_dim) == (defaults.hidden_size, defaults.intermediate_size)

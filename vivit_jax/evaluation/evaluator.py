@@ -17,7 +17,7 @@ from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import merge_views
 from vivit_jax.heads import PerHead, by_head, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
-from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of, replicated
 
 

@@ -21,12 +21,13 @@ from vivit_jax.layers.fused_attention import (
     has_cudnn,
     tpu_attention,
 )
+from vivit_jax.layers.specification import Specification
 from vivit_jax.parallel.mesh import on_each_device
 
 _log = logging.getLogger(__name__)
 
 FUSED = ('cudnn', 'pallas')  # kernels that leave no room for dropout
-IMPLEMENTATIONS = ('auto', 'einsum', 'chunked', *FUSED)
+IMPLEMENTATIONS = Specification.choices()['attention_implementation']
 PLATFORMS = ('cpu', 'cuda', 'tpu')  # any other has what is portable
 
 # Up to here all weights of a sequence are held at once: a model on frames of 14x14 patches is no

@@ -1,31 +1,6 @@
-"""The grid of tokens and the places on it, in NumPy: what every implementation shares."""
+"""Places on the grid of tokens, in NumPy, for JAX and PyTorch alike."""
 
 import numpy as np
-
-
-def token_grid(
-    clip_shape: tuple[int, int, int],
-    tubelet_size: tuple[int, int, int],
-    tokenizer: str,
-    num_sampled_frames: int,
-) -> tuple[int, int, int]:
-    """Tokens along time, height and width of a clip of (t, h, w) frames and pixels.
-
-    Raises:
-        ValueError: the clip does not divide into whole patches.
-    """
-    names = ('frames', 'height', 'width')
-    for name, size, part in zip(names, clip_shape, tubelet_size, strict=True):
-        if size % part:
-            raise ValueError(
-                f'a clip with {name}={size} does not divide into tubelets of '
-                f'(t, h, w)={tuple(tubelet_size)}: choose {name} as a multiple of {part}'
-            )
-    frames, height, width = clip_shape
-    if tokenizer == 'uniform_frames':
-        frames = len(uniform_frame_indices(frames, num_sampled_frames))
-    time_patch, *patch = tubelet_size
-    return frames // time_patch, height // patch[0], width // patch[1]
 
 
 def uniform_frame_indices(num_frames: int, num_sampled_frames: int) -> np.ndarray:

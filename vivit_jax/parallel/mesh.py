@@ -3,6 +3,7 @@
 Axes `data` and `fsdp` split the batch, `tensor` the heads. All parameters are on all devices.
 """
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -62,10 +63,10 @@ def fit_dtype(model: nn.Module, platform: str) -> nn.Module:
 
     What makes accelerators fast makes most CPUs slow: they convert every 16-bit number.
     """
-    if platform != 'cpu' or jnp.dtype(model.dtype).itemsize > 2:
+    if platform != 'cpu' or jnp.dtype(model.spec.dtype).itemsize > 2:
         return model
-    _log.info('Computing in float32 in place of %s, which CPUs are slow at', model.dtype)
-    return model.clone(dtype='float32')
+    _log.info('Computing in float32 in place of %s, which CPUs are slow at', model.spec.dtype)
+    return model.clone(spec=dataclasses.replace(model.spec, dtype='float32'))
 
 
 def on_each_device(

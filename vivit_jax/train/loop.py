@@ -286,7 +286,7 @@ class Trainer:
             config.model.name,
             sum(jax.tree.leaves(sizes)),
             f', of which {frozen:.2f} M frozen' if frozen else '',
-            programs.model.dtype,
+            programs.model.spec.dtype,
             ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(programs.spec).items()),
         )
         _log.info(

@@ -13,7 +13,7 @@ from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import PerHead, map_heads, name_heads
-from vivit_jax.models.outputs import ModelOutput
+from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.train.losses import cross_entropy, smooth_one_hot
 from vivit_jax.train.parameters import find_frozen
 from vivit_jax.train.state import TrainState
@@ -51,7 +51,7 @@ def create_train_step(
         targets = map_heads(
             lambda label, size: smooth_one_hot(label, size, label_smoothing),
             labels,
-            model.num_classes,
+            model.spec.num_classes,
         )
         clips = augment(augment_key, {'rgb': batch['rgb']}, is_mirrored, policy)
         clips, targets = mix(

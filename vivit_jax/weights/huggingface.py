@@ -14,8 +14,8 @@ import numpy as np
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import create_model, model_keywords
-from vivit_jax.models.vivit import Joint
+from vivit_jax.models.registry import model_keywords, specify
+from vivit_jax.models.vivit.specification import Joint
 from vivit_jax.weights.files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
 from vivit_jax.weights.source import Weights, clip_grid
@@ -127,7 +127,7 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
     except (ValueError, TypeError) as error:
         raise UserError(f'{folder}: {error}') from error
     card = ModelCard(model, spec, label_names(config, num_classes) if head else ('0',))
-    params = from_torch(tensors, card, _RULES, folder, has_head=bool(head))['params']
+    params = from_torch(tensors, card, lambda _: _RULES, folder, has_head=bool(head))['params']
     return Weights(
         'Hugging Face ViViT', card, params, clip_grid(card), unused, bool(head), notes=tuple(notes)
     )
@@ -142,7 +142,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
     Raises:
         UserError: `VivitForVideoClassification` has no such model, or it cannot be written.
     """
-    model, spec = create_model(**card.model), card.preprocessing
+    model, spec = specify(**card.model), card.preprocessing
     needed = {'pool': 'cls', 'position': 'learned', 'tokenizer': 'tubelet'}
     if isinstance(model, Joint):
         values = {key: getattr(model, key) for key in needed}

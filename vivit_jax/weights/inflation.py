@@ -77,7 +77,7 @@ def init_from_image_vit(
     if _POSITIONS in source and any(name.endswith('pos_embedding') for name in target):
         num_places = source[_POSITIONS].shape[1] - count_class_tokens(source)
         image_grid = _checked_grid(image_grid, num_places)
-    rules = image_vit_rules(target, source, tubelet_init, temporal_attention_init)
+    rules = image_vit_rules(model.spec, source, tubelet_init, temporal_attention_init)
     return copy_parameters(
         model,
         target,

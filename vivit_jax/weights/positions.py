@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
-from vivit_jax.layers.grid import token_grid
 
 _TABLE = 'posembed_input/pos_embedding'
 
@@ -95,20 +94,6 @@ def fit_positions(
     return table, (status, ', '.join(details))
 
 
-def model_grid(model: nn.Module, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Tokens along time, height and width of clips of (t, h, w) frames and pixels.
-
-    Raises:
-        ValueError: the clip does not divide into whole tubelets.
-    """
-    return token_grid(
-        clip_shape,
-        model.tubelet_size,
-        getattr(model, 'tokenizer', 'tubelet'),
-        getattr(model, 'num_sampled_frames', 0),
-    )
-
-
 def count_class_tokens(names: Collection[str]) -> int:
     """1 where the encoders of a model have class tokens, by the names of its parameters, or 0."""
     return int(any(name.startswith('cls') for name in names))
@@ -139,7 +124,7 @@ def position_grids(
     Raises:
         ValueError: the clip does not divide into tubelets, or has other tokens than a table.
     """
-    grid, found = model_grid(model, clip_shape), {}
+    grid, found = model.spec.grid(clip_shape), {}
     for name in target:
         if name.endswith(_TABLE):
             found[name] = table_places(name, grid)

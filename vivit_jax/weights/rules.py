@@ -5,9 +5,9 @@ what else becomes of them; the first full match counts. All models call the same
 name, so there is one table for all.
 """
 
-import re
 from collections.abc import Collection
 
+from vivit_jax.layers.specification import Specification
 from vivit_jax.weights.positions import count_class_tokens
 
 FRESH, ZERO = '(fresh)', '(zero)'
@@ -16,13 +16,6 @@ Rules = tuple[tuple[str, str], ...]
 
 SAME: Rules = ((r'(.+)', r'\1'),)
 NEW_HEAD: Rules = ((r'output_projection.+', FRESH),)
-
-# What neither a ViT for images nor another model has.
-_OWN: Rules = (
-    (r'(cls_)?TemporalTransformer.*', FRESH),
-    (r'(stem|cnnblock_\d+|embedding_norm|embedding_position)/.+', FRESH),
-    (r'.+/(\w+_local|relative_position)/.+', FRESH),
-)
 
 _FROM_IMAGE_VIT: Rules = (
     (r'embedding/(\w+)', r'embedding/\1'),
@@ -50,14 +43,7 @@ _TEMPORAL_ATTENTION: dict[str, Rules] = {
 }
 TEMPORAL_ATTENTION_INITS = tuple(_TEMPORAL_ATTENTION)
 
-_FROM_VIVIT: Rules = ((r'(posembed_input/.+)', r'SpatialTransformer/\1'), *SAME)
-
-# Models and the ViViTs that they extend.
-EXTENDED = {
-    'convivit': ('vivit_fsa', 'vivit_fdp'),
-    'rpe_stdt': ('vivit_fe',),
-    'ctn': ('vivit_joint',),
-}
+_FROM_EXTENDED: Rules = ((r'(posembed_input/.+)', r'SpatialTransformer/\1'), *SAME)
 
 # What a source may have in vain, as shell-style patterns.
 UNUSED = (
@@ -72,30 +58,35 @@ UNUSED = (
 
 
 def image_vit_rules(
-    target: Collection[str],
-    source: Collection[str],
-    tubelet_init: str,
-    temporal_attention_init: str,
+    spec: Specification, source: Collection[str], tubelet_init: str, temporal_attention_init: str
 ) -> Rules:
-    """Those for a ViT for images, by the names of parameters; see `init_from_image_vit`."""
+    """Rules for a model that starts from an image ViT; see `init_from_image_vit`.
+
+    Args:
+        spec: of the model.
+        source: names of the ViT's parameters.
+        tubelet_init, temporal_attention_init: see `init_from_image_vit`.
+    """
     random = ((r'embedding/kernel', FRESH),) if tubelet_init == 'random' else ()
     return (
         *random,
-        *_missing(target, source),
+        *_missing(spec, source),
         *_TEMPORAL_ATTENTION[temporal_attention_init],
         *_FROM_IMAGE_VIT,
     )
 
 
-def vivit_rules(target: Collection[str], source: Collection[str]) -> Rules:
-    """Those for the ViViT that a model extends, by the names of parameters."""
-    return (*_missing(target, source), *_FROM_VIVIT)
+def extended_model_rules(spec: Specification, source: Collection[str]) -> Rules:
+    """Rules for a model that starts from a model that it extends, see `Specification.EXTENDS`.
+
+    Args:
+        spec: of the model.
+        source: names of the parameters of the extended model.
+    """
+    return (*_missing(spec, source), *_FROM_EXTENDED)
 
 
-def _missing(target: Collection[str], source: Collection[str]) -> Rules:
-    rules = _OWN
-    if any(re.match('stem/|embedding_norm/', name) for name in target):
-        rules = (*rules, (r'embedding/.+', FRESH))  # of other channels, or before a norm
-    if not count_class_tokens(source):
-        rules = (*rules, (r'cls.*', FRESH))
-    return rules
+def _missing(spec: Specification, source: Collection[str]) -> Rules:
+    """Rules for parameters that are in no source."""
+    rules = tuple((pattern, FRESH) for pattern in spec.own_parameters)
+    return rules if count_class_tokens(source) else (*rules, (r'cls.*', FRESH))

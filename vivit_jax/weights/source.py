@@ -3,8 +3,7 @@
 import dataclasses
 
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import create_model
-from vivit_jax.weights.positions import model_grid
+from vivit_jax.models.registry import specify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,4 +43,4 @@ class Weights:
 
 def clip_grid(card: ModelCard) -> tuple[int, int, int]:
     """Tokens of a model's clips along time, height and width."""
-    return model_grid(create_model(**card.model), card.preprocessing.clip_shape)
+    return specify(**card.model).grid(card.preprocessing.clip_shape)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import MODELS, create_model
+from vivit_jax.models.registry import MODELS, specify
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.inflation import init_from_image_vit
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.rules import EXTENDED, NEW_HEAD, SAME, UNUSED, vivit_rules
+from vivit_jax.weights.rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
 from vivit_jax.weights.source import Weights
 
 _REINIT = ('head',)
@@ -80,16 +80,18 @@ def init_from(
             reinit=reinit,
         )
     source_name = weights.card.model['name']
-    name = next(name for name, kind in MODELS.items() if kind is type(model))
-    if source_name not in (name, *EXTENDED.get(name, ())):
+    name = next(name for name, kind in MODELS.items() if kind is type(model.spec))
+    if source_name not in (name, *model.spec.EXTENDS):
         raise UserError(
             f'these weights ({weights.kind}) are of {source_name}, and the model is another: set '
             f'model.name={source_name!r}, or start from '
-            f'{" or ".join((*EXTENDED.get(name, ()), "a ViT for images"))}'
+            f'{" or ".join((*model.spec.EXTENDS, "a ViT for images"))}'
         )
     target = flax.traverse_util.flatten_dict(params, sep='/')
     source = flax.traverse_util.flatten_dict(weights.params, sep='/')
-    rules, unused = (SAME, ()) if source_name == name else (vivit_rules(target, source), UNUSED)
+    rules, unused = (
+        (SAME, ()) if source_name == name else (extended_model_rules(model.spec, source), UNUSED)
+    )
     if 'head' in reinit:
         rules, unused = (*NEW_HEAD, *rules), (*unused, 'output_projection*')
     return copy_parameters(
@@ -103,10 +105,10 @@ def describe_differences(card: ModelCard, weights: Weights) -> list[str]:
     Only what no parameter tells: such a model trains, but starts worse than it could.
     """
     source, lines = weights.card, []
-    models = create_model(**source.model), create_model(**card.model)
+    specs = specify(**source.model), specify(**card.model)
     for key in _SILENT:
-        default = getattr(type(models[0]), key, None)  # what a model without the keyword does
-        pair = [getattr(model, key, default) for model in models]
+        default = getattr(type(specs[0]), key, None)  # what a model without the keyword does
+        pair = [getattr(spec, key, default) for spec in specs]
         # A learned position is a parameter.
         if not {None, 'learned'} & set(pair) and pair[0] != pair[1]:
             lines.append(f'the weights were trained with model.{key}={pair[0]!r}, not {pair[1]!r}')

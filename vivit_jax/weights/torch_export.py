@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from vivit_jax.layers.specification import Specification
 from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import specify
 from vivit_jax.weights.files import Tensors, save_tensors
 from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, has_card, metadata_to_card
 from vivit_jax.weights.source import Weights, clip_grid
 from vivit_jax.weights.torch_layout import (
-    BATCH_NORM,
-    CONV,
     INTO_HEADS,
+    KINDS,
     LINEAR,
     NORM,
     SAME,
@@ -54,45 +55,17 @@ def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
     )
 
 
-def _relative_position(ours: str, theirs: str) -> tuple:
-    """A rule of an encoder of RPE-STDT."""
-    attention = rf'{ours}/encoderblock_(\d+)/MultiHeadDotProductAttention_0'
-    table = rf'{theirs}.blocks.\1.attention.relative.\2'
-    return (f'{attention}/relative_position/(key_table|query_table)', table, SAME)
+def rules_of(spec: Specification) -> Rules:
+    """Our names and PyTorch's for all parameters of a model."""
+    own = ((ours, theirs, KINDS[kind]) for ours, theirs, kind in spec.TORCH_NAMES)
+    return (*module_rules(*own), *_SHARED)
 
 
-_LOCAL = r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_0/(query|key|value)_local'
-_THEIR_LOCAL = r'encoder.blocks.\1.attention.\2_local'
-
-_SYSTEMS = (
-    *module_rules(
-        # ConViViT
-        (r'cnnblock_(\d+)/position/conv', r'cnn.\1.position.conv', CONV),
-        (r'cnnblock_(\d+)/(norm_in|norm)', r'cnn.\1.\2', BATCH_NORM),
-        (r'cnnblock_(\d+)/(dense_in|dense_out|shortcut)', r'cnn.\1.\2', LINEAR),
-        (r'cnnblock_(\d+)/conv', r'cnn.\1.conv', CONV),
-        ('embedding_norm', 'embedding_norm', NORM),
-        ('embedding_position/conv', 'embedding_position.conv', CONV),
-        # CTN
-        ('stem/conv', 'stem.conv', CONV),
-        ('stem/norm', 'stem.norm', BATCH_NORM),
-        (f'{_LOCAL}/conv', f'{_THEIR_LOCAL}.conv', CONV[:1]),  # without bias
-        (f'{_LOCAL}/norm', f'{_THEIR_LOCAL}.norm', BATCH_NORM),
-        # RPE-STDT
-        (r'TemporalTransformer/subsample_(\d+)', r'temporal_encoder.subsample_\1', CONV),
-    ),
-    ('posembed_input/pos_embedding', 'spatial_encoder.position.table', SAME),
-    _relative_position('SpatialTransformer', 'spatial_encoder'),
-    _relative_position('TemporalTransformer', 'temporal_encoder'),
-)
-
-
-RULES: Rules = (
+_SHARED: Rules = (
     *module_rules(('embedding', 'tokenizer.projection', LINEAR)),
     *_encoder('Transformer', 'encoder', 'cls'),
     *_encoder('SpatialTransformer', 'spatial_encoder', 'cls_SpatialTransformer'),
     *_encoder('TemporalTransformer', 'temporal_encoder', 'cls_TemporalTransformer'),
-    *_SYSTEMS,
     *module_rules(('output_projection(_.+)?', r'head\1', LINEAR)),
 )
 
@@ -103,7 +76,7 @@ def export_torch(card: ModelCard, params: Mapping, path: Path, batch_stats: Mapp
     Raises:
         UserError: parameters have no name in PyTorch, or the file cannot be written.
     """
-    arrays = to_torch(params, RULES, batch_stats)
+    arrays = to_torch(params, rules_of(specify(**card.model)), batch_stats)
     del params  # frees, array by array, what only the caller's call holds
     save_tensors(path, arrays, card_to_metadata(card, clip_grid(card), PYTORCH))
 
@@ -125,5 +98,5 @@ def read_torch(tensors: Tensors, path: Path) -> Weights:
             shape, all of which are listed.
     """
     card = metadata_to_card(tensors.metadata, path)
-    variables = from_torch(tensors, card, RULES, path)
+    variables = from_torch(tensors, card, rules_of, path)
     return Weights('vivit_jax PyTorch export', card, grid=clip_grid(card), **variables)

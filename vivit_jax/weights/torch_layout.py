@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from vivit_jax.errors import UserError
+from vivit_jax.layers.specification import Specification
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import abstract_variables
@@ -38,12 +39,24 @@ CONVOLUTION = Transform(
     lambda x, shape: x.transpose(*range(2, x.ndim), 1, 0),
 )
 
-# Ours and theirs for each parameter, or running statistic, of a module.
+# Our name and PyTorch's for each parameter, or running statistic, of a kind of module.
 NORM = (('scale', 'weight', SAME), ('bias', 'bias', SAME))
 LINEAR = (('kernel', 'weight', TO_LAST), ('bias', 'bias', SAME))
 INTO_HEADS = (('kernel', 'weight', FROM_FIRST), ('bias', 'bias', FLAT))
 BATCH_NORM = (*NORM, ('mean', 'running_mean', SAME), ('var', 'running_var', SAME))
 CONV = (('kernel', 'weight', CONVOLUTION), ('bias', 'bias', SAME))
+POSITIONS = (('pos_embedding', 'table', SAME),)
+RELATIVE_POSITION = tuple((name, name, SAME) for name in ('key_table', 'query_table'))
+
+# The kinds of `Specification.TORCH_NAMES`.
+KINDS = {
+    'norm': NORM,
+    'linear': LINEAR,
+    'batch_norm': BATCH_NORM,
+    'convolution': CONV,
+    'positions': POSITIONS,
+    'relative_position': RELATIVE_POSITION,
+}
 
 
 def module_rules(*modules: tuple[str, str, tuple]) -> Rules:
@@ -71,7 +84,7 @@ def to_torch(params: Mapping, rules: Rules, batch_stats: Mapping = {}) -> dict[s
 def from_torch(
     tensors: Mapping[str, np.ndarray],
     card: ModelCard,
-    rules: Rules,
+    rules: Callable[[Specification], Rules],
     path: Path,
     *,
     has_head: bool = True,
@@ -81,7 +94,7 @@ def from_torch(
     Args:
         tensors: by their names.
         card: of the model.
-        rules: see `Rules`.
+        rules: the rules for a model.
         path: where the tensors are from, for messages.
         has_head: whether the tensors have a classifier.
 
@@ -90,14 +103,15 @@ def from_torch(
             there can be no such model.
     """
     try:
-        expected = abstract_variables(create_model(**card.model), card.preprocessing)
+        model = create_model(**card.model)
+        expected = abstract_variables(model, card.preprocessing)
     except (ValueError, TypeError) as error:
         raise UserError(f'{path} names a model that cannot be made: {error}') from error
     collections = {name: _flatten(tree) for name, tree in expected.items()}
     expected = {name: x for flat in collections.values() for name, x in flat.items()}
     if not has_head:
         expected = {k: v for k, v in expected.items() if not k.startswith('output_projection')}
-    names = _their_names(expected, rules)
+    names = _their_names(expected, rules(model.spec))
     found, problems = {}, []
     for ours, (theirs, transform) in names.items():
         shape = jax.eval_shape(transform.to_torch, expected[ours]).shape

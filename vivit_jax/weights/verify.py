@@ -1,5 +1,6 @@
 """Whether source and output of a conversion compute the same."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -63,7 +64,7 @@ def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _run(model, variables: dict, clip: np.ndarray) -> np.ndarray:
-    apply = jax.jit(model.clone(dtype='float32').apply)
+    apply = jax.jit(model.clone(spec=dataclasses.replace(model.spec, dtype='float32')).apply)
     with jax.default_matmul_precision('highest'):
         result = apply(variables, clip)
     return _flat(result.features, result.logits)

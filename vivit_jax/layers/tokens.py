@@ -1,0 +1,127 @@
+"""From a clip to tokens, and from tokens to logits: what stands around the encoders."""
+
+import math
+from collections.abc import Mapping
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.typing import DTypeLike
+
+from vivit_jax.layers.grid import sincos_positions
+from vivit_jax.layers.linear import project
+
+
+@flax.struct.dataclass
+class ModelOutput:
+    """The result of a forward pass, float32.
+
+    Attributes:
+        logits: [b classes], or by head where the model has several.
+        features: [b d], what the classifier sees.
+        intermediates: with `capture_attention=True` the attention weights under the names of the
+            layers that made them, see `SelfAttention`; else empty.
+    """
+
+    logits: jax.Array | Mapping[str, jax.Array]
+    features: jax.Array
+    intermediates: Mapping = flax.struct.field(default_factory=dict)
+
+
+class Tokenizer(nn.Module):
+    """Linear projection of non-overlapping patches: a convolution whose stride is its kernel.
+
+    A patch is (t, h, w) frames and pixels, or (h, w) pixels of a frame. The parameters are
+    `<name>/kernel` [*patch c d] and `<name>/bias` [d].
+
+    Source: ViViT (arXiv 2103.15691), section 3.2 and figures 2 and 3.
+    """
+
+    hidden_size: int
+    patch_size: tuple[int, ...]
+    dtype: DTypeLike = 'float32'
+
+    @nn.compact
+    def __call__(self, clip: jax.Array) -> jax.Array:
+        """Maps a float clip [b t h w c], of whole patches, to tokens [b t' h' w' d]."""
+        shape = (*self.patch_size, clip.shape[-1], self.hidden_size)
+        # All but the last axis are inputs: the fans are those of the matrix that this is.
+        init = nn.initializers.xavier_uniform(in_axis=range(len(shape) - 1))
+        kernel = self.param('kernel', init, shape).astype(self.dtype)
+        bias = self.param('bias', nn.initializers.zeros, (self.hidden_size,)).astype(self.dtype)
+        time, height, width = (1, 1, *self.patch_size)[-3:]
+        patches = rearrange(
+            clip.astype(self.dtype),
+            'b (t pt) (h ph) (w pw) c -> b t h w (pt ph pw c)',
+            pt=time,
+            ph=height,
+            pw=width,
+        )
+        return project(patches, kernel.reshape(-1, self.hidden_size)) + bias
+
+
+class PositionEmbedding(nn.Module):
+    """Adds positions to tokens [... n d] or [... t n d].
+
+    Attributes:
+        kind: `'learned'`, a table [1 n d] or [1 t·n d] in `<name>/pos_embedding`, `'sincos3d'`, or
+            `'none'`.
+        grid: places of the tokens along each axis; class tokens before them have no place and
+            get zero from `'sincos3d'`.
+        token_axes: how many axes of the tokens have positions: 1 for n, 2 for t and n.
+    """
+
+    kind: str
+    grid: tuple[int, ...]
+    token_axes: int = 1
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        *places, width = tokens.shape[-1 - self.token_axes :]
+        num_tokens = math.prod(places)
+        if self.kind == 'none':
+            return tokens
+        if self.kind == 'sincos3d':
+            before = num_tokens - math.prod(self.grid)
+            table = np.pad(sincos_positions(self.grid, width), ((before, 0), (0, 0)))
+        else:
+            init = nn.initializers.normal(0.02)  # from BERT
+            table = self.param('pos_embedding', init, (1, num_tokens, width))
+        return tokens + jnp.asarray(table, tokens.dtype).reshape(*places, width)
+
+
+def prepend_class_token(model: nn.Module, tokens: jax.Array, name: str = 'cls') -> jax.Array:
+    """Tokens [b ... n d] to [b ... 1+n d]; the new one is the model's parameter `name` [1 1 d]."""
+    *leading, _, width = tokens.shape
+    token = model.param(name, nn.initializers.zeros, (1, 1, width)).astype(tokens.dtype)
+    token = jnp.broadcast_to(token.reshape(-1), (*leading, 1, width))
+    return jnp.concatenate([token, tokens], axis=-2)
+
+
+def classify(
+    features: jax.Array, num_classes: int | Mapping[str, int], captured: Mapping = {}
+) -> ModelOutput:
+    """Linear classifiers on features [b d], to be called within a model's compact method.
+
+    Their parameters lie in `output_projection`, or in `output_projection_<head>` where
+    `num_classes` gives the classes of several heads, and start at zero.
+
+    Args:
+        features: of any float type.
+        num_classes: of the only head, or by head.
+        captured: attention weights by encoder.
+    """
+    features = features.astype(jnp.float32)
+
+    def project_to(classes: int, suffix: str = '') -> jax.Array:
+        name = f'output_projection{suffix}'
+        return nn.Dense(classes, kernel_init=nn.initializers.zeros, name=name)(features)
+
+    if isinstance(num_classes, Mapping):
+        logits = {head: project_to(count, f'_{head}') for head, count in num_classes.items()}
+    else:
+        logits = project_to(num_classes)
+    return ModelOutput(logits, features, {name: x for name, x in captured.items() if x})

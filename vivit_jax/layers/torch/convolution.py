@@ -1,0 +1,106 @@
+"""The convolutions of `vivit_jax.layers.convolution` in PyTorch: the channels are the last axis."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRUNCATED_STD = 0.87962566103423978  # of a normal distribution cut off at -2 and 2
+
+
+def lecun_normal(weight: torch.Tensor):
+    """Fills a weight [outputs inputs ...] so that unit variance goes in and out."""
+    std = weight[0].numel() ** -0.5 / _TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def identity(weight: torch.Tensor):
+    """Fills a depthwise kernel [c 1 h w] that returns its input."""
+    nn.init.zeros_(weight)
+    with torch.no_grad():
+        weight[..., weight.shape[-2] // 2, weight.shape[-1] // 2] = 1
+
+
+class Convolution(nn.Module):
+    """A convolution of [b ... c], padded with (k - 1) / 2 zeros on each side.
+
+    Args:
+        inputs, outputs: channels.
+        kernel_size: along each axis between the first and the last.
+        stride: likewise, or one for all of them.
+        depthwise: every channel by itself.
+        has_bias: whether there is a bias.
+        init: fills the weight.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: tuple[int, ...],
+        *,
+        stride: int | tuple[int, ...] = 1,
+        depthwise: bool = False,
+        has_bias: bool = True,
+        init: Callable[[torch.Tensor], object] = lecun_normal,
+    ):
+        super().__init__()
+        self.stride = stride
+        self.padding = tuple(size // 2 for size in kernel_size)
+        self.groups = inputs if depthwise else 1
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // self.groups, *kernel_size))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if has_bias else None
+        init(self.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _CONVOLVE[len(self.padding)](
+            # A view: PyTorch's channels-last memory format.
+            x.movedim(-1, 1),
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            groups=self.groups,
+        ).movedim(1, -1)
+
+
+class BatchNorm(nn.Module):
+    """A batch norm over all axes but the last, with the constants and statistics of the JAX models.
+
+    Unlike PyTorch's, its running variance is of the batch itself, not an estimate from a sample.
+    """
+
+    MOMENTUM, EPSILON = 0.1, 1e-5  # the momentum is the share of the new batch
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer('running_mean', torch.zeros(channels))
+        self.register_buffer('running_var', torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return self._normalize(x, self.running_mean, self.running_var, momentum=0.0)
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        result = self._normalize(x, mean, var, momentum=1.0)  # leaves those of the batch in them
+        count = x.numel() // x.shape[-1]
+        self.running_mean.lerp_(mean, self.MOMENTUM)
+        self.running_var.lerp_(var * (count - 1) / count, self.MOMENTUM)
+        return result
+
+    def _normalize(
+        self, x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, momentum: float
+    ) -> torch.Tensor:
+        return F.batch_norm(
+            x.movedim(-1, 1),
+            mean,
+            var,
+            self.weight,
+            self.bias,
+            self.training,
+            momentum,
+            self.EPSILON,
+        ).movedim(1, -1)

@@ -1,0 +1,154 @@
+"""From a clip to tokens, and from tokens to logits: `vivit_jax.layers.tokens` in PyTorch."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import nn
+
+from vivit_jax.layers.grid import sincos_positions
+from vivit_jax.layers.specification import Specification
+
+NUM_CHANNELS = 3  # red, green, blue
+
+
+class ModelOutput(NamedTuple):
+    """The result of a forward pass.
+
+    Attributes:
+        logits: [b classes], or by head where the model has several.
+        features: [b d], what the classifier sees.
+    """
+
+    logits: torch.Tensor | dict[str, torch.Tensor]
+    features: torch.Tensor
+
+
+class VideoModel(nn.Module):
+    """Base of the models: their classifiers, and the check of the clip; each has its `encode`.
+
+    Args:
+        spec: sizes and rates.
+        clip_shape: (t, h, w) in frames and pixels of the only clips that the model takes.
+
+    Raises:
+        ValueError: the clip does not divide into whole patches.
+    """
+
+    def __init__(self, spec: Specification, clip_shape: tuple[int, int, int]):
+        super().__init__()
+        self.spec = spec
+        self.clip_shape = tuple(clip_shape)
+        self.grid = spec.grid(self.clip_shape)
+        # Attribute by head, '' for the only one; no ModuleDict, which takes no head called 'type'.
+        classes = spec.num_classes
+        self._heads = {'': 'head'}
+        if isinstance(classes, Mapping):
+            self._heads = {head: f'head_{head}' for head in classes}
+        else:
+            classes = {'': classes}
+        for head, name in self._heads.items():
+            self.add_module(name, _classifier(spec.hidden_size, classes[head]))
+
+    def forward(self, clip: torch.Tensor) -> ModelOutput:
+        """Classifies clips.
+
+        Args:
+            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1], RGB.
+
+        Raises:
+            ValueError: it has another shape than the model was made for.
+        """
+        shape = (*self.clip_shape, NUM_CHANNELS)
+        if clip.shape[1:] != shape:
+            raise ValueError(
+                f'the clip has the shape {tuple(clip.shape)}, but this model was made for '
+                f'[b t h w c] with (t, h, w, c)={shape}'
+            )
+        features = self.encode(clip)
+        logits = {head: getattr(self, name)(features) for head, name in self._heads.items()}
+        return ModelOutput(logits.get('', logits), features)
+
+    def encode(self, clip: torch.Tensor) -> torch.Tensor:
+        """Maps clips [b t h w c] to features [b d]."""
+        raise NotImplementedError
+
+
+class Tokenizer(nn.Module):
+    """Linear projection of non-overlapping patches.
+
+    Source: ViViT (arXiv 2103.15691), section 3.2 and figures 2 and 3.
+
+    Args:
+        hidden_size: width d of the tokens.
+        patch_size: (t, h, w) frames and pixels, or (h, w) pixels of a frame.
+        channels: of the clip.
+    """
+
+    def __init__(self, hidden_size: int, patch_size: tuple[int, ...], channels: int = NUM_CHANNELS):
+        super().__init__()
+        self.patch_size = patch_size
+        self.projection = linear(math.prod(patch_size) * channels, hidden_size)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Maps a float clip [b t h w c], of whole patches, to tokens [b t' h' w' d]."""
+        time, height, width = (1, 1, *self.patch_size)[-3:]
+        patches = rearrange(
+            clip,
+            'b (t pt) (h ph) (w pw) c -> b t h w (pt ph pw c)',
+            pt=time,
+            ph=height,
+            pw=width,
+        )
+        return self.projection(patches)
+
+
+class PositionEmbedding(nn.Module):
+    """Adds positions to tokens [... n d] or [... t n d].
+
+    Args:
+        kind: `'learned'`, a table [1 n d] or [1 t·n d], `'sincos3d'`, or `'none'`.
+        grid: places of the tokens along each axis.
+        width: of the tokens.
+        token_axes: how many axes of the tokens have positions: 1 for n, 2 for t and n.
+        has_class_token: whether one stands before the others; `'sincos3d'` gives it zero.
+    """
+
+    def __init__(
+        self, kind: str, grid: tuple[int, ...], width: int, token_axes: int, has_class_token: bool
+    ):
+        super().__init__()
+        self.token_axes = token_axes
+        before = int(has_class_token)
+        if kind == 'learned':
+            self.table = nn.Parameter(torch.empty(1, before + math.prod(grid), width))
+            nn.init.normal_(self.table, std=0.02)  # from BERT
+        elif kind == 'sincos3d':
+            table = np.pad(sincos_positions(grid, width), ((before, 0), (0, 0)))
+            self.register_buffer('table', torch.from_numpy(table), persistent=False)
+        else:
+            self.table = None
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            return tokens
+        return tokens + self.table.reshape(tokens.shape[-1 - self.token_axes :])
+
+
+def linear(inputs: int, outputs: int, bias_std: float = 0.0, has_bias: bool = True) -> nn.Linear:
+    """A layer with the initial values of the JAX models: Xavier's for the weight."""
+    layer = nn.Linear(inputs, outputs, bias=has_bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if has_bias:
+        nn.init.normal_(layer.bias, std=bias_std)
+    return layer
+
+
+def _classifier(width: int, num_classes: int) -> nn.Linear:
+    layer = nn.Linear(width, num_classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,291 @@
+"""The transformer encoder: attention, MLP, block, and a stack of blocks."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+from vivit_jax.layers.linear import Linear
+from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.stack import run_blocks
+from vivit_jax.layers.tokens import PositionEmbedding
+
+# The axes of tokens [... n d] or [... t n d] that attention can run along.
+AXES = {'tokens': -2, 'space': -2, 'time': -3}
+
+
+class SelfAttention(nn.Module):
+    """Softmax attention with separate query, key, value and output projections.
+
+    `MSA(x) = Concat_i(softmax(q_i k_iᵀ / √d_head) v_i) W_O + b_O`; the softmax is float32.
+
+    Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.
+
+    Attributes:
+        num_heads: divides the width of the tokens, or `head_dim` is given.
+        axes: names of `AXES`. Heads are shared out equally among them in this order; each attends
+            along its axis only, and the other axes do not mix.
+        dropout_rate: of the attention weights.
+        implementation: see `dot_product_attention`.
+        local: makes a module (tokens, train) -> tokens; queries, keys and values are projections
+            of the result of such a module each. None: projections of the tokens.
+        relative: makes a module (query, key, places) -> [b k q n], which is added to the logits of
+            the attention; `axes` has one name then.
+        head_dim: width of a head; None: the heads share out the width of the tokens.
+        has_bias: whether the projections to queries, keys and values have a bias.
+        dtype: of the computation.
+    """
+
+    num_heads: int
+    axes: tuple[str, ...] = ('tokens',)
+    dropout_rate: float = 0.0
+    implementation: str = 'auto'
+    local: Callable[..., nn.Module] | None = None
+    relative: Callable[..., nn.Module] | None = None
+    head_dim: int | None = None
+    has_bias: bool = True
+    dtype: DTypeLike = 'float32'
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        places: jax.Array | None = None,
+        *,
+        train: bool = False,
+        capture_attention: bool = False,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps tokens [... n d] to [... n d]; `places` is for `relative`.
+
+        Returns:
+            The tokens, and, if captured, the float32 attention weights [... k q n] by axis, whose
+            leading axes are the axes of the tokens that do not mix; else nothing.
+        """
+        heads = [self._project(name, tokens, train) for name in ('query', 'key', 'value')]
+        share = self.num_heads // len(self.axes)
+        mixed, captured = [], {}
+        for group, axis in enumerate(self.axes):
+            # Behind the axes of the tokens stand heads and channels [k e] where the width was.
+            part = [x[..., group * share : (group + 1) * share, :] for x in heads]
+            query, key, value = (jnp.moveaxis(x, AXES[axis] - 1, -3) for x in part)
+            leading = query.shape[:-3]
+            query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+            bias = None
+            if self.relative is not None:
+                bias = self.relative(name='relative_position')(query, key, places)
+            drops = train and self.dropout_rate > 0
+            output = dot_product_attention(
+                query,
+                key,
+                value,
+                bias,
+                # The weights that are captured exist anyway.
+                implementation='einsum' if capture_attention else self.implementation,
+                dropout_rate=self.dropout_rate,
+                dropout_key=self.make_rng('dropout') if drops else None,
+            )
+            if capture_attention:
+                weights = attention_weights(query, key, bias)
+                captured[axis] = weights.reshape(*leading, *weights.shape[1:])
+            output = output.reshape(*leading, *output.shape[1:])
+            mixed.append(jnp.moveaxis(output, -3, AXES[axis] - 1))
+        out = Linear((tokens.shape[-1],), num_inputs=2, dtype=self.dtype, name='out')
+        return out(jnp.concatenate(mixed, axis=-2)), captured
+
+    def _project(self, name: str, tokens: jax.Array, train: bool) -> jax.Array:
+        """Tokens [... n d] to queries, keys or values [... n k e]."""
+        head_dim = self.head_dim or tokens.shape[-1] // self.num_heads
+        if self.local is not None:
+            tokens = self.local(dtype=self.dtype, name=f'{name}_local')(tokens, train=train)
+        features = (self.num_heads, head_dim)
+        return Linear(features, use_bias=self.has_bias, dtype=self.dtype, name=name)(tokens)
+
+
+class MlpBlock(nn.Module):
+    """`GELU(x W1 + b1) W2 + b2` on the last axis.
+
+    `gelu='tanh'` is the approximation of JAX's ViTs, `'exact'` the error function of PyTorch's.
+    """
+
+    mlp_dim: int
+    dropout_rate: float = 0.0
+    gelu: str = 'tanh'
+    dtype: DTypeLike = 'float32'
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        width = x.shape[-1]
+
+        def dense(features: int, name: str, x: jax.Array) -> jax.Array:
+            bias_init = nn.initializers.normal(1e-6)
+            return Linear((features,), bias_init=bias_init, dtype=self.dtype, name=name)(x)
+
+        x = nn.gelu(dense(self.mlp_dim, 'Dense_0', x), approximate=self.gelu == 'tanh')
+        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        x = dense(width, 'Dense_1', x)
+        return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+
+
+class DropPath(nn.Module):
+    """Zeroes a residual branch [b ...] for whole examples and scales the others by 1/(1 - rate).
+
+    Source: Deep Networks with Stochastic Depth (arXiv 1603.09382), with the rescaling of dropout.
+    Differs from the original ViViT, which leaves the surviving branches unscaled.
+    """
+
+    @nn.compact
+    def __call__(
+        self, branch: jax.Array, rate: float | jax.Array | None, *, train: bool = False
+    ) -> jax.Array:
+        """`rate` may be traced, as in a scan over layers; None switches it off."""
+        if rate is None or not train:
+            return branch
+        shape = (len(branch), *(1,) * (branch.ndim - 1))
+        kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - rate, shape)
+        return jnp.where(kept, branch / jnp.asarray(1 - rate, branch.dtype), 0)
+
+
+class EncoderBlock(nn.Module):
+    """`y = x + MSA(LN(x))`, then `z = y + MLP(LN(y))`.
+
+    Source: ViT (arXiv 2010.11929), equations 2 and 3.
+
+    Attributes:
+        spec: sizes and rates.
+        axes: along which the heads attend, see `SelfAttention`.
+        attention: makes the attention, such as a `functools.partial` of `SelfAttention`.
+    """
+
+    spec: Specification
+    axes: tuple[str, ...] = ('tokens',)
+    attention: Callable[..., nn.Module] = SelfAttention
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        drop_path_rate: float | jax.Array | None = None,
+        train: bool = False,
+        capture_attention: bool = False,
+    ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
+        """Maps tokens [b ... d] to [b ... d].
+
+        Returns:
+            The tokens, and, if captured, attention weights by attention and axis.
+        """
+        tokens, captured = self.attend(
+            self.axes, '0', tokens, drop_path_rate, train, capture_attention
+        )
+        return self.feed_forward('MlpBlock_0', '1', tokens, drop_path_rate, train), captured
+
+    def attend(
+        self,
+        axes: tuple[str, ...],
+        suffix: str,
+        tokens: jax.Array,
+        drop_path_rate: jax.Array | None,
+        train: bool,
+        capture_attention: bool,
+    ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
+        """`x + MSA(LN(x))` along `axes`; the names of its two modules end in `suffix`."""
+        spec, name, captured = self.spec, f'MultiHeadDotProductAttention_{suffix}', {}
+
+        def branch(x: jax.Array) -> jax.Array:
+            attention = self.attention(
+                num_heads=spec.num_heads,
+                axes=axes,
+                dropout_rate=spec.attention_dropout_rate,
+                implementation=spec.attention_implementation,
+                dtype=spec.dtype,
+                name=name,
+            )
+            x, weights = attention(x, train=train, capture_attention=capture_attention)
+            captured.update({name: weights} if weights else {})
+            return nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
+
+        return self.add(branch, suffix, tokens, drop_path_rate, train), captured
+
+    def feed_forward(
+        self, name: str, suffix: str, tokens: jax.Array, rate: jax.Array | None, train: bool
+    ) -> jax.Array:
+        """`x + MLP(LN(x))`; the name of the LayerNorm ends in `suffix`."""
+        spec = self.spec
+        mlp = MlpBlock(spec.mlp_dim, spec.dropout_rate, spec.gelu, spec.dtype, name=name)
+        return self.add(functools.partial(mlp, train=train), suffix, tokens, rate, train)
+
+    def add(
+        self,
+        branch: Callable[[jax.Array], jax.Array],
+        suffix: str,
+        tokens: jax.Array,
+        rate: jax.Array | None,
+        train: bool,
+    ) -> jax.Array:
+        """`x + branch(LN(x))`."""
+        x = branch(layer_norm(self.spec, f'LayerNorm_{suffix}')(tokens))
+        return tokens + DropPath()(x, rate, train=train)
+
+
+class Encoder(nn.Module):
+    """Positions, dropout, blocks and a final LayerNorm.
+
+    Block l of L drops a residual branch of a clip with probability
+    `drop_path_rate * l / max(L - 1, 1)`.
+
+    Attributes:
+        spec: sizes, rates, `remat` and `scan_layers`.
+        grid, position, token_axes: see `PositionEmbedding`.
+        block: makes a block from `spec` and a name.
+        num_layers: L; None: as `spec` says.
+        has_final_norm: whether the LayerNorm is there.
+    """
+
+    spec: Specification
+    grid: tuple[int, ...]
+    position: str = 'learned'
+    token_axes: int = 1
+    block: Callable[..., nn.Module] = EncoderBlock
+    num_layers: int | None = None
+    has_final_norm: bool = True
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, *, train: bool = False, capture_attention: bool = False
+    ) -> tuple[jax.Array, dict[str, dict]]:
+        """Maps tokens [b ... n d], or [b ... t n d], to the same shape.
+
+        Returns:
+            The tokens, and, if captured, attention weights by block, attention and axis.
+        """
+        spec = self.spec
+        num_layers = spec.num_layers if self.num_layers is None else self.num_layers
+        tokens = PositionEmbedding(
+            self.position, self.grid, self.token_axes, name='posembed_input'
+        )(tokens)
+        tokens = nn.Dropout(spec.dropout_rate)(tokens, deterministic=not train)
+        tokens, captured = run_blocks(
+            self,
+            [f'encoderblock_{layer}' for layer in range(num_layers)],
+            tokens,
+            drop_path_rates(spec, num_layers),
+            {'train': train, 'capture_attention': capture_attention},
+        )
+        if self.has_final_norm:
+            tokens = layer_norm(spec, 'encoder_norm')(tokens)
+        return tokens, captured if capture_attention else {}
+
+
+def drop_path_rates(spec: Specification, num_layers: int) -> jax.Array | None:
+    """The rate of each block, [num_layers]; None where nothing is dropped."""
+    if not spec.drop_path_rate:
+        return None
+    return spec.drop_path_rate * jnp.arange(num_layers) / max(num_layers - 1, 1)
+
+
+def layer_norm(spec: Specification, name: str) -> nn.LayerNorm:
+    """A LayerNorm of the last axis."""
+    return nn.LayerNorm(epsilon=spec.layer_norm_eps, dtype=spec.dtype, name=name)

@@ -1,0 +1,180 @@
+"""CTN (Ma et al., PhD thesis, 2023-24): convolutions within a video transformer.
+
+ViViT's model 1 with a stem of a 3D convolution, and depthwise convolutions in front of the queries,
+keys and values; without positions.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax.typing import DTypeLike
+
+from vivit_jax.layers.convolution import batch_norm, convolution
+from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
+from vivit_jax.layers.transformer import DropPath, Encoder, EncoderBlock, SelfAttention, layer_norm
+from vivit_jax.models.ctn import specification
+
+
+class Ctn(nn.Module):
+    """A stem, tubelets of its channels, a class token, an encoder.
+
+    Differs from the thesis: its equations are post-norm, but its weights are those of a pre-norm
+    ViT; and its stem halves time twice, which neither its costs nor its other figures allow.
+    """
+
+    spec: specification.Ctn
+
+    @nn.compact
+    def __call__(
+        self, clip: jax.Array, train: bool = False, capture_attention: bool = False
+    ) -> ModelOutput:
+        """Classifies clips.
+
+        Args:
+            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1].
+            train: switches dropout, stochastic depth and the statistics of batches on; needs the
+                rng `dropout` and a mutable collection `batch_stats`.
+            capture_attention: returns all attention weights, which holds them in memory.
+
+        Raises:
+            ValueError: the clip does not divide into whole tubelets.
+        """
+        spec = self.spec
+        grid = spec.grid(clip.shape[1:4])
+        if spec.embed == 'video_to_tokens':
+            clip = ConvStem(
+                spec.stem_channels,
+                spec.stem_kernel,
+                spec.stem_strides,
+                spec.pool_strides,
+                has_norm=spec.stem_bn,
+                dtype=spec.dtype,
+                name='stem',
+            )(clip, train=train)
+        tokens = Tokenizer(spec.hidden_size, spec.patch_size, spec.dtype, name='embedding')(clip)
+        tokens = rearrange(tokens, 'b t h w d -> b (t h w) d')
+        tokens = prepend_class_token(self, tokens)
+        attention = SelfAttention
+        if spec.mapping == 'conv':
+            local = functools.partial(
+                LocalTokens, grid, spec.mapping_kernel, spec.mapping_bn, spec.depthwise_init
+            )
+            attention = functools.partial(SelfAttention, local=local)
+        encoder = Encoder(
+            spec,
+            grid,
+            spec.position,
+            block=functools.partial(
+                EncoderBlock if spec.norm == 'pre' else PostNormBlock, attention=attention
+            ),
+            has_final_norm=spec.norm == 'pre',
+            name='Transformer',
+        )
+        tokens, weights = encoder(tokens, train=train, capture_attention=capture_attention)
+        return classify(tokens[:, 0], spec.num_classes, {'Transformer': weights})
+
+
+class PostNormBlock(EncoderBlock):
+    """`y = LN(x + MSA(x))`, `z = LN(y + MLP(y))`."""
+
+    def add(
+        self,
+        branch: Callable[[jax.Array], jax.Array],
+        suffix: str,
+        tokens: jax.Array,
+        rate: jax.Array | None,
+        train: bool,
+    ) -> jax.Array:
+        """`LN(x + branch(x))`."""
+        tokens = tokens + DropPath()(branch(tokens), rate, train=train)
+        return layer_norm(self.spec, f'LayerNorm_{suffix}')(tokens)
+
+
+class ConvStem(nn.Module):
+    """`MaxPool3x3x3(BN(Conv(clip)))`, a smaller clip with more channels.
+
+    Source: the thesis, section on video-to-tokens.
+
+    Attributes:
+        channels: of the result.
+        kernel_size: of the convolution, along each axis; odd.
+        stride: (t, h, w) of the convolution.
+        pool_stride: (t, h, w) of the pooling; (): there is none.
+        has_norm: whether there is a batch norm; without it the convolution has a bias.
+        dtype: of the computation.
+    """
+
+    channels: int
+    kernel_size: int
+    stride: tuple[int, int, int]
+    pool_stride: tuple[int, ...] = ()
+    has_norm: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, clip: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps [b t h w c] to [b t' h' w' channels]."""
+        x = convolution(
+            self.channels,
+            3 * (self.kernel_size,),
+            strides=self.stride,
+            use_bias=not self.has_norm,
+            dtype=self.dtype,
+            name='conv',
+        )(clip)
+        if self.has_norm:
+            x = batch_norm(train=train, dtype=self.dtype, name='norm')(x)
+        if self.pool_stride:
+            x = nn.max_pool(x, (3, 3, 3), self.pool_stride, padding=3 * ((1, 1),))
+        return x
+
+
+class LocalTokens(nn.Module):
+    """Depthwise convolution and batch norm of tokens within each time index.
+
+    A class token passes by.
+
+    Source: CvT (arXiv 2103.15808), section 3.2, for the maps of single frames.
+
+    Attributes:
+        grid: (t, h, w) of the tokens.
+        kernel_size: along both axes; odd.
+        has_norm: whether there is a batch norm.
+        kernel_init: `'identity'`, 1 at its center, or `'lecun'`, random.
+        dtype: of the computation.
+    """
+
+    grid: tuple[int, int, int]
+    kernel_size: int = 3
+    has_norm: bool = True
+    kernel_init: str = 'identity'
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps tokens [b 1+t·h·w d], the class token first, to the same shape."""
+        batch, _, width = tokens.shape
+        class_token, patches = tokens[:, :1], tokens[:, 1:]
+        maps = convolution(
+            width,
+            2 * (self.kernel_size,),
+            depthwise=True,
+            use_bias=False,
+            kernel_init=_identity
+            if self.kernel_init == 'identity'
+            else nn.initializers.lecun_normal(),
+            dtype=self.dtype,
+            name='conv',
+        )(patches.reshape(batch, *self.grid, width))
+        if self.has_norm:
+            maps = batch_norm(train=train, dtype=self.dtype, name='norm')(maps)
+        return jnp.concatenate([class_token, maps.reshape(patches.shape)], axis=1)
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """A depthwise kernel [h w 1 c] that returns its input."""
+    return jnp.zeros(shape, dtype).at[shape[0] // 2, shape[1] // 2].set(1)

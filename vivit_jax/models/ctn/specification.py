@@ -1,0 +1,98 @@
+"""Keywords of CTN, the convolutional transformer network (Ma et al., PhD thesis, 2023-24)."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from vivit_jax.layers.specification import Keywords, Specification
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ctn(Specification):
+    """Convolutions before and within ViViT's model 1.
+
+    `tubelet_size` counts frames and pixels of the clip, so every stem makes the same number of
+    tokens.
+    """
+
+    num_classes: int | dict[str, int] = dataclasses.field(default=48, hash=False)
+    embed: Literal['video_to_tokens', 'tubelet'] = 'video_to_tokens'  # with or without the stem
+    stem_kernel: int = 7  # size of the convolution along each axis; odd
+    stem_stride: int = 2  # of the convolution along height and width
+    stem_pool: bool = True  # whether max pooling follows, which halves height and width
+    stem_bn: bool = True  # a batch norm; without it the convolution has a bias
+    stem_channels: int = 32
+    stem_t_stride: tuple[int, int] = (1, 1)  # along time, of the convolution and of the pooling
+    position: Literal['none', 'learned', 'sincos3d'] = 'none'
+    # Queries, keys and values are linear projections of the tokens, or, with 'conv', of a depthwise
+    # convolution of the tokens of each time index, which the class token skips.
+    mapping: Literal['conv', 'linear'] = 'conv'
+    mapping_kernel: int = 3  # size of this convolution along both axes; odd
+    mapping_bn: bool = True  # whether a batch norm follows the convolution
+    depthwise_init: Literal['identity', 'lecun'] = 'identity'  # of its kernels; lecun is random
+    norm: Literal['pre', 'post'] = 'pre'  # the place of the LayerNorms, see `EncoderBlock`
+
+    SMALL: ClassVar[Keywords] = {'stem_channels': 16}
+    TINY: ClassVar[Keywords] = {'stem_channels': 4, 'stem_kernel': 3}
+    EXTENDS = ('vivit_joint',)
+    TORCH_NAMES = (
+        ('stem/conv', 'stem.conv', 'convolution'),
+        ('stem/norm', 'stem.norm', 'batch_norm'),
+        (
+            r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_0/(\w+_local)/conv',
+            r'encoder.blocks.\1.attention.\2.conv',
+            'convolution',
+        ),
+        (
+            r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_0/(\w+_local)/norm',
+            r'encoder.blocks.\1.attention.\2.norm',
+            'batch_norm',
+        ),
+    )
+
+    @property
+    def own_parameters(self) -> tuple[str, ...]:
+        """As for every model; with a stem the tokenizer has other channels than elsewhere."""
+        stem = ('stem/.+', 'embedding/.+') if self.embed == 'video_to_tokens' else ()
+        return (r'.+/\w+_local/.+', *stem)
+
+    @property
+    def stem_strides(self) -> tuple[int, int, int]:
+        """(t, h, w) strides of the stem's convolution."""
+        return self.stem_t_stride[0], self.stem_stride, self.stem_stride
+
+    @property
+    def pool_strides(self) -> tuple[int, ...]:
+        """(t, h, w) strides of the stem's pooling; () without pooling."""
+        return (self.stem_t_stride[1], 2, 2) if self.stem_pool else ()
+
+    @property
+    def stem_reduction(self) -> tuple[int, int, int]:
+        """By what factors the stem makes frames, height and width fewer."""
+        if self.embed == 'tubelet':
+            return 1, 1, 1
+        pool = self.pool_strides or (1, 1, 1)
+        return tuple(a * b for a, b in zip(self.stem_strides, pool, strict=True))
+
+    @property
+    def patch_size(self) -> tuple[int, int, int]:
+        """A tubelet, counted in frames and pixels of the stem's result."""
+        sizes = zip(self.tubelet_size, self.stem_reduction, strict=True)
+        return tuple(whole // part for whole, part in sizes)
+
+    def check(self):
+        super().check()
+        for name in ('stem_kernel', 'mapping_kernel'):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise ValueError(f'{name}={getattr(self, name)} must be odd, to have a center')
+        self.check_at_least(1, 'stem_stride', 'stem_channels')
+        if len(self.stem_t_stride) != 2 or min(self.stem_t_stride) < 1:
+            raise ValueError(
+                f'stem_t_stride={self.stem_t_stride} must be those of convolution and pooling, '
+                'each from 1'
+            )
+        sizes = zip(self.tubelet_size, self.stem_reduction, strict=True)
+        if any(whole % part for whole, part in sizes):
+            raise ValueError(
+                f'tubelet_size={self.tubelet_size} must be a multiple of {self.stem_reduction}, '
+                'by which the stem makes the clip smaller'
+            )

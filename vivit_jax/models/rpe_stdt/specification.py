@@ -1,0 +1,117 @@
+"""Keywords of RPE-STDT (Ma et al., PhD thesis, 2023-24)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from vivit_jax.layers.specification import Keywords, Specification
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RpeStdt(Specification):
+    """A spatial encoder for every frame, then a temporal one that drops frames.
+
+    `rpe_*`, `shared_heads`, `remat` and `scan_layers` are about the spatial encoder; the relative
+    positions of the temporal one have the defaults. The thesis speaks of 8 spatial blocks, but its
+    costs and parameters are those of 12: see `stdt_l8_full` in `PRESETS`.
+    """
+
+    num_classes: int | dict[str, int] = dataclasses.field(default=101, hash=False)
+    tubelet_size: tuple[int, int, int] = (1, 16, 16)
+    # Positions in the spatial encoder: 'rpe' are relative; 'absolute' is a learned table with a row
+    # for every token of the clip; 'frame' is the table of a ViT, the same for all frames.
+    pos_embed: Literal['rpe', 'absolute', 'frame', 'none'] = 'rpe'
+    # What the relative positions are made of, see `RelativePosition`; 'none' is pos_embed='none'.
+    rpe_terms: Literal['both', 'query', 'key', 'none'] = 'both'
+    rpe_function: Literal['sectioned', 'clip'] = 'sectioned'
+    rpe_method: Literal['product', 'euclidean'] = 'product'
+    rpe_ratio: float = 1.5
+    shared_heads: bool = True
+    temporal: Literal['transformer', 'none'] = 'transformer'  # 'none': the mean of the frames
+    temporal_pos: Literal['rpe', 'absolute', 'none'] = 'rpe'  # 'absolute': a learned table
+    temporal_num_layers: int = 4
+    temporal_num_heads: int = 8
+    temporal_head_dim: int = 64  # width of a head of light blocks
+    # Light blocks have MLPs as wide as the tokens, and queries, keys and values without bias; other
+    # temporal blocks are like spatial ones.
+    light: bool = True
+    subsample: Literal['topk', 'max', 'avg', 'conv', 'none'] = 'topk'  # see `TemporalEncoder`
+    subsample_layers: tuple[int, ...] = (1, 3)  # the blocks that halve the frames, from zero
+
+    # What else the thesis compares with.
+    PRESETS: ClassVar[Mapping[str, Keywords]] = {
+        'stdt_l8_full': {
+            'num_layers': 8,
+            'pos_embed': 'absolute',
+            'temporal_pos': 'absolute',
+            'light': False,
+            'subsample': 'none',
+        },
+        'spatial_only': {'pos_embed': 'frame', 'temporal': 'none'},
+    }
+    SMALL: ClassVar[Keywords] = {
+        'num_layers': 2,
+        'temporal_num_layers': 2,
+        'temporal_num_heads': 4,
+        'temporal_head_dim': 24,
+        'subsample_layers': (1,),
+    }
+    TINY: ClassVar[Keywords] = {
+        'temporal_num_layers': 2,
+        'temporal_num_heads': 2,
+        'temporal_head_dim': 6,
+        'subsample_layers': (1,),
+    }
+    EXTENDS = ('vivit_fe',)
+    own_parameters = ('.+/relative_position/.+', r'(cls_)?TemporalTransformer.*')
+    TORCH_NAMES = (
+        (r'TemporalTransformer/subsample_(\d+)', r'temporal_encoder.subsample_\1', 'convolution'),
+        ('posembed_input', 'spatial_encoder.position', 'positions'),
+        (
+            r'SpatialTransformer/encoderblock_(\d+)/.+/relative_position',
+            r'spatial_encoder.blocks.\1.attention.relative',
+            'relative_position',
+        ),
+        (
+            r'TemporalTransformer/encoderblock_(\d+)/.+/relative_position',
+            r'temporal_encoder.blocks.\1.attention.relative',
+            'relative_position',
+        ),
+    )
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the spatial encoder has relative positions."""
+        return self.pos_embed == 'rpe' and self.rpe_terms != 'none'
+
+    def check(self):
+        super().check()
+        if not self.rpe_ratio >= 0.5:
+            raise ValueError(
+                f'rpe_ratio={self.rpe_ratio} must be at least 0.5, which tells three offsets apart'
+            )
+        if self.is_relative and self.attention_implementation not in ('auto', 'einsum'):
+            raise ValueError(
+                f'attention_implementation={self.attention_implementation!r} has no relative '
+                "positions: take 'auto' or 'einsum', or another pos_embed"
+            )
+        if self.temporal == 'transformer':
+            self._check_temporal_encoder()
+
+    def _check_temporal_encoder(self):
+        for name in ('temporal_num_layers', 'temporal_num_heads', 'temporal_head_dim'):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be at least 1; temporal='none' goes without"
+                )
+        if not self.light and self.hidden_size % self.temporal_num_heads:
+            raise ValueError(
+                f'temporal_num_heads={self.temporal_num_heads} must divide '
+                f'hidden_size={self.hidden_size}'
+            )
+        layers = self.subsample_layers if self.subsample != 'none' else ()
+        if set(layers) - set(range(self.temporal_num_layers)):
+            raise ValueError(
+                f'subsample_layers={layers} must be among the '
+                f'temporal_num_layers={self.temporal_num_layers}, counted from zero'
+            )

@@ -1,0 +1,168 @@
+"""The temporal encoder of RPE-STDT: some of its blocks halve the number of frames."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vivit_jax.layers.tokens import PositionEmbedding
+from vivit_jax.layers.transformer import (
+    EncoderBlock,
+    MlpBlock,
+    SelfAttention,
+    drop_path_rates,
+    layer_norm,
+)
+from vivit_jax.models.rpe_stdt import specification
+from vivit_jax.models.rpe_stdt.relative_position import RelativePosition
+
+
+class TemporalBlock(EncoderBlock):
+    """A block that may keep, after its attention, the frames that attend most selectively.
+
+    Attributes:
+        spec: sizes and rates.
+        num_frames: frames of the whole sequence.
+        selects: whether the block does so; see `select_frames`.
+    """
+
+    spec: specification.RpeStdt
+    num_frames: int = 0
+    selects: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        places: jax.Array,
+        drop_path_rate: float | jax.Array | None = None,
+        train: bool = False,
+        capture_attention: bool = False,
+    ) -> tuple[jax.Array, jax.Array, dict[str, dict[str, jax.Array]]]:
+        """Maps tokens [b 1+t d], a class token first, to as many or fewer.
+
+        Args:
+            tokens: of any float type.
+            places: int [b 1+t], where the tokens stood in the whole sequence.
+            drop_path_rate, train, capture_attention: as for `EncoderBlock`.
+
+        Returns:
+            The tokens, their places, and, if captured, attention weights by attention and axis.
+        """
+        spec, name, captured = self.spec, 'MultiHeadDotProductAttention_0', {}
+
+        def attend(x: jax.Array) -> jax.Array:
+            is_relative = spec.temporal_pos == 'rpe'
+            attention = SelfAttention(
+                spec.temporal_num_heads,
+                dropout_rate=spec.attention_dropout_rate,
+                implementation='einsum',  # for a token per frame
+                relative=functools.partial(RelativePosition, (self.num_frames,))
+                if is_relative
+                else None,
+                head_dim=spec.temporal_head_dim if spec.light else None,
+                has_bias=not spec.light,
+                dtype=spec.dtype,
+                name=name,
+            )
+            capture = capture_attention or self.selects
+            x, captured[name] = attention(x, places, train=train, capture_attention=capture)
+            return nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
+
+        tokens = self.add(attend, '0', tokens, drop_path_rate, train)
+        if self.selects:
+            # Only queries are dropped: keys and values were there for those that are kept.
+            tokens, places = select_frames(tokens, places, captured[name]['tokens'])
+        mlp = MlpBlock(
+            spec.hidden_size if spec.light else spec.mlp_dim,
+            spec.dropout_rate,
+            spec.gelu,
+            spec.dtype,
+            name='MlpBlock_0',
+        )
+        tokens = self.add(functools.partial(mlp, train=train), '1', tokens, drop_path_rate, train)
+        return tokens, places, captured if capture_attention else {}
+
+
+class TemporalEncoder(nn.Module):
+    """Positions, dropout, blocks and a final LayerNorm for a class token and frames, [b 1+t d].
+
+    The blocks of `subsample_layers` halve t frames to ⌈t/2⌉: with `'topk'` within the block, see
+    `select_frames`; at its input with `'max'` or `'avg'` of pairs, or `'conv'`, a convolution of
+    stride 2.
+    """
+
+    spec: specification.RpeStdt
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, *, train: bool = False, capture_attention: bool = False
+    ) -> tuple[jax.Array, dict[str, dict]]:
+        spec, num_frames = self.spec, tokens.shape[1] - 1
+        position = 'learned' if spec.temporal_pos == 'absolute' else 'none'
+        tokens = PositionEmbedding(position, (num_frames,), name='posembed_input')(tokens)
+        tokens = nn.Dropout(spec.dropout_rate)(tokens, deterministic=not train)
+        rates = drop_path_rates(spec, spec.temporal_num_layers)
+        places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape[:2])
+        captured = {}
+        for layer in range(spec.temporal_num_layers):
+            subsample = spec.subsample if layer in spec.subsample_layers else 'none'
+            if subsample in ('max', 'avg', 'conv'):
+                frames = self._pool(tokens[:, 1:], f'subsample_{layer}')
+                tokens = jnp.concatenate([tokens[:, :1], frames], axis=1)
+                # The place of a pair is that of its first frame.
+                places = jnp.concatenate([places[:, :1], places[:, 1::2]], axis=1)
+            name = f'encoderblock_{layer}'
+            block = TemporalBlock(
+                spec, num_frames=num_frames, selects=subsample == 'topk', name=name
+            )
+            rate = None if rates is None else rates[layer]
+            tokens, places, captured[name] = block(tokens, places, rate, train, capture_attention)
+        tokens = layer_norm(spec, 'encoder_norm')(tokens)
+        return tokens, captured if capture_attention else {}
+
+    def _pool(self, frames: jax.Array, name: str) -> jax.Array:
+        """Frames [b t d] to [b ⌈t/2⌉ d]; the last of an odd number is a pair by itself."""
+        if self.spec.subsample == 'conv':
+            return nn.Conv(
+                frames.shape[-1],
+                kernel_size=(3,),
+                strides=(2,),
+                padding=(1,),
+                kernel_init=nn.initializers.xavier_uniform(),
+                dtype=self.spec.dtype,
+                name=name,
+            )(frames)
+        if self.spec.subsample == 'max':
+            return nn.max_pool(frames, (2,), strides=(2,), padding='SAME')
+        return nn.avg_pool(frames, (2,), (2,), padding='SAME', count_include_pad=False)
+
+
+def select_frames(
+    tokens: jax.Array, places: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Keeps the class token and the frames whose attention to frames differs most among them.
+
+    `σ_i = std_j(mean over heads of A[i, j])`, with the column of the class token left out; of t
+    frames the ⌈t/2⌉ of largest σ stay, in their order.
+
+    Source: the thesis on RPE-STDT, equation 3.13, whose factor 1/t·√ does not change the order.
+
+    Args:
+        tokens: [b 1+t d], the class token first.
+        places: int [b 1+t], picked from likewise.
+        weights: [b k 1+t 1+t], attention weights that add up to 1 along the last axis.
+
+    Returns:
+        Tokens [b 1+⌈t/2⌉ d] and places [b 1+⌈t/2⌉].
+    """
+    # The variance has the order of its root.
+    spread = weights.mean(axis=1)[:, 1:, 1:].var(axis=-1)
+    _, kept = lax.top_k(spread, -(-spread.shape[1] // 2))
+    rows = jnp.pad(jnp.sort(kept, axis=1) + 1, ((0, 0), (1, 0)))
+    return (
+        jnp.take_along_axis(tokens, rows[:, :, None], axis=1),
+        jnp.take_along_axis(places, rows, axis=1),
+    )

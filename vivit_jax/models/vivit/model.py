@@ -1,0 +1,154 @@
+"""ViViT: A Video Vision Transformer (Arnab et al. 2021, arXiv 2103.15691).
+
+Four models from one tokenizer and one encoder: they differ in which axes of the tokens attend.
+Parameter names and shapes are those of the original implementation, so that its checkpoints load
+without a rename.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+from einops import rearrange
+
+from vivit_jax.layers.grid import uniform_frame_indices
+from vivit_jax.layers.layout import row_major
+from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
+from vivit_jax.layers.transformer import Encoder, EncoderBlock
+from vivit_jax.models.vivit import specification
+
+
+class ViViT(nn.Module):
+    """Tokens of a clip, encoders over them, classifier; each model has its own `encode`."""
+
+    spec: specification.ViViT
+
+    @nn.compact
+    def __call__(
+        self, clip: jax.Array, train: bool = False, capture_attention: bool = False
+    ) -> ModelOutput:
+        """Classifies clips.
+
+        Args:
+            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1].
+            train: switches dropout and stochastic depth on; needs the rng `dropout`.
+            capture_attention: returns all attention weights, which holds them in memory.
+
+        Raises:
+            ValueError: the clip does not divide into whole tubelets.
+        """
+        spec, mode = self.spec, {'train': train, 'capture_attention': capture_attention}
+        grid = spec.grid(clip.shape[1:4])
+        if spec.tokenizer == 'uniform_frames':
+            clip = clip[:, uniform_frame_indices(clip.shape[1], spec.num_sampled_frames)]
+        tokens = Tokenizer(spec.hidden_size, spec.patch_size, spec.dtype, name='embedding')(clip)
+        tokens = rearrange(tokens, 'b t h w d -> b t (h w) d')
+        features, captured = self.encode(tokens, grid, mode)
+        return classify(features, spec.num_classes, captured)
+
+    def encode(
+        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
+    ) -> tuple[jax.Array, dict]:
+        """Maps tokens [b t n d] to features [b d]; also returns captured weights by encoder."""
+        raise NotImplementedError
+
+    def summarize(
+        self, name: str, tokens: jax.Array, grid: tuple[int, ...], mode: dict, **encoder
+    ) -> tuple[jax.Array, dict]:
+        """Encodes tokens [b ... n d] to their class token or mean [b ... d]; [b t n d] to [b d]."""
+        has_class_token, num_axes = self.spec.pool == 'cls', encoder.get('token_axes', 1)
+        if has_class_token:
+            suffix = '' if name == 'Transformer' else f'_{name}'
+            tokens = prepend_class_token(self, tokens, f'cls{suffix}')
+        encode = Encoder(self.spec, grid, self.spec.position, name=name, **encoder)
+        tokens, weights = encode(tokens, **mode)
+        axes = tuple(range(-1 - num_axes, -1))
+        return tokens[..., 0, :] if has_class_token else tokens.mean(axes), {name: weights}
+
+
+class Joint(ViViT):
+    """Model 1: every token of the clip attends to every other. Source: section 3.3, model 1."""
+
+    def encode(
+        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
+    ) -> tuple[jax.Array, dict]:
+        return self.summarize('Transformer', rearrange(tokens, 'b t n d -> b (t n) d'), grid, mode)
+
+
+class FactorizedEncoder(ViViT):
+    """Model 2: a spatial encoder for every time index, then a temporal one over their summaries.
+
+    Source: section 3.3, model 2; `temporal_num_layers=0` is the frame-average baseline of table 4.
+    """
+
+    def encode(
+        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
+    ) -> tuple[jax.Array, dict]:
+        time, *space = grid
+        frames, spatial = self.summarize('SpatialTransformer', tokens, tuple(space), mode)
+        num_layers = self.spec.temporal_num_layers
+        if num_layers == 0:
+            return frames.mean(axis=1), spatial
+        # Without `row_major` the gradient of the classifier, which wants transposed features, makes
+        # XLA transpose all tokens.
+        features, temporal = self.summarize(
+            'TemporalTransformer', row_major(frames), (time,), mode, num_layers=num_layers
+        )
+        return features, spatial | temporal
+
+
+class FactorizedSelfAttentionBlock(EncoderBlock):
+    """`x' = x + MSA_space(LN(x))`, `y = x' + MSA_time(LN(x'))`, `z = y + MLP(LN(y))`; [b t n d].
+
+    Source: section 3.3, model 3.
+    """
+
+    order: tuple[str, ...] = ('space', 'time')
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        drop_path_rate: float | jax.Array | None = None,
+        train: bool = False,
+        capture_attention: bool = False,
+    ) -> tuple[jax.Array, dict]:
+        captured = {}
+        for axis in self.order:
+            tokens, weights = self.attend(
+                (axis,), axis, tokens, drop_path_rate, train, capture_attention
+            )
+            captured |= weights
+        return self.feed_forward('MlpBlock', 'mlp', tokens, drop_path_rate, train), captured
+
+
+class FactorizedSelfAttention(ViViT):
+    """Model 3: in every block attention along space, then another one along time.
+
+    Source: section 3.3, model 3. Differs from the original implementation: stochastic depth acts.
+    """
+
+    def encode(
+        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
+    ) -> tuple[jax.Array, dict]:
+        order = tuple(self.spec.attention_order.split('_'))
+        block = functools.partial(FactorizedSelfAttentionBlock, order=order)
+        return self.summarize('Transformer', tokens, grid, mode, token_axes=2, block=block)
+
+
+# Half of the heads attend along time, the other half along space.
+FactorizedDotProductBlock = functools.partial(EncoderBlock, axes=('time', 'space'))
+
+
+class FactorizedDotProduct(ViViT):
+    """Model 4: in every block half of the heads attend along time, the other half along space.
+
+    Source: section 3.3, model 4, with time first, as in the original implementation and its
+    checkpoints (the paper writes space first).
+    """
+
+    def encode(
+        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
+    ) -> tuple[jax.Array, dict]:
+        block = FactorizedDotProductBlock
+        return self.summarize('Transformer', tokens, grid, mode, token_axes=2, block=block)

@@ -1,0 +1,87 @@
+"""Keywords of ViViT: A Video Vision Transformer (Arnab et al. 2021, arXiv 2103.15691)."""
+
+import dataclasses
+from typing import ClassVar, Literal, Self
+
+from vivit_jax.layers.grid import uniform_frame_indices
+from vivit_jax.layers.specification import Keywords, Specification
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViViT(Specification):
+    """What the four models share."""
+
+    # 'uniform_frames' takes num_sampled_frames of the clip; tubelet_size has t = 1 then.
+    tokenizer: Literal['tubelet', 'uniform_frames'] = 'tubelet'
+    num_sampled_frames: int = 16
+    pool: Literal['cls', 'mean'] = 'cls'  # a class token in each encoder, or the mean over tokens
+    position: Literal['learned', 'sincos3d', 'none'] = 'learned'  # in each encoder
+
+    SMALL: ClassVar[Keywords] = {'position': 'sincos3d', 'pool': 'mean'}
+
+    @classmethod
+    def from_keywords(cls, keywords: Keywords, size: str | None = None) -> Self:
+        """As for every model; with uniform frames the length of tubelets in a size is ignored."""
+        if keywords.get('tokenizer') == 'uniform_frames' and 'tubelet_size' not in keywords:
+            _, *patch = cls.preset(size).get('tubelet_size', cls.tubelet_size)
+            keywords = {**keywords, 'tubelet_size': (1, *patch)}
+        return super().from_keywords(keywords, size)
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """(t, h, w) of a tubelet, or (h, w) of a patch of a single frame."""
+        return self.tubelet_size[1 if self.tokenizer == 'uniform_frames' else 0 :]
+
+    def check(self):
+        super().check()
+        self.check_at_least(1, 'num_sampled_frames')
+        if self.tokenizer == 'uniform_frames' and self.tubelet_size[0] != 1:
+            raise ValueError(
+                f"tokenizer='uniform_frames' embeds single frames, so tubelet_size="
+                f'{self.tubelet_size} must have t=1'
+            )
+
+    def grid(self, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        time, height, width = super().grid(clip_shape)
+        if self.tokenizer == 'uniform_frames':
+            time = len(uniform_frame_indices(time, self.num_sampled_frames))
+        return time, height, width
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Joint(ViViT):
+    """Model 1: spatio-temporal attention."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorizedEncoder(ViViT):
+    """Model 2: factorised encoder."""
+
+    temporal_num_layers: int = 4  # blocks of the temporal encoder; 0 takes the mean over time
+
+    SMALL: ClassVar[Keywords] = {**ViViT.SMALL, 'num_layers': 2, 'temporal_num_layers': 2}
+    TINY: ClassVar[Keywords] = {'temporal_num_layers': 1}
+    own_parameters = (r'(cls_)?TemporalTransformer.*',)
+
+    def check(self):
+        super().check()
+        self.check_at_least(0, 'temporal_num_layers')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorizedSelfAttention(ViViT):
+    """Model 3: factorised self-attention."""
+
+    pool: Literal['mean'] = 'mean'
+    attention_order: Literal['space_time', 'time_space'] = 'space_time'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorizedDotProduct(ViViT):
+    """Model 4: factorised dot-product attention."""
+
+    pool: Literal['mean'] = 'mean'
+
+    def check(self):
+        super().check()
+        self.check_even_heads()
