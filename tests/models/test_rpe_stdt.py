@@ -1,6 +1,5 @@
 """RPE-STDT and its ablations; what all models have in common is in `test_contract.py`."""
 
-import dataclasses
 import functools
 import re
 
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
-from vivit_jax.models.rpe_stdt.model import RpeStdt
-from vivit_jax.models.vivit.model import FactorizedEncoder
+from vivit_jax.models.registry import MODELS, create_model
 
 TINY = {
     'num_classes': 5,
@@ -34,7 +32,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
 def _model(**keywords):
-    return RpeStdt(**{**TINY, **keywords})
+    return create_model('rpe_stdt', **{**TINY, **keywords})
 
 
 @functools.cache
@@ -80,8 +78,8 @@ def clip(random_clip):
 @pytest.mark.parametrize(
     ('keywords', 'parameters', 'gmac', 'linear_gmac'),
     [
-        (RpeStdt.PRESETS['spatial_only'], 85_876_325, 281.01, 269.56),
-        (RpeStdt.PRESETS['stdt_l8_full'], 88_149_605, 188.44, None),
+        (MODELS['rpe_stdt'].PRESETS['spatial_only'], 85_876_325, 281.01, 269.56),
+        (MODELS['rpe_stdt'].PRESETS['stdt_l8_full'], 88_149_605, 188.44, None),
         ({'rpe_terms': 'query', 'shared_heads': False}, 97_223_781, None, 271.1),
         ({'rpe_ratio': 0.5}, 96_778_341, 281.72, None),
         ({'rpe_ratio': 1.0}, 96_802_917, 282.65, None),
@@ -96,7 +94,7 @@ def test_parameters_and_costs_are_those_of_the_specification(
     keywords, parameters, gmac, linear_gmac
 ):
     clip = jax.ShapeDtypeStruct((1, 16, 224, 224, 3), jnp.float32)
-    call = model_call(plain_form(RpeStdt(**keywords)), clip)
+    call = model_call(plain_form(create_model('rpe_stdt', **keywords)), clip)
     assert count_parameters(call.params) == parameters
     macs, linear_macs = count_macs(call.function, *call.args)
     if gmac:
@@ -214,9 +212,8 @@ def test_light_temporal_blocks_have_narrow_heads_and_mlps():
 @pytest.mark.parametrize('temporal_num_layers', [0, 2])
 def test_plain_form_is_vivits_factorised_encoder(random_params, clip, temporal_num_layers):
     names = ('num_classes', 'hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'tubelet_size')
-    vivit = FactorizedEncoder(
-        **{name: TINY[name] for name in names}, temporal_num_layers=temporal_num_layers
-    )
+    sizes = {name: TINY[name] for name in names}
+    vivit = create_model('vivit_fe', temporal_num_layers=temporal_num_layers, **sizes)
     model = _model(
         pos_embed='frame',
         temporal_pos='absolute',
@@ -349,14 +346,9 @@ def test_any_grid_and_number_of_frames_will_do(shape, subsample):
     ],
 )
 def test_values_that_do_not_fit_are_an_error(values, message):
-    def fields(**keywords):
-        model = _model(**keywords)
-        return {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-
     with pytest.raises(ValueError, match=message):
-        RpeStdt.check(fields(**values))
-    RpeStdt.check(fields())
-    RpeStdt.check(fields(attention_implementation='chunked', pos_embed='absolute'))
-    # What is not there need not fit.
-    RpeStdt.check(fields(subsample='none', subsample_layers=(5,)))
-    RpeStdt.check(fields(temporal='none', temporal_num_layers=0))
+        _model(**values)
+    _model(attention_implementation='chunked', pos_embed='absolute')
+    # A part that is not there need not fit.
+    _model(subsample='none', subsample_layers=(5,))
+    _model(temporal='none', temporal_num_layers=0)

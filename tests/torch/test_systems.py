@@ -9,13 +9,13 @@ import pytest
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.models import registry as jax_registry
 from vivit_jax.train.state import abstract_variables
-from vivit_jax.weights.torch_export import RULES
+from vivit_jax.weights.torch_export import rules_of
 from vivit_jax.weights.torch_layout import to_torch
 
 torch = pytest.importorskip('torch', reason='needs PyTorch: the extra torch')
 
 from vivit_jax.models.rpe_stdt.torch_temporal import select_frames  # noqa: E402
-from vivit_jax.torch import registry  # noqa: E402
+from vivit_jax.torch import create as registry  # noqa: E402
 
 TOLERANCE = 1e-5
 CLIP_SHAPE = (4, 16, 16)
@@ -112,7 +112,7 @@ def make(case):
     ours = jax_registry.create_model(name, **keywords)
     variables = random_variables(ours, shape)
     model = registry.create_model(name, clip_shape=shape, **keywords)
-    renamed = to_torch(variables['params'], RULES, variables['batch_stats'])
+    renamed = to_torch(variables['params'], rules_of(ours.spec), variables['batch_stats'])
     model.load_state_dict({k: torch.tensor(np.ascontiguousarray(x)) for k, x in renamed.items()})
     clip = np.random.default_rng(1).uniform(-1, 1, (2, *shape, 3)).astype(np.float32)
     return model.eval(), ours, variables, clip
@@ -192,7 +192,7 @@ def test_training_updates_the_statistics_as_jax_does(case):
         output = model(torch.tensor(clip))
         assert error(output.features.detach(), expected.features) <= TOLERANCE
     assert any(name.endswith('running_var') for name in model.state_dict())
-    renamed = to_torch(variables['params'], RULES, variables['batch_stats'])
+    renamed = to_torch(variables['params'], rules_of(ours.spec), variables['batch_stats'])
     for name, value in model.state_dict().items():
         np.testing.assert_allclose(value, renamed[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
@@ -208,15 +208,6 @@ def test_frames_that_attend_most_selectively_stay():
     assert found[0].tolist() == [[[0, 1], [2, 3], [6, 7]]] and found[1].tolist() == [[0, 2, 7]]
     equal = torch.full((1, 2, 4, 4), 0.25)
     assert select_frames(tokens, places, equal)[1].tolist() == [[0, 2, 5]]
-
-
-@pytest.mark.parametrize('name', MODELS)
-def test_keywords_choices_and_defaults_are_those_of_jax(name):
-    expected = jax_registry.model_keywords(name)
-    found = registry.model_keywords(name)
-    assert found == {k: v for k, v in expected.items() if k not in registry.JAX_KEYWORDS}
-    ours, theirs = jax_registry.MODELS[name], registry.MODELS[name]
-    assert (theirs.CHOICES, theirs.PRESETS) == (ours.CHOICES, ours.PRESETS)
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -268,7 +259,7 @@ def test_fresh_variables_are_distributed_as_those_of_jax(case):
         sizes['depthwise_init'] = 'lecun' if case == 'ctn' else 'identity'
     ours = jax_registry.create_model(name, **sizes)
     fresh = jax.jit(ours.init)(jax.random.key(0), np.zeros((1, *CLIP_SHAPE, 3), np.float32))
-    expected = to_torch(fresh['params'], RULES, fresh.get('batch_stats', {}))
+    expected = to_torch(fresh['params'], rules_of(ours.spec), fresh.get('batch_stats', {}))
     torch.manual_seed(0)
     found = registry.create_model(name, clip_shape=CLIP_SHAPE, **sizes).state_dict()
     assert found.keys() == expected.keys()

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from vivit_jax.models import registry as jax_registry
-from vivit_jax.weights.torch_export import RULES
+from vivit_jax.models.registry import specify
+from vivit_jax.weights.torch_export import rules_of
 from vivit_jax.weights.torch_layout import to_torch
 
 torch = pytest.importorskip('torch', reason='needs PyTorch: the extra torch')
 
 from vivit_jax.layers.torch.tokens import PositionEmbedding  # noqa: E402
 from vivit_jax.layers.torch.transformer import DropPath, SelfAttention  # noqa: E402
-from vivit_jax.torch import registry  # noqa: E402
+from vivit_jax.torch import create as registry  # noqa: E402
+
+RULES = rules_of(specify('vivit_joint'))  # equal for the four models
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5
@@ -209,15 +212,6 @@ def test_logits_and_gradients_equal_the_original(name, shared):
             assert norm < 1e-4, name
         else:
             assert abs(norm - expected[name]) <= TOLERANCE * expected[name], name
-
-
-@pytest.mark.parametrize('name', MODELS)
-def test_names_keywords_and_defaults_are_those_of_jax(name):
-    assert registry.list_models() == jax_registry.list_models()
-    expected = jax_registry.model_keywords(name)
-    found = registry.model_keywords(name)
-    assert found == {k: v for k, v in expected.items() if k not in registry.JAX_KEYWORDS}
-    assert expected.keys() == {*found, *registry.JAX_KEYWORDS}
 
 
 def test_size_fills_the_sizes_and_jax_keywords_have_no_effect():

@@ -17,14 +17,14 @@ from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, numbered_labels
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import MODELS, create_model
+from vivit_jax.models.registry import MODELS, create_model, specify
 from vivit_jax.train.state import abstract_params, abstract_variables
 from vivit_jax.weights.files import Tensors, open_tensors
 from vivit_jax.weights.torch_export import (
-    RULES,
     export_torch,
     matches,
     read_torch,
+    rules_of,
 )
 from vivit_jax.weights.torch_layout import to_torch
 
@@ -146,7 +146,7 @@ def test_names_and_shapes_are_those_of_the_pytorch_model(case):
     model = vivit_jax.torch.create_model(**card.model, clip_shape=SPEC.clip_shape)
     found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     statistics = random_statistics(card)
-    renamed = to_torch(params, RULES, statistics)
+    renamed = to_torch(params, rules_of(specify(**card.model)), statistics)
     assert found == {name: value.shape for name, value in renamed.items()}
     assert len(renamed) == len(jax.tree.leaves((params, statistics)))  # no two have one name
 
@@ -157,8 +157,9 @@ def test_every_rule_is_used():
         card, params = make(case)
         for tree in (params, random_statistics(card)):
             names |= flax.traverse_util.flatten_dict(tree, sep='/').keys()
+    rules = {pattern for spec in MODELS.values() for pattern, _, _ in rules_of(spec)}
     unused = [
-        pattern for pattern, _, _ in RULES if not any(re.fullmatch(pattern, name) for name in names)
+        pattern for pattern in rules if not any(re.fullmatch(pattern, name) for name in names)
     ]
     # The encoders share their rules, but no block of these two has several attentions.
     assert all(re.match('(Spatial|Temporal).*_\\(space', pattern) for pattern in unused)

@@ -8,7 +8,7 @@ from torch import nn
 
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
-from vivit_jax.torch.registry import create_model
+from vivit_jax.torch.create import create_model
 from vivit_jax.weights.files import open_tensors, save_tensors
 from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, metadata_to_card
 
