@@ -33,8 +33,8 @@ from vivit_jax.costs import (
     plain_form,
 )
 from vivit_jax.errors import UserError
-from vivit_jax.models.published import TOLERANCES
-from vivit_jax.models.registry import create_model, published_models
+from vivit_jax.models.published import TOLERANCES, published_models
+from vivit_jax.models.registry import create_model
 from vivit_jax.train.optimizer import create_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')

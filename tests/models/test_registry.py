@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vivit_jax.layers.specification import SIZES
+from vivit_jax.layers.keywords import SIZES
 from vivit_jax.models.registry import create_model, list_models, model_keywords
 
 # Of every model as it comes; ViViT, table 2, has the first digits of its four.
@@ -162,7 +162,7 @@ def test_head_without_classes_is_an_error(num_classes):
         ('temporal_num_layers', -1, 'temporal_num_layers=-1 must not be negative'),
         ('tubelet_size', (2, 16), r'tubelet_size=\(2, 16\) must be \(t, h, w\)'),
         ('tubelet_size', (2, 16, 0), r'tubelet_size=\(2, 16, 0\) must be \(t, h, w\)'),
-        ('dtype', 'bf16', "dtype='bf16' is no type such as 'bfloat16'"),
+        ('dtype', 'bf16', "dtype='bf16' must be one of .*'bfloat16'"),
     ],
 )
 def test_impossible_value_is_an_error(keyword, value, message):

@@ -1,28 +1,15 @@
 """The keywords that all models have. Imports neither JAX nor PyTorch, which both read them here."""
 
 import dataclasses
-import re
-import typing
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Literal
 
-# ViT (arXiv 2010.11929), table 1; Ti and S: DeiT (arXiv 2012.12877), table 1.
-SIZES = {
-    'Ti': {'hidden_size': 192, 'num_layers': 12, 'num_heads': 3, 'mlp_dim': 768},
-    'S': {'hidden_size': 384, 'num_layers': 12, 'num_heads': 6, 'mlp_dim': 1536},
-    'B': {'hidden_size': 768, 'num_layers': 12, 'num_heads': 12, 'mlp_dim': 3072},
-    'L': {'hidden_size': 1024, 'num_layers': 24, 'num_heads': 16, 'mlp_dim': 4096},
-    'H': {'hidden_size': 1280, 'num_layers': 32, 'num_heads': 16, 'mlp_dim': 5120},
-}
-
-Keywords = Mapping[str, object]
+from vivit_jax.layers.keywords import CheckedKeywords
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Specification:
+class Specification(CheckedKeywords):
     """What `create_model` takes; each model has a subclass with the keywords of its own.
-
-    A field of type `Literal` lists its choices. Subclasses extend `check`.
 
     Raises:
         ValueError: a value is out of range or no choice, or two values do not fit each other.
@@ -45,69 +32,12 @@ class Specification:
     attention_implementation: Literal['auto', 'einsum', 'chunked', 'cudnn', 'pallas'] = 'auto'
     remat: Literal['none', 'block', 'dots'] = 'none'  # what is computed twice, to save memory
     scan_layers: bool = False  # compile one block for all layers, see `Encoder`
-    dtype: str = 'float32'  # of the computation; parameters, softmax and logits are float32
-
-    # Variants with a name, for `create_model(size=...)`.
-    PRESETS: ClassVar[Mapping[str, Keywords]] = {}
-    # With four blocks and four heads, what a CPU trains from scratch in minutes.
-    SMALL: ClassVar[Keywords] = {}
-    # With two blocks, what a test trains in a moment.
-    TINY: ClassVar[Keywords] = {}
-    # Models whose weights it can start from, beside its own and those of an image ViT.
-    EXTENDS: ClassVar[tuple[str, ...]] = ()
-    # Patterns of the parameters that neither an image ViT nor a model of EXTENDS has.
-    own_parameters: ClassVar[tuple[str, ...]] = ()
-    # Pattern of a module here, its name in PyTorch, and its kind, see `weights.torch_layout`.
-    TORCH_NAMES: ClassVar[tuple[tuple[str, str, str], ...]] = ()
-
-    @classmethod
-    def from_keywords(cls, keywords: Keywords, size: str | None = None) -> Self:
-        """Completes keywords by those of a size, such as `'B/16x2'`, and by the defaults."""
-        values = {**cls.preset(size), **keywords}
-        for keyword, default in cls.defaults().items():
-            if isinstance(default, tuple) and keyword in values:
-                values[keyword] = tuple(values[keyword])  # lists come from JSON
-        return cls(**values)
-
-    @classmethod
-    def defaults(cls) -> dict[str, object]:
-        """Every keyword with its default."""
-        return {field.name: field.default for field in dataclasses.fields(cls)}
-
-    @classmethod
-    def preset(cls, size: str | None) -> Keywords:
-        """The keywords of one of `PRESETS`, or of encoder/patch x tubelet length as `'B/16x2'`."""
-        if not size or size in cls.PRESETS:
-            return cls.PRESETS.get(size, {})
-        match = re.fullmatch(r'(\w+)/(\d+)x(\d+)', size)
-        if not match or match[1] not in SIZES:
-            presets = f', and none of {", ".join(cls.PRESETS)}' if cls.PRESETS else ''
-            raise ValueError(
-                f"size={size!r} is not of the form 'B/16x2' (encoder/patch x tubelet length) with "
-                f'one of the encoders {", ".join(SIZES)}{presets}'
-            )
-        patch, length = int(match[2]), int(match[3])
-        return {**SIZES[match[1]], 'tubelet_size': (length, patch, patch)}
-
-    @classmethod
-    def choices(cls) -> dict[str, tuple]:
-        """The values that keywords with a fixed set of them may have."""
-        hints = typing.get_type_hints(cls)
-        return {
-            name: typing.get_args(hint)
-            for name, hint in hints.items()
-            if typing.get_origin(hint) is Literal
-        }
-
-    def __post_init__(self):
-        for keyword, choices in self.choices().items():
-            value = getattr(self, keyword)
-            if value not in choices:
-                raise ValueError(f'{keyword}={value!r} must be one of {choices}')
-        self.check()
+    # Type of the computation; parameters, softmax and logits are float32.
+    dtype: Literal['float32', 'bfloat16', 'float16', 'float64'] = 'float32'
 
     def check(self):
         """Raises a ValueError where values are out of range or do not fit each other."""
+        super().check()
         classes = self.num_classes
         counts = classes.values() if isinstance(classes, Mapping) else (classes,)
         if not counts or min(counts) < 1:
@@ -127,21 +57,6 @@ class Specification:
             raise ValueError(
                 f'attention_implementation={self.attention_implementation!r} has no dropout: '
                 "set attention_dropout_rate to 0, or take 'auto', 'einsum' or 'chunked'"
-            )
-
-    def check_at_least(self, least: int, *keywords: str):
-        """Raises a ValueError where one of the keywords is smaller."""
-        for keyword in keywords:
-            if getattr(self, keyword) < least:
-                limit = f'be at least {least}' if least else 'not be negative'
-                raise ValueError(f'{keyword}={getattr(self, keyword)} must {limit}')
-
-    def check_even_heads(self):
-        """Raises a ValueError where heads cannot be halved between time and space."""
-        if self.num_heads % 2:
-            raise ValueError(
-                f'num_heads={self.num_heads} must be even: half of the heads attend along time, '
-                'the other half along space'
             )
 
     def grid(self, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -14,41 +14,34 @@ from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.stack import run_blocks
 from vivit_jax.layers.tokens import PositionEmbedding
 
+Rate = float | jax.Array | None  # of stochastic depth; None: nothing is dropped
+Weights = dict[str, dict[str, jax.Array]]  # of attention, by layer and axis; empty: not captured
+
 # The axes of tokens [... n d] or [... t n d] that attention can run along.
 AXES = {'tokens': -2, 'space': -2, 'time': -3}
 
 
 class SelfAttention(nn.Module):
-    """Softmax attention with separate query, key, value and output projections.
-
-    `MSA(x) = Concat_i(softmax(q_i k_iᵀ / √d_head) v_i) W_O + b_O`; the softmax is float32.
+    """`MSA(x) = Concat_i(softmax(q_i k_iᵀ / √d_head) v_i) W_O + b_O` for heads i; float32 softmax.
 
     Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.
-
-    Attributes:
-        num_heads: divides the width of the tokens, or `head_dim` is given.
-        axes: names of `AXES`. Heads are shared out equally among them in this order; each attends
-            along its axis only, and the other axes do not mix.
-        dropout_rate: of the attention weights.
-        implementation: see `dot_product_attention`.
-        local: makes a module (tokens, train) -> tokens; queries, keys and values are projections
-            of the result of such a module each. None: projections of the tokens.
-        relative: makes a module (query, key, places) -> [b k q n], which is added to the logits of
-            the attention; `axes` has one name then.
-        head_dim: width of a head; None: the heads share out the width of the tokens.
-        has_bias: whether the projections to queries, keys and values have a bias.
-        dtype: of the computation.
     """
 
-    num_heads: int
+    num_heads: int  # divides the width of the tokens, or head_dim is given
+    # Names of AXES. Heads are divided equally among them, in this order; each head attends along
+    # its axis only, and the other axes do not mix.
     axes: tuple[str, ...] = ('tokens',)
-    dropout_rate: float = 0.0
-    implementation: str = 'auto'
+    dropout_rate: float = 0.0  # of the attention weights
+    implementation: str = 'auto'  # see `dot_product_attention`
+    # Makes a module (tokens, train) -> tokens, one for queries, one for keys and one for values,
+    # which are then projections of its result instead of the tokens.
     local: Callable[..., nn.Module] | None = None
+    # Makes a module (query, key, places) -> [b k q n] whose result is added to the logits; for a
+    # single axis.
     relative: Callable[..., nn.Module] | None = None
-    head_dim: int | None = None
-    has_bias: bool = True
-    dtype: DTypeLike = 'float32'
+    head_dim: int | None = None  # None: the heads divide the width of the tokens
+    has_bias: bool = True  # of queries, keys and values
+    dtype: DTypeLike = 'float32'  # of the computation
 
     @nn.compact
     def __call__(
@@ -118,15 +111,12 @@ class MlpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        dense = functools.partial(Linear, bias_init=nn.initializers.normal(1e-6), dtype=self.dtype)
         width = x.shape[-1]
-
-        def dense(features: int, name: str, x: jax.Array) -> jax.Array:
-            bias_init = nn.initializers.normal(1e-6)
-            return Linear((features,), bias_init=bias_init, dtype=self.dtype, name=name)(x)
-
-        x = nn.gelu(dense(self.mlp_dim, 'Dense_0', x), approximate=self.gelu == 'tanh')
+        x = dense((self.mlp_dim,), name='Dense_0')(x)
+        x = nn.gelu(x, approximate=self.gelu == 'tanh')
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-        x = dense(width, 'Dense_1', x)
+        x = dense((width,), name='Dense_1')(x)
         return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
 
@@ -138,10 +128,8 @@ class DropPath(nn.Module):
     """
 
     @nn.compact
-    def __call__(
-        self, branch: jax.Array, rate: float | jax.Array | None, *, train: bool = False
-    ) -> jax.Array:
-        """`rate` may be traced, as in a scan over layers; None switches it off."""
+    def __call__(self, branch: jax.Array, rate: Rate, *, train: bool = False) -> jax.Array:
+        """`rate` may be traced, as in a scan over layers."""
         if rate is None or not train:
             return branch
         shape = (len(branch), *(1,) * (branch.ndim - 1))
@@ -153,81 +141,63 @@ class EncoderBlock(nn.Module):
     """`y = x + MSA(LN(x))`, then `z = y + MLP(LN(y))`.
 
     Source: ViT (arXiv 2010.11929), equations 2 and 3.
-
-    Attributes:
-        spec: sizes and rates.
-        axes: along which the heads attend, see `SelfAttention`.
-        attention: makes the attention, such as a `functools.partial` of `SelfAttention`.
     """
 
     spec: Specification
-    axes: tuple[str, ...] = ('tokens',)
-    attention: Callable[..., nn.Module] = SelfAttention
+    axes: tuple[str, ...] = ('tokens',)  # along which the heads attend, see `SelfAttention`
+    attention: Callable[..., nn.Module] = SelfAttention  # or a `functools.partial` of it
 
     @nn.compact
     def __call__(
         self,
         tokens: jax.Array,
-        drop_path_rate: float | jax.Array | None = None,
+        drop_path_rate: Rate = None,
         train: bool = False,
         capture_attention: bool = False,
-    ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
+    ) -> tuple[jax.Array, Weights]:
         """Maps tokens [b ... d] to [b ... d].
 
         Returns:
             The tokens, and, if captured, attention weights by attention and axis.
         """
-        tokens, captured = self.attend(
-            self.axes, '0', tokens, drop_path_rate, train, capture_attention
-        )
-        return self.feed_forward('MlpBlock_0', '1', tokens, drop_path_rate, train), captured
+        y, weights = self.attend('0', self.axes, tokens, drop_path_rate, train, capture_attention)
+        return self.feed_forward('MlpBlock_0', '1', y, drop_path_rate, train), weights
 
     def attend(
-        self,
-        axes: tuple[str, ...],
-        suffix: str,
-        tokens: jax.Array,
-        drop_path_rate: jax.Array | None,
-        train: bool,
-        capture_attention: bool,
-    ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
-        """`x + MSA(LN(x))` along `axes`; the names of its two modules end in `suffix`."""
-        spec, name, captured = self.spec, f'MultiHeadDotProductAttention_{suffix}', {}
-
-        def branch(x: jax.Array) -> jax.Array:
-            attention = self.attention(
-                num_heads=spec.num_heads,
-                axes=axes,
-                dropout_rate=spec.attention_dropout_rate,
-                implementation=spec.attention_implementation,
-                dtype=spec.dtype,
-                name=name,
-            )
-            x, weights = attention(x, train=train, capture_attention=capture_attention)
-            captured.update({name: weights} if weights else {})
-            return nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
-
-        return self.add(branch, suffix, tokens, drop_path_rate, train), captured
+        self, suffix: str, axes: tuple, tokens: jax.Array, rate: Rate, train: bool, capture: bool
+    ) -> tuple[jax.Array, Weights]:
+        """`x + MSA(LN(x))` along `axes`; the names of both modules end in `suffix`."""
+        spec, name = self.spec, f'MultiHeadDotProductAttention_{suffix}'
+        attention = self.attention(
+            num_heads=spec.num_heads,
+            axes=axes,
+            dropout_rate=spec.attention_dropout_rate,
+            implementation=spec.attention_implementation,
+            dtype=spec.dtype,
+            name=name,
+        )
+        x = self.norm_before(suffix, tokens)
+        x, weights = attention(x, train=train, capture_attention=capture)
+        x = nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
+        tokens = tokens + DropPath()(x, rate, train=train)
+        return self.norm_after(suffix, tokens), {name: weights} if weights else {}
 
     def feed_forward(
-        self, name: str, suffix: str, tokens: jax.Array, rate: jax.Array | None, train: bool
+        self, name: str, suffix: str, tokens: jax.Array, rate: Rate, train: bool
     ) -> jax.Array:
-        """`x + MLP(LN(x))`; the name of the LayerNorm ends in `suffix`."""
+        """`x + MLP(LN(x))`; the name of the norm ends in `suffix`."""
         spec = self.spec
         mlp = MlpBlock(spec.mlp_dim, spec.dropout_rate, spec.gelu, spec.dtype, name=name)
-        return self.add(functools.partial(mlp, train=train), suffix, tokens, rate, train)
+        x = mlp(self.norm_before(suffix, tokens), train=train)
+        return self.norm_after(suffix, tokens + DropPath()(x, rate, train=train))
 
-    def add(
-        self,
-        branch: Callable[[jax.Array], jax.Array],
-        suffix: str,
-        tokens: jax.Array,
-        rate: jax.Array | None,
-        train: bool,
-    ) -> jax.Array:
-        """`x + branch(LN(x))`."""
-        x = branch(layer_norm(self.spec, f'LayerNorm_{suffix}')(tokens))
-        return tokens + DropPath()(x, rate, train=train)
+    def norm_before(self, suffix: str, tokens: jax.Array) -> jax.Array:
+        """The input of a branch."""
+        return layer_norm(self.spec, f'LayerNorm_{suffix}')(tokens)
+
+    def norm_after(self, suffix: str, tokens: jax.Array) -> jax.Array:
+        """The sum of a branch and its input; a post-norm block normalizes here instead."""
+        return tokens
 
 
 class Encoder(nn.Module):
@@ -235,21 +205,14 @@ class Encoder(nn.Module):
 
     Block l of L drops a residual branch of a clip with probability
     `drop_path_rate * l / max(L - 1, 1)`.
-
-    Attributes:
-        spec: sizes, rates, `remat` and `scan_layers`.
-        grid, position, token_axes: see `PositionEmbedding`.
-        block: makes a block from `spec` and a name.
-        num_layers: L; None: as `spec` says.
-        has_final_norm: whether the LayerNorm is there.
     """
 
     spec: Specification
-    grid: tuple[int, ...]
+    grid: tuple[int, ...]  # places of the tokens, see `PositionEmbedding`
     position: str = 'learned'
     token_axes: int = 1
-    block: Callable[..., nn.Module] = EncoderBlock
-    num_layers: int | None = None
+    block: Callable[..., nn.Module] = EncoderBlock  # of `spec` and a name
+    num_layers: int | None = None  # L; None: as `spec` says
     has_final_norm: bool = True
 
     @nn.compact
@@ -261,19 +224,15 @@ class Encoder(nn.Module):
         Returns:
             The tokens, and, if captured, attention weights by block, attention and axis.
         """
-        spec = self.spec
+        spec, mode = self.spec, {'train': train, 'capture_attention': capture_attention}
         num_layers = spec.num_layers if self.num_layers is None else self.num_layers
-        tokens = PositionEmbedding(
+        positions = PositionEmbedding(
             self.position, self.grid, self.token_axes, name='posembed_input'
-        )(tokens)
-        tokens = nn.Dropout(spec.dropout_rate)(tokens, deterministic=not train)
-        tokens, captured = run_blocks(
-            self,
-            [f'encoderblock_{layer}' for layer in range(num_layers)],
-            tokens,
-            drop_path_rates(spec, num_layers),
-            {'train': train, 'capture_attention': capture_attention},
         )
+        tokens = nn.Dropout(spec.dropout_rate)(positions(tokens), deterministic=not train)
+        names = [f'encoderblock_{layer}' for layer in range(num_layers)]
+        rates = drop_path_rates(spec, num_layers)
+        tokens, captured = run_blocks(self, names, tokens, rates, mode)  # by a loop or a scan
         if self.has_final_norm:
             tokens = layer_norm(spec, 'encoder_norm')(tokens)
         return tokens, captured if capture_attention else {}

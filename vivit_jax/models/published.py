@@ -6,7 +6,10 @@ Costs are of one clip in inference mode, in units of 1e9, by the conventions of
 """
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
+
+from vivit_jax.models.registry import MODELS
 
 # Largest relative difference of a count from the one given here. XLA/2 depends a little on how
 # softmax, GELU and normalization are written.
@@ -34,3 +37,10 @@ class Published:
     costs: Mapping[str, float]
     published_parameters: float | None = None
     published_cost: float | None = None
+
+
+def published_models() -> list[Published]:
+    """The published figures of all models."""
+    folders = dict.fromkeys(spec.__module__.rpartition('.')[0] for spec in MODELS.values())
+    modules = [importlib.import_module(f'{folder}.published') for folder in folders]
+    return [published for module in modules for published in module.PUBLISHED]

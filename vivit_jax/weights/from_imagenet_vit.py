@@ -13,7 +13,7 @@ import numpy as np
 
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
-from vivit_jax.layers.specification import SIZES
+from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
 from vivit_jax.weights.files import Tensors
 from vivit_jax.weights.fitting import find_misfits

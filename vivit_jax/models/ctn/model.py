@@ -5,7 +5,6 @@ keys and values; without positions.
 """
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -15,7 +14,7 @@ from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import batch_norm, convolution
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
-from vivit_jax.layers.transformer import DropPath, Encoder, EncoderBlock, SelfAttention, layer_norm
+from vivit_jax.layers.transformer import Encoder, EncoderBlock, SelfAttention
 from vivit_jax.models.ctn import specification
 
 
@@ -81,17 +80,11 @@ class Ctn(nn.Module):
 class PostNormBlock(EncoderBlock):
     """`y = LN(x + MSA(x))`, `z = LN(y + MLP(y))`."""
 
-    def add(
-        self,
-        branch: Callable[[jax.Array], jax.Array],
-        suffix: str,
-        tokens: jax.Array,
-        rate: jax.Array | None,
-        train: bool,
-    ) -> jax.Array:
-        """`LN(x + branch(x))`."""
-        tokens = tokens + DropPath()(branch(tokens), rate, train=train)
-        return layer_norm(self.spec, f'LayerNorm_{suffix}')(tokens)
+    def norm_before(self, suffix: str, tokens: jax.Array) -> jax.Array:
+        return tokens
+
+    def norm_after(self, suffix: str, tokens: jax.Array) -> jax.Array:
+        return super().norm_before(suffix, tokens)
 
 
 class ConvStem(nn.Module):

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from vivit_jax.layers.specification import Keywords, Specification
+from vivit_jax.layers.keywords import Keywords
+from vivit_jax.layers.specification import Specification
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

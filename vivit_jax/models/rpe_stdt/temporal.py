@@ -9,9 +9,11 @@ from jax import lax
 
 from vivit_jax.layers.tokens import PositionEmbedding
 from vivit_jax.layers.transformer import (
-    EncoderBlock,
+    DropPath,
     MlpBlock,
+    Rate,
     SelfAttention,
+    Weights,
     drop_path_rates,
     layer_norm,
 )
@@ -19,7 +21,7 @@ from vivit_jax.models.rpe_stdt import specification
 from vivit_jax.models.rpe_stdt.relative_position import RelativePosition
 
 
-class TemporalBlock(EncoderBlock):
+class TemporalBlock(nn.Module):
     """A block that may keep, after its attention, the frames that attend most selectively.
 
     Attributes:
@@ -37,10 +39,10 @@ class TemporalBlock(EncoderBlock):
         self,
         tokens: jax.Array,
         places: jax.Array,
-        drop_path_rate: float | jax.Array | None = None,
+        drop_path_rate: Rate = None,
         train: bool = False,
         capture_attention: bool = False,
-    ) -> tuple[jax.Array, jax.Array, dict[str, dict[str, jax.Array]]]:
+    ) -> tuple[jax.Array, jax.Array, Weights]:
         """Maps tokens [b 1+t d], a class token first, to as many or fewer.
 
         Args:
@@ -51,30 +53,20 @@ class TemporalBlock(EncoderBlock):
         Returns:
             The tokens, their places, and, if captured, attention weights by attention and axis.
         """
-        spec, name, captured = self.spec, 'MultiHeadDotProductAttention_0', {}
-
-        def attend(x: jax.Array) -> jax.Array:
-            is_relative = spec.temporal_pos == 'rpe'
-            attention = SelfAttention(
-                spec.temporal_num_heads,
-                dropout_rate=spec.attention_dropout_rate,
-                implementation='einsum',  # for a token per frame
-                relative=functools.partial(RelativePosition, (self.num_frames,))
-                if is_relative
-                else None,
-                head_dim=spec.temporal_head_dim if spec.light else None,
-                has_bias=not spec.light,
-                dtype=spec.dtype,
-                name=name,
-            )
-            capture = capture_attention or self.selects
-            x, captured[name] = attention(x, places, train=train, capture_attention=capture)
-            return nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
-
-        tokens = self.add(attend, '0', tokens, drop_path_rate, train)
-        if self.selects:
-            # Only queries are dropped: keys and values were there for those that are kept.
-            tokens, places = select_frames(tokens, places, captured[name]['tokens'])
+        spec, is_relative = self.spec, self.spec.temporal_pos == 'rpe'
+        name = 'MultiHeadDotProductAttention_0'
+        attention = SelfAttention(
+            spec.temporal_num_heads,
+            dropout_rate=spec.attention_dropout_rate,
+            implementation='einsum',  # for a token per frame
+            relative=functools.partial(RelativePosition, (self.num_frames,))
+            if is_relative
+            else None,
+            head_dim=spec.temporal_head_dim if spec.light else None,
+            has_bias=not spec.light,
+            dtype=spec.dtype,
+            name=name,
+        )
         mlp = MlpBlock(
             spec.hidden_size if spec.light else spec.mlp_dim,
             spec.dropout_rate,
@@ -82,8 +74,20 @@ class TemporalBlock(EncoderBlock):
             spec.dtype,
             name='MlpBlock_0',
         )
-        tokens = self.add(functools.partial(mlp, train=train), '1', tokens, drop_path_rate, train)
-        return tokens, places, captured if capture_attention else {}
+        x, weights = attention(
+            layer_norm(spec, 'LayerNorm_0')(tokens),
+            places,
+            train=train,
+            capture_attention=capture_attention or self.selects,
+        )
+        x = nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
+        tokens = tokens + DropPath()(x, drop_path_rate, train=train)
+        if self.selects:
+            # Only queries are dropped: keys and values were there for those that are kept.
+            tokens, places = select_frames(tokens, places, weights['tokens'])
+        x = mlp(layer_norm(spec, 'LayerNorm_1')(tokens), train=train)
+        tokens = tokens + DropPath()(x, drop_path_rate, train=train)
+        return tokens, places, {name: weights} if capture_attention else {}
 
 
 class TemporalEncoder(nn.Module):

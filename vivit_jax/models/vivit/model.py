@@ -14,8 +14,11 @@ from einops import rearrange
 from vivit_jax.layers.grid import uniform_frame_indices
 from vivit_jax.layers.layout import row_major
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
-from vivit_jax.layers.transformer import Encoder, EncoderBlock
+from vivit_jax.layers.transformer import Encoder, EncoderBlock, Rate
 from vivit_jax.models.vivit import specification
+
+Grid = tuple[int, int, int]  # tokens along time, height and width
+Encoded = tuple[jax.Array, dict]  # features or tokens, and captured attention weights
 
 
 class ViViT(nn.Module):
@@ -46,15 +49,13 @@ class ViViT(nn.Module):
         features, captured = self.encode(tokens, grid, mode)
         return classify(features, spec.num_classes, captured)
 
-    def encode(
-        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
-    ) -> tuple[jax.Array, dict]:
+    def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
         """Maps tokens [b t n d] to features [b d]; also returns captured weights by encoder."""
         raise NotImplementedError
 
     def summarize(
         self, name: str, tokens: jax.Array, grid: tuple[int, ...], mode: dict, **encoder
-    ) -> tuple[jax.Array, dict]:
+    ) -> Encoded:
         """Encodes tokens [b ... n d] to their class token or mean [b ... d]; [b t n d] to [b d]."""
         has_class_token, num_axes = self.spec.pool == 'cls', encoder.get('token_axes', 1)
         if has_class_token:
@@ -69,9 +70,7 @@ class ViViT(nn.Module):
 class Joint(ViViT):
     """Model 1: every token of the clip attends to every other. Source: section 3.3, model 1."""
 
-    def encode(
-        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
-    ) -> tuple[jax.Array, dict]:
+    def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
         return self.summarize('Transformer', rearrange(tokens, 'b t n d -> b (t n) d'), grid, mode)
 
 
@@ -81,9 +80,7 @@ class FactorizedEncoder(ViViT):
     Source: section 3.3, model 2; `temporal_num_layers=0` is the frame-average baseline of table 4.
     """
 
-    def encode(
-        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
-    ) -> tuple[jax.Array, dict]:
+    def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
         time, *space = grid
         frames, spatial = self.summarize('SpatialTransformer', tokens, tuple(space), mode)
         num_layers = self.spec.temporal_num_layers
@@ -109,14 +106,14 @@ class FactorizedSelfAttentionBlock(EncoderBlock):
     def __call__(
         self,
         tokens: jax.Array,
-        drop_path_rate: float | jax.Array | None = None,
+        drop_path_rate: Rate = None,
         train: bool = False,
         capture_attention: bool = False,
-    ) -> tuple[jax.Array, dict]:
+    ) -> Encoded:
         captured = {}
         for axis in self.order:
             tokens, weights = self.attend(
-                (axis,), axis, tokens, drop_path_rate, train, capture_attention
+                axis, (axis,), tokens, drop_path_rate, train, capture_attention
             )
             captured |= weights
         return self.feed_forward('MlpBlock', 'mlp', tokens, drop_path_rate, train), captured
@@ -128,9 +125,7 @@ class FactorizedSelfAttention(ViViT):
     Source: section 3.3, model 3. Differs from the original implementation: stochastic depth acts.
     """
 
-    def encode(
-        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
-    ) -> tuple[jax.Array, dict]:
+    def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
         order = tuple(self.spec.attention_order.split('_'))
         block = functools.partial(FactorizedSelfAttentionBlock, order=order)
         return self.summarize('Transformer', tokens, grid, mode, token_axes=2, block=block)
@@ -147,8 +142,6 @@ class FactorizedDotProduct(ViViT):
     checkpoints (the paper writes space first).
     """
 
-    def encode(
-        self, tokens: jax.Array, grid: tuple[int, int, int], mode: dict[str, bool]
-    ) -> tuple[jax.Array, dict]:
+    def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
         block = FactorizedDotProductBlock
         return self.summarize('Transformer', tokens, grid, mode, token_axes=2, block=block)
