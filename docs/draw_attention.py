@@ -3,6 +3,7 @@
 python docs/draw_attention.py > docs/attention.svg
 """
 
+import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -130,5 +131,11 @@ def _draw_legend(top: int) -> list[str]:
     return [*lines, f'<text x="0" y="{top + 57}">a grid for each time index</text>']
 
 
-if __name__ == '__main__':
+def main():
+    """Prints an SVG."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(draw(), end='')
+
+
+if __name__ == '__main__':
+    main()
