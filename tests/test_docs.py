@@ -115,6 +115,8 @@ def _check_script(path: str):
     ):
         runpy.run_path(path, run_name='__main__')
     known, rest = parsed.value.args
+    if isinstance(getattr(known, 'model', None), list):
+        _check_model(*known.model)
     if rest:
         values = flags.FlagValues()
         config_flags.DEFINE_config_file('config', flag_values=values)
