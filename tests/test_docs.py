@@ -225,6 +225,24 @@ def test_every_config_is_listed():
     assert configs and not [name for name in configs if f'`{name}`' not in text]
 
 
+def _rows(page: str) -> list[list[str]]:
+    lines = (ROOT / page).read_text('utf-8').splitlines()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    return [row for row in rows if row[0].strip('`') in list_models()]
+
+
+def test_figures_of_the_readme_are_those_of_the_pages():
+    rows = {row[0]: row for row in _rows('README.md')}
+    assert len(rows) == len(list_models())
+    sizes = {row[0]: row[2:4] for row in _rows('docs/models.md') if len(row) == 4}
+    assert sizes == {name: row[1:3] for name, row in rows.items()}
+    msr, motions = {}, {}
+    for name, accuracy, *_ in (row for row in _rows('docs/results.md') if len(row) == 6):
+        (motions if name in msr else msr)[name] = accuracy
+    measured = {name: f'{motions[name]}, {msr[name]}' for name in msr}
+    assert measured == {name: row[4] for name, row in rows.items()}
+
+
 @pytest.mark.parametrize('name', ['attention', 'clusters'])
 def test_pictures_are_those_that_their_scripts_draw(name, monkeypatch, capsys):
     script = ROOT / f'docs/draw_{name}.py'
