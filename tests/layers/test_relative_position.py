@@ -117,7 +117,7 @@ def test_clusters_equal_their_definition(grid, ratio, function, method):
 def test_clusters_seen_from_the_middle_are_those_of_the_picture():
     picture = np.array(PICTURE.split(), int)
     np.testing.assert_array_equal(pair_clusters((14, 14))[1 + 7 * 14 + 7, 1:], picture)
-    drawn = Path(__file__).parents[2] / 'benchmarks' / 'clusters.svg'
+    drawn = Path(__file__).parents[2] / 'docs' / 'clusters.svg'
     numbers = [x.text for x in ElementTree.parse(drawn).iter('{http://www.w3.org/2000/svg}text')]
     np.testing.assert_array_equal(np.array(numbers, int), picture)
 

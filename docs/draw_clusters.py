@@ -1,6 +1,6 @@
 """Draws which patches share a cluster of relative positions, as seen from a patch in the middle.
 
-python benchmarks/draw_clusters.py > benchmarks/clusters.svg
+python docs/draw_clusters.py > docs/clusters.svg
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main():
     side, grid = args.side, (args.side, args.side)
     center = side // 2 * (side + 1)
     clusters = pair_clusters(grid, args.ratio, args.function, args.method)[1 + center, 1:]
-    count = count_clusters(grid, args.ratio, args.method) - 1  # without that of the class token
+    count = count_clusters(grid, args.ratio, args.method) - 1  # without the class token's
 
     size = side * _CELL + 2
     print(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-1 -1 {size} {size}" width="{size}"')
