@@ -6,6 +6,7 @@ python -m vivit_jax.main --config=configs/demo.py --mode=show
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -66,7 +67,8 @@ def _show() -> int:
     from vivit_jax.config.command_line import overrides
     from vivit_jax.config.show import describe
 
-    width = shutil.get_terminal_size((1000, 0)).columns  # a pipe gets a line for each key
+    # A pipe gets one line for each key.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     print(describe(_CONFIG.value, _config_file(), overrides(), _NUM_VIDEOS.value, width))
     return 0
 
