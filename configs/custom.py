@@ -8,14 +8,13 @@
 A CSV has the header `video_path,label` and a line per video; paths start at the CSV's folder, or
 at `--config.data.root`. val_csv chooses the best checkpoint, which predictions and
 `--mode=evaluate` use; test_csv is evaluated with the last weights at the end. Both may be left
-out. Labels are names, or numbers from 0.
+out. Labels are names, or numbers from 0. `--mode=show` prints every key, the schedule and the cost.
 
 The model is small and starts from scratch: it suits some hundred short videos and trains on a CPU.
-A clip is spread over the whole video and a tubelet over the whole clip, so that the very first
-layer sees motion; that learned much faster than shorter tubelets where there is little data.
-Where a mirrored action stays the same action, set `--config.augment.flip=0.5`.
-`--config=configs/custom.py:ctn` trains another model, with tubelets of half the clip. For larger
-data see kinetics400_fe.py.
+A clip spans the whole video and a tubelet the whole clip, so that the first layer sees motion; with
+little data, this learned much faster than shorter tubelets. If a mirrored action is still the same
+action, set `--config.augment.flip=0.5`. `--config=configs/custom.py:ctn` trains another model, with
+tubelets of half the clip. For larger data see kinetics400_fe.py.
 
 Measured on MSR-Action3D (20 actions, 283 training and 273 test videos of other people, chance 5 %):
 see README.md.

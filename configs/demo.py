@@ -3,12 +3,12 @@
     python -m vivit_jax.main --config=configs/demo.py
 
 Two CPU cores need about a minute; see README.md for the accuracy to expect. Chance is 12.5 %.
-`--config=configs/demo.py:ctn` trains another model for as many steps, and `:blind` one that sees
-single frames only: what it reaches is what can be told without motion.
+`--config=configs/demo.py:ctn` trains another model for the same number of steps. `:blind` trains a
+model that sees only single frames: its accuracy is the part that can be learned without motion.
 
 `:image` trains a ViT for images, the spatial half of a factorized encoder, to name the shape of the
-sprite in single frames of more videos, in two minutes. `:finetune` learns the motions with it, or
-without `init_from` from scratch, by ViViT's own recipe (SGD):
+sprite in single frames of more videos, in two minutes. `:finetune` starts from this ViT, or from
+scratch without `init_from`, and learns the motions by ViViT's own recipe (SGD):
 
     python -m vivit_jax.main --config=configs/demo.py:image
     python -m vivit_jax.main --config=configs/demo.py:finetune --config.init_from=runs/demo-image
@@ -26,7 +26,11 @@ def get_config(arg=''):
     models = {'': 'vivit_fe', 'blind': 'vivit_fe', 'image': 'vivit_joint', 'finetune': 'vivit_fe'}
     config = small(models.get(arg, arg), hidden_size=96, mlp_dim=192, tubelet_size=(4, 8, 8))
     if arg == 'rpe_stdt':
-        config.model.tubelet_size = (2, 8, 8)  # of longer ones too few would be left to select
+        config.model.tubelet_size = (
+            2,
+            8,
+            8,
+        )  # longer tubelets would leave too few frames to select from
     if arg == 'blind':
         config.model.update(
             tokenizer='uniform_frames',

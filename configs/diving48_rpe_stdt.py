@@ -4,16 +4,11 @@
         --config.data.root=/data/diving48 --config.init_from=ViT-B_16.npz
 
 Published top-1: 81.8 %, from an ImageNet ViT-B/16.
-Batch, learning rate and warm-up are those of CTN, by the same authors. Nothing is mirrored, as a
-dive has a direction.
+Batch size, learning rate and warm-up are taken from CTN, by the same authors. Nothing is mirrored,
+because dives have a direction.
 
-Cost: 284 billion multiply-adds a clip forward, three times as much for an update: 2.6e18
-FLOPs (two per multiply-add) for 100 epochs of 15,027 clips. One H100 at 400 TFLOP/s (40 % of its
-peak in bfloat16) computes that in 1.8 hours, if decoding keeps up: 21 core-hours at 20 clips a
-second and core. Estimates, not measurements.
-
-`--config=configs/diving48_rpe_stdt.py:runlocal` runs the same on the embedded data in about
-a minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_rpe_stdt, runlocal

@@ -15,16 +15,11 @@ Each word after the colon switches one rung on; without any, all are on. Source:
     label_smoothing  0.2                                      43.1 %
     mixup            alpha 0.1                                43.7 %
 
-What `init_from` names is the switch `kinetics`: a Kinetics-400 model with it (required), an
-ImageNet-21k ViT-B/16 without. As in the published recipe RandAugment takes the place of colour
-jitter. `:none` is the lowest rung.
-
-Cost: 283 billion multiply-adds a clip forward, three times as much for an update: 5.7e18 FLOPs
-(two per multiply-add) for 50 epochs of 67,217 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in half an hour, if decoding keeps up: 47 core-hours at 20 clips a
-second and core. Estimates, not measurements.
+With the rung `kinetics`, `init_from` must name a Kinetics-400 model; without it, an ImageNet-21k
+ViT-B/16. As in the published recipe, RandAugment replaces colour jitter. `:none` is the lowest.
 
 `:runlocal`, alone or with rungs, runs the same on the embedded data in about a minute.
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

@@ -8,16 +8,11 @@ Source: ViViT (arXiv 2103.15691), tables 6d and 7, and the public configuration.
 from a Kinetics-400 model: action 44.0 %, verb 66.4 %, noun 56.8 % top-1 in the paper; action
 43.6 % for the released checkpoint (4x1 views). From scratch, expect far less.
 
-Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 19.9e18 FLOPs
-(two per multiply-add) for 50 epochs of 67,217 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in 1.7 hours, if decoding keeps up: 47 core-hours at 20 clips a
-second and core. Estimates, not measurements.
+The loss is the mean over the two heads. The best action is the pair of verb and noun with the
+largest product of the two softmaxes.
 
-The loss is the mean over the two heads; an action is right when verb and noun are, both by the
-product of the two softmaxes.
-
-`--config=configs/epic_kitchens100_fe_large.py:runlocal` runs the same on the embedded data in
-about a minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

@@ -8,13 +8,8 @@ Source: ViViT (arXiv 2103.15691), tables 6a and 7, with 4 temporal layers; the p
 has 24 (`--config.model.temporal_num_layers=24`). Expected: 80.3 % top-1 for the released
 checkpoint (4x3 views), starting from an ImageNet-21k ViT-L/16; from scratch, expect far less.
 
-Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 42.8e18 FLOPs
-(two per multiply-add) for 30 epochs of 240,436 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in 3.7 hours, if decoding keeps up: 100 core-hours at 20 clips a
-second and core. Estimates, not measurements.
-
-`--config=configs/kinetics400_fe_large.py:runlocal` runs the same on the embedded data in about a
-minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

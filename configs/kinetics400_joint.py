@@ -8,13 +8,8 @@ Source: ViViT (arXiv 2103.15691), tables 2 and 7, and the public configuration o
 Expected: 80.0 % top-1 in the paper's ablation, 79.9 % for the released checkpoint (4x3 views),
 both starting from an ImageNet-21k ViT-B/16; from scratch, expect far less.
 
-Cost: 452 billion multiply-adds a clip forward, three times as much for an update: 19.5e18 FLOPs
-(two per multiply-add) for 30 epochs of 240,436 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in 1.7 hours, if decoding keeps up: 100 core-hours at 20 clips a
-second and core. Estimates, not measurements.
-
-`--config=configs/kinetics400_joint.py:runlocal` runs the same on the embedded data in about a
-minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

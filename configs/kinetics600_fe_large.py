@@ -8,13 +8,8 @@ Source: ViViT (arXiv 2103.15691), tables 6b and 7; the public configuration has 
 and a learning rate of 0.05. Expected: 81.6 % top-1 for the released checkpoint (4x3 views),
 starting from an ImageNet-21k ViT-L/16; from scratch, expect far less.
 
-Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 64.6e18 FLOPs
-(two per multiply-add) for 30 epochs of 363,213 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in 5.6 hours, if decoding keeps up: 151 core-hours at 20 clips a
-second and core. Estimates, not measurements.
-
-`--config=configs/kinetics600_fe_large.py:runlocal` runs the same on the embedded data in about a
-minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

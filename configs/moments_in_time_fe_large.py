@@ -5,16 +5,11 @@
         --config.init_from=ViT-L_16.npz
 
 Source: ViViT (arXiv 2103.15691), tables 6c and 7. Expected: about 38 % top-1, starting from an
-ImageNet-21k ViT-L/16; from scratch, expect far less. The paper does not give its views for this
-dataset; 4x3 is taken.
+ImageNet-21k ViT-L/16; from scratch, expect far less. The paper does not give the views for this
+dataset; the config has 4x3.
 
-Cost: 988 billion multiply-adds a clip forward, three times as much for an update: 47.6e18 FLOPs
-(two per multiply-add) for 10 epochs of 802,264 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in 4.1 hours, if decoding keeps up: 111 core-hours at 20 clips a
-second and core. Estimates, not measurements.
-
-`--config=configs/moments_in_time_fe_large.py:runlocal` runs the same on the embedded data in about
-a minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

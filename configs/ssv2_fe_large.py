@@ -8,15 +8,11 @@ Source: ViViT (arXiv 2103.15691), tables 6e and 7; learning rate and resolution 
 configuration (0.5 in the paper). Expected: 65.4 % top-1 (4x3 views), starting from a Kinetics-400
 model; from scratch, expect far less.
 
-Cost: 1301 billion multiply-adds a clip forward, three times as much for an update: 46.1e18 FLOPs
-(two per multiply-add) for 35 epochs of 168,913 clips. 8 H100 at 400 TFLOP/s each (40 % of their
-peak in bfloat16) compute that in 4.0 hours, if decoding keeps up: 82 core-hours at 20 clips a
-second and core. Estimates, not measurements.
+Left and right are part of six classes. The original training mirrors these clips all the same; this
+config mirrors none. `--config.augment.flip=0.5` mirrors clips and exchanges these labels.
 
-Left and right are part of six classes. The original mirrors all the same, here nothing is;
-`--config.augment.flip=0.5` mirrors and exchanges these labels.
-
-`--config=configs/ssv2_fe_large.py:runlocal` runs the same on the embedded data in about a minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_vivit, runlocal

@@ -4,14 +4,10 @@
         --config.data.root=/data/ucf101 --config.init_from=ViT-B_16.npz
 
 Published top-1: 97.6 %, from an ImageNet ViT-B/16.
-Batch, learning rate and warm-up are those of CTN, by the same authors.
+Batch size, learning rate and warm-up are taken from CTN, by the same authors.
 
-Cost: 284 billion multiply-adds a clip forward, three times as much for an update: 1.6e18
-FLOPs (two per multiply-add) for 100 epochs of 9,537 clips. One H100 at 400 TFLOP/s (40 % of its
-peak in bfloat16) computes that in 1.1 hours, if decoding keeps up: 13 core-hours at 20 clips a
-second and core. Estimates, not measurements.
-
-`--config=configs/ucf101_rpe_stdt.py:runlocal` runs the same on the embedded data in about a minute.
+`:runlocal` after the file name runs the same on the embedded data in about a minute;
+`--mode=show` prints the schedule and the cost.
 """
 
 from vivit_jax.config.presets import check_argument, published_rpe_stdt, runlocal

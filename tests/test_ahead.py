@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vivit_jax.ahead import Ahead, Compiled, Memory, guess_classes, read_out_of_memory
-from vivit_jax.config.schema import default_config
+from vivit_jax.ahead import Ahead, Compiled, Memory, read_out_of_memory
 
 GIB = 2**30
 
@@ -58,11 +57,3 @@ def test_refused_program_does_not_fit_whatever_it_says_to_need():
 )
 def test_needed_memory_is_read_from_the_compilers_refusal(message, gib):
     assert read_out_of_memory(message) == (None if gib is None else gib * GIB)
-
-
-def test_classes_are_those_of_the_config_or_of_its_dataset():
-    config = default_config('vivit_fe')
-    config.data.source = 'ssv2'
-    assert guess_classes(config) == 174
-    config.model.num_classes = 5
-    assert guess_classes(config) == 5

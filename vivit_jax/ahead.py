@@ -23,8 +23,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.config import load
 from vivit_jax.costs import count_macs, model_call, plain_form
-from vivit_jax.data.catalog import DATASETS
-from vivit_jax.heads import PerHead, map_heads
+from vivit_jax.heads import map_heads
 from vivit_jax.layers.attention_kernels import describe_choices, record_choices
 from vivit_jax.parallel.compiled import CompiledText
 from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
@@ -133,7 +132,7 @@ class Ahead:
         for section in ('train', 'eval'):
             key = f'{section}.batch_size'
             check_batch_size(config[section].batch_size, self.mesh, key)
-        self.num_classes = guess_classes(config)
+        self.num_classes = load.guess_classes(config)
         schedule = optax.constant_schedule(config.train.learning_rate)
         mirrored = None
         if config.augment.flip and config.augment.flip_swaps:  # which classes swap, data would tell
@@ -219,17 +218,6 @@ class Ahead:
         on_gpu = self.target.chip.platform == 'cuda'
         with jax.set_mesh(self.mesh), assume_cudnn() if on_gpu else contextlib.nullcontext():
             yield
-
-
-def guess_classes(config: ConfigDict) -> PerHead[int]:
-    """The number of classes that a config sets, or else that its dataset has, or else 400."""
-    if config.model.num_classes is not None:
-        return load.model_keywords(config)['num_classes']
-    dataset = DATASETS.get(config.data.source)
-    if dataset is not None and dataset.num_classes is not None:
-        return dataset.num_classes
-    columns = config.data.label_columns
-    return 400 if len(columns) == 1 else dict.fromkeys(columns, 400)
 
 
 def print_report(config: ConfigDict, target: str, *, largest: bool, quick: bool):

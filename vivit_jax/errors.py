@@ -1,6 +1,7 @@
-"""The error of what a user, not the program, has to mend."""
+"""Mistakes that a user, not a programmer, can mend."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -9,6 +10,19 @@ class UserError(ValueError):
 
     The commands print it without a traceback.
     """
+
+
+def describe_range(low: float, high: float) -> str:
+    """`'at least 1'` or `'from 0 to 1'`; `''` for all numbers."""
+    if high == math.inf:
+        return '' if low == -math.inf else f'at least {low}'
+    return f'from {low} to {high}'
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf):
+    """Raises a UserError unless `low <= value <= high`; the message starts with `name`."""
+    if not low <= value <= high:
+        raise UserError(f'{name}={value} must be {describe_range(low, high)}')
 
 
 def near_words(word: str, known: Iterable[str]) -> str:

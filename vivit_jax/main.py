@@ -1,9 +1,12 @@
-"""Trains or tests a model from a config.
+"""Trains or tests a model from a config, or shows what a config means.
 
 python -m vivit_jax.main --config=configs/demo.py
 python -m vivit_jax.main --config=configs/demo.py --mode=evaluate --config.eval.views=4x3
+python -m vivit_jax.main --config=configs/demo.py --mode=show
 """
 
+import shutil
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -12,34 +15,46 @@ from ml_collections import config_flags
 from vivit_jax import terminal
 from vivit_jax.errors import UserError
 
-# Decoding workers import this module anew: what needs JAX is imported where it is used.
+# Decoding workers import this module anew, so that functions import the modules that need JAX.
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run folder; by default runs/<config name>.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
+_MODE = flags.DEFINE_enum(
+    'mode',
+    'train',
+    ['train', 'evaluate', 'show'],
+    'train; evaluate; or show every config key, the schedule and the cost, and run nothing.',
+)
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint',
     None,
-    'What to evaluate: whatever vivit_jax.convert reads; by default the workdir.',
+    'Weights to evaluate, in any form that vivit_jax.convert reads; by default the workdir.',
+)
+_NUM_VIDEOS = flags.DEFINE_integer(
+    'num_videos',
+    None,
+    'With --mode=show: the number of training videos, if lists and catalog do not tell.',
+    lower_bound=1,
 )
 
 
 def main(args: list[str]) -> int:
     """Runs `--mode`; returns an exit status."""
+    if args:
+        raise UserError(f'unexpected {args}; overrides have the form --config.train.batch_size=8')
+    if _MODE.value == 'show':
+        return _show()
     from vivit_jax.evaluation.evaluate import evaluate
     from vivit_jax.parallel import distributed
     from vivit_jax.train.loop import Trainer
 
-    if args:
-        raise UserError(f'unexpected {args}; overrides have the form --config.train.batch_size=8')
     if _CHECKPOINT.value and _MODE.value == 'train':
         raise UserError(
             '--checkpoint is for --mode=evaluate; to start from weights give --config.init_from='
             f'{_CHECKPOINT.value}'
         )
     distributed.initialize()
-    file = config_flags.get_config_filename(flags.FLAGS['config'])
-    name = Path(file).name.replace('.py', '').replace(':', '-')
+    name = Path(_config_file()).name.replace('.py', '').replace(':', '-')
     workdir = Path(_WORKDIR.value or Path('runs') / name)
     if _MODE.value == 'evaluate':
         evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
@@ -48,8 +63,23 @@ def main(args: list[str]) -> int:
     return 0
 
 
+def _show() -> int:
+    from vivit_jax.config.command_line import overrides
+    from vivit_jax.config.show import describe
+
+    # A pipe gets one line for each key.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    print(describe(_CONFIG.value, _config_file(), overrides(), _NUM_VIDEOS.value, width))
+    return 0
+
+
+def _config_file() -> str:
+    """What follows `--config=`."""
+    return config_flags.get_config_filename(flags.FLAGS['config'])
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
-    from vivit_jax.config.load import parse_flags
+    from vivit_jax.config.command_line import parse_flags
 
     return parse_flags(argv)
 

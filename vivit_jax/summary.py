@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import terminal
-from vivit_jax.config import load
+from vivit_jax.config import command_line, load
 from vivit_jax.costs import (
     PLAIN_FORM,
     Call,
@@ -225,7 +225,7 @@ def _aligned(rows: list[list[str]]) -> str:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     if any(arg.startswith('--config') for arg in argv):
-        return load.parse_flags(argv)
+        return command_line.parse_flags(argv)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from vivit_jax.ahead import guess_classes
+from vivit_jax.config.load import guess_classes
 from vivit_jax.layers.attention_kernels import record_choices
 from vivit_jax.models.registry import list_models
 from vivit_jax.parallel.mesh import create_mesh

@@ -10,25 +10,32 @@ from vivit_jax.augment.color import random_color_drop, random_color_jitter
 from vivit_jax.augment.geometry import Clip, mirror, random_erase
 from vivit_jax.augment.randaugment import random_augment
 from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.errors import check_range
 from vivit_jax.parallel.mesh import on_each_device
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What happens to a clip on the device; by default nothing.
+    """Changes of a clip on the device; by default none. The keys of the config's `augment`.
 
     Attributes:
-        flip: probability of mirroring; see `swap_labels` where left and right are part of a label.
-        color_jitter: probability of `random_color_jitter`.
+        flip: probability of mirroring; if labels mention left or right, take 0 or set `flip_swaps`.
+        color_jitter: probability of changing brightness, contrast, saturation and hue.
         color_drop: probability of greyscale.
-        randaugment_layers: see `random_augment`. The original ViViT has either this or changes
-            of colour.
-        randaugment_magnitude: see `random_augment`.
-        randaugment_geometry: whether it rotates, shears and moves too; the original does not.
-        erase: probability of `random_erase`.
-        mixup_alpha: see `mix`, which follows `augment` and takes the targets too.
-        cutmix_alpha: see `mix`.
-        repeats: clips of each video, which follow one another in a batch.
+        randaugment_layers: RandAugment's operations per clip; ViViT has 2 of them, instead of
+            color_jitter and color_drop.
+        randaugment_magnitude: RandAugment's strength, from 0 to 10 and beyond.
+        randaugment_geometry: whether RandAugment also rotates, shears and moves, as ViViT's does
+            not.
+        erase: probability of a box of random pixels.
+        mixup_alpha: mixup's Beta(alpha, alpha) of the weights of two clips; 0: no mixup.
+        cutmix_alpha: cutmix's Beta(alpha, alpha) of the area of a box; 0: no cutmix; with mixup
+            too, each clip draws one of the two.
+        repeats: clips of each video, one after another in a batch; an epoch then has as many
+            videos fewer.
+
+    Raises:
+        UserError: a value is out of its range.
     """
 
     flip: float = 0.0
@@ -41,6 +48,13 @@ class Augmentation:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     repeats: int = 1
+
+    def __post_init__(self):
+        for name in ('flip', 'color_jitter', 'color_drop', 'erase'):
+            check_range(f'augment.{name}', getattr(self, name), 0, 1)
+        for name in ('randaugment_layers', 'randaugment_magnitude', 'mixup_alpha', 'cutmix_alpha'):
+            check_range(f'augment.{name}', getattr(self, name), 0)
+        check_range('augment.repeats', self.repeats, 1)
 
 
 def augment(key: jax.Array, clips: Clip, is_mirrored: jax.Array, policy: Augmentation) -> Clip:

@@ -1,84 +1,31 @@
-"""What follows from a config: durations in steps, settings of the parts, and differences."""
+"""What follows from a config: settings of the parts, durations in steps, and differences."""
 
 import ast
 import dataclasses
-import difflib
-import functools
 import json
 import math
-import operator
-import re
-import sys
 from collections.abc import Mapping
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from vivit_jax.augment.policy import Augmentation
-from vivit_jax.config.schema import default_config
+from vivit_jax.config.schema import KEYS, config_keys, default_config, find_value
+from vivit_jax.data.catalog import DATASETS
 from vivit_jax.data.pipeline import Workers
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.data.transforms import RandomCrop
-from vivit_jax.errors import UserError
-from vivit_jax.heads import by_head
-from vivit_jax.models.registry import create_model, list_models
-
-# A resumed run may change these: they do not alter what is computed.
-MAY_DIFFER = (
-    'data.root',
-    'data.annotations',
-    'data.max_bad_fraction',
-    'data.num_workers',
-    'data.worker_threads',
-    'data.worker_buffer',
-    'data.cache_dir',
-    'train.checkpoint_every_epochs',
-    'train.checkpoint_every_steps',
-    'train.keep_last',
-    'train.keep_best',
-    'eval',
-    'init_from',
-)
-
-
-# Where a number must lie, both ends included.
-_RANGES = {
-    'train.batch_size': (1, math.inf),
-    'train.learning_rate': (0, math.inf),
-    'train.momentum': (0, 1),
-    'train.adam_b2': (0, 1),
-    'train.weight_decay': (0, math.inf),
-    'train.clip_norm': (0, math.inf),
-    'train.label_smoothing': (0, 1),
-    'train.layer_decay': (0, 1),
-    'train.ema_decay': (0, 1),
-    'train.keep_last': (1, math.inf),
-    'train.keep_best': (0, math.inf),
-    'eval.batch_size': (1, math.inf),
-    'data.num_workers': (0, math.inf),
-    'data.worker_threads': (1, math.inf),
-    'data.worker_buffer': (1, math.inf),
-    'data.max_bad_fraction': (0, 1),
-    'augment.repeats': (1, math.inf),
-    'augment.flip': (0, 1),
-    'augment.color_jitter': (0, 1),
-    'augment.color_drop': (0, 1),
-    'augment.randaugment_layers': (0, math.inf),
-    'augment.randaugment_magnitude': (0, math.inf),
-    'augment.erase': (0, 1),
-    'augment.mixup_alpha': (0, math.inf),
-    'augment.cutmix_alpha': (0, math.inf),
-}
+from vivit_jax.errors import UserError, check_range
+from vivit_jax.heads import PerHead, by_head
+from vivit_jax.models.registry import create_model
 
 
 def check_ranges(config: ConfigDict):
-    """Raises a UserError where a number of a config cannot be."""
-    flat = flatten(config)
-    for key, (low, high) in _RANGES.items():
-        if not low <= flat[key] <= high:
-            limit = f'at least {low}' if high == math.inf else f'from {low} to {high}'
-            raise UserError(f'{key}={flat[key]} must be {limit}')
+    """Raises a UserError where a number of a config is out of its range."""
+    for name, key in config_keys(config.model.name).items():
+        if key.low > -math.inf:
+            check_range(name, find_value(config, name), key.low, key.high)
+    augmentation(config)
     sizes = config.model.num_classes
     if sizes is not None and not all(type(n) is int and n >= 1 for n in by_head(sizes).values()):
         raise UserError(
@@ -87,8 +34,13 @@ def check_ranges(config: ConfigDict):
         )
 
 
+def steps_per_epoch(num_videos: int, batch_size: int) -> int:
+    """Steps of an epoch: the last batch must be whole; at least one step."""
+    return max(1, num_videos // batch_size)
+
+
 def steps(section: ConfigDict, name: str, steps_per_epoch: int) -> int:
-    """A duration of a section in steps; 0 where neither of its keys is set.
+    """A duration such as `num` or `warmup` in steps; 0 if neither of its two keys is set.
 
     Raises:
         UserError: both `<name>_steps` and `<name>_epochs` are set, or one is negative.
@@ -116,13 +68,13 @@ def synthetic_videos(config: ConfigDict) -> SyntheticVideos:
 
 
 def augmentation(config: ConfigDict) -> Augmentation:
-    """What of the section `augment` happens on the device."""
+    """The changes of the section `augment` that happen on the device."""
     names = (field.name for field in dataclasses.fields(Augmentation))
     return Augmentation(**{name: config.augment[name] for name in names})
 
 
 def random_crop(config: ConfigDict, spec: Preprocessing) -> RandomCrop:
-    """What of the section `augment` happens while decoding."""
+    """The random crop of the section `augment`, which happens while decoding."""
     jitter, area = config.augment.scale_jitter, config.augment.resized_area
     if jitter and area:
         raise UserError('augment.scale_jitter and augment.resized_area exclude each other')
@@ -140,12 +92,23 @@ def workers(config: ConfigDict) -> Workers:
 
 
 def model_keywords(config: ConfigDict) -> dict[str, object]:
-    """What `create_model` gets: the keys of the section `model` that are set."""
+    """Arguments for `create_model`: the keys of the section `model` that are set."""
     return {name: value for name, value in config.model.items() if value is not None}
 
 
+def guess_classes(config: ConfigDict) -> PerHead[int]:
+    """The number of classes that a config sets, or else that its dataset has, or else 400."""
+    if config.model.num_classes is not None:
+        return model_keywords(config)['num_classes']
+    dataset = DATASETS.get(config.data.source)
+    if dataset is not None and dataset.num_classes is not None:
+        return dataset.num_classes
+    columns = config.data.label_columns
+    return 400 if len(columns) == 1 else dict.fromkeys(columns, 400)
+
+
 def model_config(name: str, *settings: str) -> ConfigDict:
-    """The default config of a model with settings of its keywords, as `'num_classes=600'`.
+    """The default config of a model with keywords of the model set, as in `'num_classes=600'`.
 
     Raises:
         UserError: there is no such model, keyword or value.
@@ -198,73 +161,10 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
     allowed, forbidden = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
-            may = any(key == name or key.startswith(f'{name}.') for name in MAY_DIFFER)
+            may_change = key in KEYS and KEYS[key].may_change
             line = f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
-            (allowed if may else forbidden).append(line)
+            (allowed if may_change else forbidden).append(line)
     return allowed, forbidden
-
-
-# What flags and the code of a config file may raise.
-_PARSE_ERRORS = (
-    flags.Error,
-    AttributeError,
-    ImportError,
-    KeyError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; a mistake in it becomes one clear line and exit status 2.
-
-    `--config.KEY=None` unsets a key, which ml_collections has no way to say.
-    """
-    unset = [arg for arg in argv if re.fullmatch(r'--config\.[\w.]+=None', arg)]
-    try:
-        rest = flags.FLAGS([arg for arg in argv if arg not in unset])
-        # A file that does not load is an error only when the config is read.
-        config = flags.FLAGS['config'].value
-        for arg in unset:
-            _unset(config, arg.removeprefix('--config.').removesuffix('=None'))
-        config.seed  # noqa: B018
-        return rest
-    except _PARSE_ERRORS as error:
-        print(f'Error: {_explain(argv, error)}', file=sys.stderr)
-        sys.exit(2)
-
-
-def _unset(config: ConfigDict, key: str):
-    if flatten(default_config(config.model.name))[key] is not None:
-        raise ValueError(f'{key} needs a value: None is for keys that have none by default')
-    *path, name = key.split('.')
-    functools.reduce(operator.getitem, path, config)[name] = None
-
-
-def _explain(argv: list[str], error: BaseException) -> str:
-    known = {key: None for name in list_models() for key in flatten(default_config(name))}
-    for arg in argv:
-        key = arg.removeprefix('--config.').split('=')[0]
-        if arg.startswith('--config.') and key not in known:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-            hint = f'did you mean {", ".join(near)}?' if near else 'see vivit_jax/config/schema.py'
-            return f'{arg}: there is no config key {key!r}; {hint}'
-    file = next((arg for arg in argv if arg.startswith('--config=')), None)
-    if file is None:
-        return 'name a config, such as --config=configs/demo.py'
-    if isinstance(error, OSError):
-        return f'cannot read {file}'
-    if isinstance(error, flags.Error):  # a mistake inside a config file ends a whole traceback
-        return str(error).strip().splitlines()[-1]
-    missing = str(error).strip('"\'')
-    for arg in argv:
-        if arg.startswith(f'--config.model.{missing}='):
-            return f'{arg}: the model of {file} has no such keyword'
-    # ml_collections lists all fields of the section, and its advice in a line of its own.
-    text = re.sub(r' Other fields present: .*}"', '', str(error).strip('"\'').replace('\\n', ' '))
-    return f'{file}: {" ".join(text.split())}'
 
 
 def _make(kind: type, values: dict):

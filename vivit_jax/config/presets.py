@@ -8,15 +8,19 @@ from vivit_jax.models.registry import model_keywords
 
 
 def check_argument(arg: str, *known: str):
-    """Raises a ValueError unless what follows `:` in `--config=FILE:arg` is known, or nothing."""
+    """Raises a ValueError unless `arg`, from `--config=FILE:arg`, is empty or known."""
     if arg and arg not in known:
         raise ValueError(f'unknown argument {arg!r} after the colon; known: {", ".join(known)}')
 
 
-# What systems have beside the sizes of `small`: factorized encoders divide the blocks.
+# Keywords of each model of four blocks; models with two encoders divide the blocks.
+_VIVIT = {'num_layers': 4, 'position': 'sincos3d', 'pool': 'mean'}
 _SMALL = {
-    'vivit_fe': {'num_layers': 2, 'temporal_num_layers': 2},
-    'convivit': {'cnn_channels': 8},
+    'vivit_joint': _VIVIT,
+    'vivit_fe': {**_VIVIT, 'num_layers': 2, 'temporal_num_layers': 2},
+    'vivit_fsa': _VIVIT,
+    'vivit_fdp': _VIVIT,
+    'convivit': {'num_layers': 4, 'cnn_channels': 8},
     'rpe_stdt': {
         'num_layers': 2,
         'temporal_num_layers': 2,
@@ -24,24 +28,28 @@ _SMALL = {
         'temporal_head_dim': 24,
         'subsample_layers': (1,),
     },
-    'ctn': {'stem_channels': 16},
+    'ctn': {'num_layers': 4, 'stem_channels': 16},
+}
+
+# Keywords that `runlocal` reduces beside the sizes of the encoder, unless they are 0.
+_TINY = {
+    'vivit_fe': {'temporal_num_layers': 1},
+    'convivit': {'cnn_channels': 8},
 }
 
 
 def small(model: str, **sizes) -> ConfigDict:
-    """A model of four blocks that a CPU trains from scratch; `sizes`: other keywords of it."""
+    """A model of four blocks that a CPU trains from scratch; `sizes`: further keywords."""
     config = default_config(model)
-    config.model.update(num_layers=4, num_heads=4, **sizes)
-    if model.startswith('vivit'):
-        config.model.update(position='sincos3d', pool='mean')
-    config.model.update(_SMALL.get(model, {}))
+    config.model.update(num_heads=4, **sizes)
+    config.model.update(_SMALL[model])
     return config
 
 
 def published(model: str, dataset: str) -> ConfigDict:
-    """What published trainings share: the recipe is ViViT's, a config adds what is its own.
+    """The recipe that published trainings share, which is ViViT's.
 
-    Clips, heads, views and mirroring are those of the catalog.
+    Clips, heads, views and mirroring follow the catalog.
 
     Source: ViViT (arXiv 2103.15691), table 7 in the appendix, and the public configurations.
     """
@@ -64,7 +72,7 @@ def published(model: str, dataset: str) -> ConfigDict:
 
 
 def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
-    """What ViViT's own trainings share."""
+    """The recipe that ViViT's own trainings share."""
     config = published(model, dataset)
     config.model.size = size
     config.augment.update(scale_jitter=(0.9, 1.33), randaugment_geometry=False)
@@ -73,7 +81,7 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
 
 
 def published_convivit(dataset: str) -> ConfigDict:
-    """ConViViT's trainings; of its recipe only the loss is published, the rest is ViViT's."""
+    """ConViViT's trainings; only the loss is published, the rest is ViViT's recipe."""
     config = published('convivit', dataset)
     config.preprocessing.update(num_frames=16, sampling='segments', short_side=256, crop_size=224)
     config.augment.update(scale_jitter=(0.9, 1.33), color_jitter=0.8, color_drop=0.1)
@@ -100,7 +108,7 @@ def published_rpe_stdt(dataset: str) -> ConfigDict:
 
 
 def published_ctn(dataset: str) -> ConfigDict:
-    """CTN's trainings; how it samples and tests is not published, clipping is ViViT's."""
+    """CTN's trainings; sampling and views are not published, clipping is ViViT's."""
     config = published('ctn', dataset)
     config.preprocessing.update(num_frames=8, sampling='segments', short_side=256, crop_size=224)
     config.augment.color_jitter = 0.8
@@ -113,7 +121,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     """Shrinks any config to about a minute on a laptop, with the embedded data.
 
     Model class, heads and augmentations stay; sizes, data and steps become small. Mirroring is
-    off, as the embedded classes have a left and a right.
+    off, because the embedded classes have a left and a right.
     """
     config.init_from = ''
     config.model.update(
@@ -123,10 +131,9 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     if config.model.get('tokenizer') == 'uniform_frames':
         length = 1
     config.model.tubelet_size = (length, 8, 8)
-    if config.model.name == 'vivit_fe' and config.model.temporal_num_layers != 0:
-        config.model.temporal_num_layers = 1
-    if 'cnn_channels' in config.model:
-        config.model.cnn_channels = 8
+    for keyword, value in _TINY.get(config.model.name, {}).items():
+        if config.model[keyword] != 0:
+            config.model[keyword] = value
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)

@@ -1,110 +1,241 @@
-"""Every configuration key, once, with its default and its meaning.
+"""Every config key with its default, meaning and range.
+
+`KEYS` is the only place for most keys. Three sections and the keywords of a model are dataclasses
+of the parts that use them: there a key stands once, its meaning under `Attributes`.
 
 A duration is given either in `..._epochs` (of ⌊videos / batch size⌋ steps, fractions allowed) or in
 `..._steps` (updates); the other one stays None.
+
+`python -m vivit_jax.main --config=FILE --mode=show` prints all keys of a config with their values.
 """
 
 import dataclasses
+import functools
+import inspect
+import math
+import operator
+import re
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from vivit_jax.augment.policy import Augmentation
 from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.data.synthetic import SyntheticVideos
-from vivit_jax.models.registry import model_keywords
+from vivit_jax.models.registry import MODELS, model_keywords
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key.
+
+    Attributes:
+        default: value; or a type, for a key that is None until it is set to a value of that type.
+        meaning: in words, with the unit or the choices.
+        low: the smallest number allowed.
+        high: the largest number allowed.
+        may_change: whether a resumed run may have another value, because results do not depend on
+            this key.
+    """
+
+    default: object
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    may_change: bool = False
+
+    @property
+    def initial(self) -> object:
+        """The value in a new config."""
+        return None if isinstance(self.default, type) else self.default
+
+
+def _dataclass_keys(section: str, kind: type) -> dict[str, Key]:
+    """Keys of a section that a dataclass defines; the dataclass checks their ranges."""
+    meanings = _field_meanings(kind)
+    return {
+        f'{section}.{field.name}': Key(field.default, meanings.get(field.name, ''))
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _field_meanings(kind: type) -> dict[str, str]:
+    """The meaning of each field of a dataclass, from the `Attributes` of its docstring."""
+    found = {}
+    for base in reversed(kind.__mro__):
+        _, _, text = inspect.cleandoc(base.__doc__ or '').partition('\nAttributes:\n')
+        section = re.split(r'\n+(?=\S)', text)[0]
+        for names, meaning in re.findall(r'^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)', section, re.M):
+            plain = ' '.join(meaning.replace('`', '').split()).rstrip('.')
+            found |= dict.fromkeys(names.split(', '), plain)
+    return found
+
+
+KEYS = {
+    'seed': Key(0, 'seed of parameters, data order, augmentation and dropout'),
+    # Weights to start from.
+    'init_from': Key(
+        '',
+        "weights to start from: a file, folder or name that vivit_jax.convert reads; '': none",
+        may_change=True,
+    ),
+    'init.reinit': Key((), "('head',): a new classifier; all other weights must be in init_from"),
+    'init.tubelet': Key(
+        'central_frame',
+        "how tubelets start from an image ViT: 'central_frame', 'filter_inflation' or 'random'",
+    ),
+    'init.temporal_attention': Key(
+        'zero',
+        "how temporal attention of vivit_fsa starts from an image ViT: 'zero', 'pretrained' or "
+        "'fresh'",
+    ),
+    # How a video becomes a clip.
+    **_dataclass_keys('preprocessing', Preprocessing),
+    # Videos and labels.
+    'data.source': Key(
+        'csv',
+        "'csv' (your files), 'synthetic' (the embedded videos), 'records' (of vivit_jax.prepare), "
+        "'tfrecords' (of the original ViViT) or a dataset in its own layout, such as 'ssv2'",
+    ),
+    'data.train_csv': Key(
+        '',
+        'of csv: a file with the header "video_path,label", optionally start_sec and end_sec; of '
+        'tfrecords: files, such as /data/train.tfrecord@1024',
+    ),
+    'data.val_csv': Key('', 'likewise; watched during training, it chooses the best checkpoint'),
+    'data.test_csv': Key(
+        '', "likewise; evaluated at the end and by --mode=evaluate; '': val_csv is evaluated"
+    ),
+    'data.root': Key(
+        '',
+        "folder of the videos or records; '': of csv, the folder of each CSV file",
+        may_change=True,
+    ),
+    'data.annotations': Key(
+        '', "folder of a dataset's annotation files; '': data.root", may_change=True
+    ),
+    'data.protocol': Key(
+        '', "how a dataset is split, such as '2' or 'cross_view'; '': its first protocol"
+    ),
+    'data.label_columns': Key(
+        ('label',), "columns with labels; of several, ('verb', 'noun'), each gets a head"
+    ),
+    'data.label_map': Key(
+        '',
+        "file of class names, one a line; '{head}' in its name stands for each of several heads; "
+        "'': the sorted labels of train_csv",
+    ),
+    'data.max_bad_fraction': Key(
+        0.01, 'part of the videos of a split that may be missing or broken', 0, 1, may_change=True
+    ),
+    'data.num_workers': Key(
+        2, 'decoding processes per host; 0: threads of the trainer decode', 0, may_change=True
+    ),
+    'data.worker_threads': Key(1, 'decoding threads of each worker', 1, may_change=True),
+    'data.worker_buffer': Key(2, 'batches that each worker holds ready', 1, may_change=True),
+    'data.cache_dir': Key(
+        '', "folder of the embedded videos; '': the user's cache folder", may_change=True
+    ),
+    **_dataclass_keys('data.synthetic', SyntheticVideos),
+    # Changes of training clips: the first two while decoding, the others on the device.
+    'augment.scale_jitter': Key(tuple, '(min, max) of a random factor on the short side'),
+    'augment.resized_area': Key(
+        tuple, '(min, max) part of the frame that a random resized crop keeps, at most 1'
+    ),
+    'augment.flip_swaps': Key(
+        (), "(('left', 'right'),): words that change places in the label of a mirrored clip"
+    ),
+    **_dataclass_keys('augment', Augmentation),
+    # Optimization and checkpoints.
+    'train.batch_size': Key(64, 'clips of a step, of all devices together', 1),
+    'train.num_epochs': Key(float, 'length of the training in epochs'),
+    'train.num_steps': Key(int, 'length of the training in steps'),
+    'train.warmup_epochs': Key(float, 'linear rise of the learning rate from 0, in epochs'),
+    'train.warmup_steps': Key(int, 'linear rise of the learning rate from 0, in steps'),
+    'train.optimizer': Key('sgd', "'sgd' or 'adamw'"),
+    'train.learning_rate': Key(0.1, 'at the end of the warm-up; a cosine to 0 follows', 0),
+    'train.momentum': Key(0.9, 'momentum of SGD, or beta 1 of AdamW', 0, 1),
+    'train.adam_b2': Key(0.999, 'beta 2 of AdamW', 0, 1),
+    'train.weight_decay': Key(0.0, 'weight decay of kernels; other parameters have none', 0),
+    'train.clip_norm': Key(1.0, 'largest norm of the whole gradient; 0: no clipping', 0),
+    'train.label_smoothing': Key(0.0, 'part of the target that all classes share', 0, 1),
+    'train.layer_decay': Key(
+        1.0, 'factor on the learning rate from each layer to the layer below it', 0, 1
+    ),
+    'train.freeze': Key(
+        (),
+        'regular expressions; parameters in whose names one is found do not change: '
+        "('^embedding/', '^SpatialTransformer/') trains the temporal encoder and the head",
+    ),
+    'train.ema_decay': Key(
+        0.0, 'decay of a moving average of the parameters, which is evaluated; 0: none', 0, 1
+    ),
+    'train.checkpoint_every_epochs': Key(float, 'epochs between checkpoints', may_change=True),
+    'train.checkpoint_every_steps': Key(int, 'steps between checkpoints', may_change=True),
+    'train.keep_last': Key(1, 'how many of the newest checkpoints stay', 1, may_change=True),
+    'train.keep_best': Key(
+        1, 'how many of the checkpoints with the best val/acc1 stay', 0, may_change=True
+    ),
+    # Evaluation.
+    'eval.every_epochs': Key(float, 'epochs between validations', may_change=True),
+    'eval.every_steps': Key(int, 'steps between validations', may_change=True),
+    'eval.batch_size': Key(
+        64, 'temporal views of a step, of all devices together', 1, may_change=True
+    ),
+    'eval.views': Key('4x3', 'temporal x spatial views of each video in the test', may_change=True),
+    'eval.merge': Key(
+        'logits', "mean over the views of 'logits' or 'probabilities'", may_change=True
+    ),
+    'eval.allow_untrained_head': Key(
+        False, 'evaluate even if the classifier is still all zeros', may_change=True
+    ),
+    'eval.test_at_end': Key(
+        True, 'test the last weights with all views after training', may_change=True
+    ),
+}
+
+
+@functools.cache
+def config_keys(model: str) -> dict[str, Key]:
+    """Every key of a config for a model, by names such as `'train.batch_size'`.
+
+    Raises:
+        ValueError: unknown model; the message offers the near names.
+    """
+    keywords, meanings = model_keywords(model), _field_meanings(MODELS[model])
+    keys = {
+        f'model.{name}': Key(type(default), meanings.get(name, ''))
+        for name, default in keywords.items()
+    }
+    keys['model.num_classes'] = Key(
+        object,
+        "number of classes; for several heads {'verb': 97, 'noun': 300}; None: follows the data",
+    )
+    return {
+        'model.name': Key(model, 'one of vivit_jax.list_models()'),
+        'model.size': Key(str, "such as 'B/16x2', or one of the model's presets: fills the sizes"),
+        **keys,
+        **KEYS,
+    }
 
 
 def default_config(model: str = 'vivit_fe') -> ConfigDict:
-    """A locked config for a model; a file in `configs/` changes what is its own."""
+    """A locked config for a model, in which keywords of the model are None until they are set.
+
+    A file in `configs/` changes the keys in which it differs.
+    """
     config = ConfigDict()
-    config.seed = 0  # of parameters, data order, augmentation and dropout
-
-    # Weights to start from: whatever `python -m vivit_jax.convert` reads; '': from scratch.
-    config.init_from = ''
-    config.init = ConfigDict()
-    config.init.reinit = ()  # ('head',): a new classifier; all else must be found in the weights
-    config.init.tubelet = 'central_frame'  # of image ViTs: or 'filter_inflation', 'random'
-    config.init.temporal_attention = 'zero'  # of image ViTs, vivit_fsa: or 'pretrained', 'fresh'
-
-    # Keywords of the model's class, where they are explained; None: as in `size`, or its default.
-    # num_classes follows the data, or is a number, of several heads {'verb': 97, 'noun': 300}.
-    types = {name: type(default) for name, default in model_keywords(model).items()}
-    types['num_classes'] = object
-    config.model = ConfigDict({name: placeholder(kind) for name, kind in types.items()})
-    config.model.name = model  # one of vivit_jax.list_models()
-    config.model.size = placeholder(str)  # such as 'B/16x2', or one of the model's PRESETS
-
-    # How a video becomes a clip; the keys are those of vivit_jax.data.preprocessing.
-    config.preprocessing = ConfigDict(dataclasses.asdict(Preprocessing()))
-
-    config.data = data = ConfigDict()
-    # 'csv', 'synthetic' (the embedded videos), 'records' (of vivit_jax.prepare), 'tfrecords' (of
-    # the original ViViT), or a dataset of vivit_jax.data.catalog in its own layout: 'ssv2'
-    data.source = 'csv'
-    # Of 'csv': header "video_path,label", optionally start_sec and end_sec; of 'tfrecords': files,
-    # such as '/data/train.tfrecord@1024'.
-    data.train_csv = ''
-    data.val_csv = ''  # watched during training; the best checkpoint is chosen by it
-    data.test_csv = ''  # evaluated at the end and by --mode=evaluate; '': val_csv is
-    data.root = ''  # folder of the videos, or of the records; 'csv' and '': the folder of each CSV
-    data.annotations = ''  # folder of a dataset's annotation files; '': data.root
-    data.protocol = ''  # how a dataset is split, such as '2' or 'cross_view'; '': its first way
-    # Columns with labels; each of several, such as ('verb', 'noun'), gets a head of its name.
-    data.label_columns = ('label',)
-    # Class names, one a line; '': the sorted labels of train_csv. Several heads have a file each:
-    # 'classes_{head}.txt' stands for classes_verb.txt and classes_noun.txt.
-    data.label_map = ''
-    data.max_bad_fraction = 0.01  # videos of a split that may be missing or broken
-    data.num_workers = 2  # decoding processes per host; 0: threads of the trainer
-    data.worker_threads = 1  # decoding threads of each worker
-    data.worker_buffer = 2  # batches that each worker holds ready
-    data.cache_dir = ''  # of the embedded videos; '': the user's cache folder
-    data.synthetic = ConfigDict(dataclasses.asdict(SyntheticVideos()))
-
-    config.augment = augment = ConfigDict()
-    augment.scale_jitter = placeholder(tuple)  # (min, max) factor on the short side
-    augment.resized_area = placeholder(tuple)  # (min, max) part of the frame: random resized crop
-    augment.repeats = 1  # clips of each video of a batch; an epoch then has as many videos fewer
-    augment.flip = 0.0  # probability; where left and right are part of a label 0, or flip_swaps
-    augment.flip_swaps = ()  # (('left', 'right'),): a mirrored clip's class has them exchanged
-    augment.color_jitter = 0.0  # probability
-    augment.color_drop = 0.0  # probability of greyscale
-    augment.randaugment_layers = 0  # operations per clip; ViViT has 2, instead of color jitter
-    augment.randaugment_magnitude = 10.0
-    augment.randaugment_geometry = True  # rotate, shear and translate too, as ViViT does not
-    augment.erase = 0.0  # probability of a box of random pixels
-    augment.mixup_alpha = 0.0  # of the Beta distribution of the weights; 0: no mixing
-    augment.cutmix_alpha = 0.0  # likewise of the box's area; beside mixup a clip draws one of them
-
-    config.train = train = ConfigDict()
-    train.batch_size = 64  # clips per step, of all devices together
-    train.num_epochs = placeholder(float)
-    train.num_steps = placeholder(int)
-    train.warmup_epochs = placeholder(float)
-    train.warmup_steps = placeholder(int)
-    train.optimizer = 'sgd'  # 'sgd' or 'adamw'
-    train.learning_rate = 0.1  # at the end of the warm-up; a cosine to 0 follows
-    train.momentum = 0.9  # beta 1 of AdamW
-    train.adam_b2 = 0.999
-    train.weight_decay = 0.0  # on kernels only
-    train.clip_norm = 1.0  # of the whole gradient; 0: no clipping
-    train.label_smoothing = 0.0
-    train.layer_decay = 1.0  # factor on the learning rate from each layer to the one below it
-    # Regular expressions; parameters in whose names one is found stay as they are:
-    # ('^embedding/', '^SpatialTransformer/') trains the temporal encoder and the head.
-    train.freeze = ()
-    train.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated; 0: none
-    train.checkpoint_every_epochs = placeholder(float)
-    train.checkpoint_every_steps = placeholder(int)
-    train.keep_last = 1  # checkpoints
-    train.keep_best = 1  # checkpoints, by val/acc1
-
-    config.eval = evaluation = ConfigDict()
-    evaluation.every_epochs = placeholder(float)  # validation during training
-    evaluation.every_steps = placeholder(int)
-    evaluation.batch_size = 64  # temporal views per step, of all devices together
-    evaluation.views = '4x3'  # temporal x spatial views of a video in the test
-    evaluation.merge = 'logits'  # what is averaged over views: 'logits' or 'probabilities'
-    evaluation.allow_untrained_head = False  # test a model although it gives all the same answer
-    evaluation.test_at_end = True  # the multi-view test of the last weights, after training
+    for name, key in config_keys(model).items():
+        *sections, last = name.split('.')
+        node = config
+        for section in sections:
+            if section not in node:
+                node[section] = ConfigDict()
+            node = node[section]
+        node[last] = placeholder(key.default) if isinstance(key.default, type) else key.default
     return config.lock()
+
+
+def find_value(config: ConfigDict, key: str) -> object:
+    """The value of a key such as `'train.batch_size'`."""
+    return functools.reduce(operator.getitem, key.split('.'), config)

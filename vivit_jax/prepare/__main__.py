@@ -197,7 +197,7 @@ _COMMANDS = {
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    from vivit_jax.config.load import parse_flags
+    from vivit_jax.config.command_line import parse_flags
 
     return parse_flags(argv)
 

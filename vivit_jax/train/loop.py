@@ -76,7 +76,7 @@ class Trainer:
             )
         self.train_source = self.videos.splits['train']
 
-        steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
+        steps_per_epoch = load.steps_per_epoch(len(self.train_source), config.train.batch_size)
         self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
         if not self.num_steps:
             raise UserError('set train.num_epochs or train.num_steps')

@@ -38,7 +38,7 @@ def start_run(
 
     Several heads have a label_map_<head>.txt each.
 
-    A run that goes on may differ in the keys of `config.load.MAY_DIFFER`, which is logged.
+    A resumed run may change keys whose `may_change` is set in `config.schema`; this is logged.
 
     Raises:
         UserError: the folder is of another config or has other classes.
