@@ -80,7 +80,7 @@ def test_steps_of_a_config_are_lowered_for_gpus_and_tpus(any_gpu, path):
     mesh = create_mesh()
     schedule = optax.constant_schedule(config.train.learning_rate)
     programs = Programs(config, mesh, guess_classes(config), schedule, platform='cuda')
-    assert programs.model.dtype == (config.model.dtype or 'float32')
+    assert programs.model.spec.dtype == (config.model.dtype or 'float32')
     state = programs.abstract_state
     with jax.set_mesh(mesh), record_choices('cuda') as taken:
         steps = (

@@ -19,8 +19,8 @@ from vivit_jax.costs import (
 )
 from vivit_jax.layers.convolution import convolution
 from vivit_jax.layers.transformer import EncoderBlock
-from vivit_jax.models.published import TOLERANCES
-from vivit_jax.models.registry import create_model, list_models, published_models
+from vivit_jax.models.published import TOLERANCES, published_models
+from vivit_jax.models.registry import create_model, list_models
 
 CLIP = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
 FLOAT = 4  # bytes

@@ -11,28 +11,39 @@ from vivit_jax.layers.keywords import CheckedKeywords
 class Specification(CheckedKeywords):
     """What `create_model` takes; each model has a subclass with the keywords of its own.
 
-    Raises:
-        ValueError: a value is out of range or no choice, or two values do not fit each other.
+    Attributes:
+        num_classes: number of classes; of each head by its name, where there are several.
+        hidden_size: width d of the tokens.
+        num_layers: blocks of the encoder; of the spatial encoder, where there are two.
+        num_heads: attention heads; must divide `hidden_size`.
+        mlp_dim: hidden width of the MLPs.
+        tubelet_size: (t, h, w) frames and pixels of the clip that make a token.
+        dropout_rate: dropout after embeddings, attention and both MLP layers.
+        attention_dropout_rate: dropout of attention weights.
+        drop_path_rate: stochastic depth of the last block, see `Encoder`.
+        gelu: `'tanh'`, the approximation of JAX's ViTs, or `'exact'`, as in PyTorch's.
+        layer_norm_eps: added to the variance in a LayerNorm.
+        attention_implementation: how JAX computes attention, see `dot_product_attention`.
+        remat: what JAX computes twice in order to save memory, see `REMAT_POLICIES`.
+        scan_layers: whether JAX compiles one block for all layers, see `run_blocks`.
+        dtype: type that JAX computes in; parameters, softmax and logits are float32.
     """
 
-    # Classes of the classifier; of each head by its name, where there are several.
     num_classes: int | Mapping[str, int] = dataclasses.field(default=400, hash=False)
-    hidden_size: int = 768  # width d of the tokens
-    num_layers: int = 12  # blocks of the encoder; of the spatial one, where there are two
-    num_heads: int = 12  # of the attention; divides hidden_size
-    mlp_dim: int = 3072  # hidden width of the MLPs
-    tubelet_size: tuple[int, int, int] = (2, 16, 16)  # (t, h, w) of the clip that make a token
-    dropout_rate: float = 0.0  # after embeddings, attention and both MLP layers
-    attention_dropout_rate: float = 0.0  # of attention weights
-    drop_path_rate: float = 0.0  # stochastic depth of the last block, see `Encoder`
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    tubelet_size: tuple[int, int, int] = (2, 16, 16)
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
     gelu: Literal['tanh', 'exact'] = 'tanh'
-    layer_norm_eps: float = 1e-6  # added to the variance
+    layer_norm_eps: float = 1e-6
 
-    # The other keywords say how JAX computes the model. PyTorch ignores them.
     attention_implementation: Literal['auto', 'einsum', 'chunked', 'cudnn', 'pallas'] = 'auto'
-    remat: Literal['none', 'block', 'dots'] = 'none'  # what is computed twice, to save memory
-    scan_layers: bool = False  # compile one block for all layers, see `Encoder`
-    # Type of the computation; parameters, softmax and logits are float32.
+    remat: Literal['none', 'block', 'dots'] = 'none'
+    scan_layers: bool = False
     dtype: Literal['float32', 'bfloat16', 'float16', 'float64'] = 'float32'
 
     def check(self):

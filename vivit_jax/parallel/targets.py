@@ -142,6 +142,7 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
     try:
         if chip.platform == 'tpu':
             os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # nobody to ask outside of Google's cloud
+            os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # compiling occupies no chip
             devices = topologies.get_topology_desc(
                 platform='tpu', topology_name=target.name
             ).devices

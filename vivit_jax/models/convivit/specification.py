@@ -9,17 +9,24 @@ from vivit_jax.layers.specification import Specification
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConViViT(Specification):
-    """A small CNN in front of a factorized video transformer."""
+    """A small CNN in front of a factorized video transformer.
+
+    Attributes:
+        cnn_blocks: blocks of the CNN: 0, 1 or 2.
+        cnn_channels: channels of the CNN.
+        cnn_conv5: 5x5x5 convolutions of the CNN: `'depthwise'` or `'dense'`.
+        cnn_stride: 2 halves height and width of the clip before the CNN, which saves memory and is
+            not in the paper; the number of tokens stays the same.
+        factorization: blocks of ViViT's model 3, `'self_attention'`, or of its model 4,
+            `'dot_product'`.
+    """
 
     num_classes: int | dict[str, int] = dataclasses.field(default=51, hash=False)
     tubelet_size: tuple[int, int, int] = (1, 16, 16)
     cnn_blocks: Literal[0, 1, 2] = 1
     cnn_channels: int = 128
-    cnn_conv5: Literal['depthwise', 'dense'] = 'depthwise'  # the 5x5x5 convolutions of the CNN
-    # 2 halves height and width of the clip before the CNN, which saves memory and is not in the
-    # paper. The number of tokens stays the same.
+    cnn_conv5: Literal['depthwise', 'dense'] = 'depthwise'
     cnn_stride: Literal[1, 2] = 1
-    # The blocks are those of ViViT's model 3, 'self_attention', or of its model 4, 'dot_product'.
     factorization: Literal['self_attention', 'dot_product'] = 'self_attention'
 
     SMALL: ClassVar[Keywords] = {'cnn_channels': 8}

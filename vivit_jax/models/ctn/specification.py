@@ -13,24 +13,38 @@ class Ctn(Specification):
 
     `tubelet_size` counts frames and pixels of the clip, so every stem makes the same number of
     tokens.
+
+    Attributes:
+        embed: `'video_to_tokens'`, with the stem, or `'tubelet'`, without.
+        stem_kernel: size of the stem's convolution along each axis; odd.
+        stem_stride: stride of the stem's convolution along height and width.
+        stem_pool: whether max pooling follows, which halves height and width.
+        stem_bn: whether the stem has a batch norm; without it the convolution has a bias.
+        stem_channels: channels of the stem.
+        stem_t_stride: strides along time of the convolution and of the pooling.
+        position: positions: `'none'`, `'learned'` or `'sincos3d'`.
+        mapping: `'linear'`: queries, keys and values are projections of the tokens; `'conv'`: of a
+            depthwise convolution of the tokens of each time index, which the class token skips.
+        mapping_kernel: size of this convolution along both axes; odd.
+        mapping_bn: whether a batch norm follows this convolution.
+        depthwise_init: its kernels at the start: `'identity'`, or `'lecun'`, random.
+        norm: place of the LayerNorms: `'pre'` or `'post'`, see `PostNormBlock`.
     """
 
     num_classes: int | dict[str, int] = dataclasses.field(default=48, hash=False)
-    embed: Literal['video_to_tokens', 'tubelet'] = 'video_to_tokens'  # with or without the stem
-    stem_kernel: int = 7  # size of the convolution along each axis; odd
-    stem_stride: int = 2  # of the convolution along height and width
-    stem_pool: bool = True  # whether max pooling follows, which halves height and width
-    stem_bn: bool = True  # a batch norm; without it the convolution has a bias
+    embed: Literal['video_to_tokens', 'tubelet'] = 'video_to_tokens'
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_pool: bool = True
+    stem_bn: bool = True
     stem_channels: int = 32
-    stem_t_stride: tuple[int, int] = (1, 1)  # along time, of the convolution and of the pooling
+    stem_t_stride: tuple[int, int] = (1, 1)
     position: Literal['none', 'learned', 'sincos3d'] = 'none'
-    # Queries, keys and values are linear projections of the tokens, or, with 'conv', of a depthwise
-    # convolution of the tokens of each time index, which the class token skips.
     mapping: Literal['conv', 'linear'] = 'conv'
-    mapping_kernel: int = 3  # size of this convolution along both axes; odd
-    mapping_bn: bool = True  # whether a batch norm follows the convolution
-    depthwise_init: Literal['identity', 'lecun'] = 'identity'  # of its kernels; lecun is random
-    norm: Literal['pre', 'post'] = 'pre'  # the place of the LayerNorms, see `EncoderBlock`
+    mapping_kernel: int = 3
+    mapping_bn: bool = True
+    depthwise_init: Literal['identity', 'lecun'] = 'identity'
+    norm: Literal['pre', 'post'] = 'pre'
 
     SMALL: ClassVar[Keywords] = {'stem_channels': 16}
     TINY: ClassVar[Keywords] = {'stem_channels': 4, 'stem_kernel': 3}

@@ -15,29 +15,46 @@ class RpeStdt(Specification):
     `rpe_*`, `shared_heads`, `remat` and `scan_layers` are about the spatial encoder; the relative
     positions of the temporal one have the defaults. The thesis speaks of 8 spatial blocks, but its
     costs and parameters are those of 12: see `stdt_l8_full` in `PRESETS`.
+
+    Attributes:
+        pos_embed: positions in the spatial encoder: `'rpe'`, relative; `'absolute'`, a learned
+            table with a row for every token of the clip; `'frame'`, the table of a ViT, the same
+            for all frames; or `'none'`.
+        rpe_terms: terms of the relative positions, see `RelativePosition`; `'none'` is the same as
+            `pos_embed='none'`.
+        rpe_function: how distances become clusters, see `pair_clusters`.
+        rpe_method: how axes make clusters, see `pair_clusters`.
+        rpe_ratio: reach of the clusters, see `pair_clusters`; at least 0.5.
+        shared_heads: whether all heads share one pair of tables.
+        temporal: `'transformer'`, or `'none'`: the mean of the frames' class tokens.
+        temporal_pos: positions in the temporal encoder: `'rpe'`, `'absolute'`, a learned table, or
+            `'none'`.
+        temporal_num_layers: blocks of the temporal encoder.
+        temporal_num_heads: heads of the temporal blocks.
+        temporal_head_dim: width of a head of light blocks.
+        light: whether temporal blocks have MLPs as wide as the tokens, and queries, keys and values
+            without bias; other temporal blocks are like spatial ones.
+        subsample: how blocks halve the frames: `'topk'`, `'max'`, `'avg'`, `'conv'` or `'none'`,
+            see `TemporalEncoder`.
+        subsample_layers: temporal blocks that halve the frames, counted from zero.
     """
 
     num_classes: int | dict[str, int] = dataclasses.field(default=101, hash=False)
     tubelet_size: tuple[int, int, int] = (1, 16, 16)
-    # Positions in the spatial encoder: 'rpe' are relative; 'absolute' is a learned table with a row
-    # for every token of the clip; 'frame' is the table of a ViT, the same for all frames.
     pos_embed: Literal['rpe', 'absolute', 'frame', 'none'] = 'rpe'
-    # What the relative positions are made of, see `RelativePosition`; 'none' is pos_embed='none'.
     rpe_terms: Literal['both', 'query', 'key', 'none'] = 'both'
     rpe_function: Literal['sectioned', 'clip'] = 'sectioned'
     rpe_method: Literal['product', 'euclidean'] = 'product'
     rpe_ratio: float = 1.5
     shared_heads: bool = True
-    temporal: Literal['transformer', 'none'] = 'transformer'  # 'none': the mean of the frames
-    temporal_pos: Literal['rpe', 'absolute', 'none'] = 'rpe'  # 'absolute': a learned table
+    temporal: Literal['transformer', 'none'] = 'transformer'
+    temporal_pos: Literal['rpe', 'absolute', 'none'] = 'rpe'
     temporal_num_layers: int = 4
     temporal_num_heads: int = 8
-    temporal_head_dim: int = 64  # width of a head of light blocks
-    # Light blocks have MLPs as wide as the tokens, and queries, keys and values without bias; other
-    # temporal blocks are like spatial ones.
+    temporal_head_dim: int = 64
     light: bool = True
-    subsample: Literal['topk', 'max', 'avg', 'conv', 'none'] = 'topk'  # see `TemporalEncoder`
-    subsample_layers: tuple[int, ...] = (1, 3)  # the blocks that halve the frames, from zero
+    subsample: Literal['topk', 'max', 'avg', 'conv', 'none'] = 'topk'
+    subsample_layers: tuple[int, ...] = (1, 3)
 
     # What else the thesis compares with.
     PRESETS: ClassVar[Mapping[str, Keywords]] = {

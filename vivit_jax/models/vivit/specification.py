@@ -10,13 +10,21 @@ from vivit_jax.layers.specification import Specification
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViViT(Specification):
-    """What the four models share."""
+    """What the four models share.
 
-    # 'uniform_frames' takes num_sampled_frames of the clip; tubelet_size has t = 1 then.
+    Attributes:
+        tokenizer: `'tubelet'`, or `'uniform_frames'`: patches of single frames, for which
+            `tubelet_size` has t = 1.
+        num_sampled_frames: frames that `'uniform_frames'` takes from a clip.
+        pool: `'cls'`, a class token in each encoder, or `'mean'` over the tokens, without class
+            token.
+        position: positions in each encoder: `'learned'`, `'sincos3d'` or `'none'`.
+    """
+
     tokenizer: Literal['tubelet', 'uniform_frames'] = 'tubelet'
     num_sampled_frames: int = 16
-    pool: Literal['cls', 'mean'] = 'cls'  # a class token in each encoder, or the mean over tokens
-    position: Literal['learned', 'sincos3d', 'none'] = 'learned'  # in each encoder
+    pool: Literal['cls', 'mean'] = 'cls'
+    position: Literal['learned', 'sincos3d', 'none'] = 'learned'
 
     SMALL: ClassVar[Keywords] = {'position': 'sincos3d', 'pool': 'mean'}
 
@@ -56,9 +64,13 @@ class Joint(ViViT):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactorizedEncoder(ViViT):
-    """Model 2: factorised encoder."""
+    """Model 2: factorised encoder.
 
-    temporal_num_layers: int = 4  # blocks of the temporal encoder; 0 takes the mean over time
+    Attributes:
+        temporal_num_layers: blocks of the temporal encoder; 0 takes the mean over time.
+    """
+
+    temporal_num_layers: int = 4
 
     SMALL: ClassVar[Keywords] = {**ViViT.SMALL, 'num_layers': 2, 'temporal_num_layers': 2}
     TINY: ClassVar[Keywords] = {'temporal_num_layers': 1}
@@ -71,7 +83,11 @@ class FactorizedEncoder(ViViT):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactorizedSelfAttention(ViViT):
-    """Model 3: factorised self-attention."""
+    """Model 3: factorised self-attention.
+
+    Attributes:
+        attention_order: the axis that attends first: `'space_time'` or `'time_space'`.
+    """
 
     pool: Literal['mean'] = 'mean'
     attention_order: Literal['space_time', 'time_space'] = 'space_time'
