@@ -42,17 +42,17 @@ def main(args: list[str]) -> int:
     """Runs `--mode`; returns an exit status."""
     if args:
         raise UserError(f'unexpected {args}; overrides have the form --config.train.batch_size=8')
+    if _CHECKPOINT.value and _MODE.value != 'evaluate':
+        raise UserError(
+            '--checkpoint is for --mode=evaluate; to start from weights give --config.init_from='
+            f'{_CHECKPOINT.value}'
+        )
     if _MODE.value == 'show':
         return _show()
     from vivit_jax.evaluation.evaluate import evaluate
     from vivit_jax.parallel import distributed
     from vivit_jax.train.loop import Trainer
 
-    if _CHECKPOINT.value and _MODE.value == 'train':
-        raise UserError(
-            '--checkpoint is for --mode=evaluate; to start from weights give --config.init_from='
-            f'{_CHECKPOINT.value}'
-        )
     distributed.initialize()
     name = Path(_config_file()).name.replace('.py', '').replace(':', '-')
     workdir = Path(_WORKDIR.value or Path('runs') / name)
@@ -74,7 +74,7 @@ def _show() -> int:
 
 
 def _config_file() -> str:
-    """What follows `--config=`."""
+    """The value of `--config`, such as `'configs/demo.py:ctn'`."""
     return config_flags.get_config_filename(flags.FLAGS['config'])
 
 

@@ -1,4 +1,4 @@
-"""What follows from a config: settings of the parts, durations in steps, and differences."""
+"""Reads a config: settings of the parts, durations in steps, and differences of two configs."""
 
 import ast
 import dataclasses
@@ -87,7 +87,7 @@ def random_crop(config: ConfigDict, spec: Preprocessing) -> RandomCrop:
 
 
 def workers(config: ConfigDict) -> Workers:
-    """How many processes and threads decode."""
+    """Numbers of decoding processes, threads and batches in advance, of the section `data`."""
     return Workers(config.data.num_workers, config.data.worker_threads, config.data.worker_buffer)
 
 
@@ -156,7 +156,7 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
     """Compares flat configs.
 
     Returns:
-        Lines for the keys that differ and may, and lines for those that may not.
+        Lines for the changed keys that a resumed run may change, and lines for the others.
     """
     allowed, forbidden = [], []
     for key in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""The text of `--mode=show`: a config, its schedule and its cost, before anything is run."""
+"""The text of `--mode=show`: the keys of a config, its schedule and its cost."""
 
 import csv
 import os
@@ -17,10 +17,13 @@ from vivit_jax.errors import UserError, describe_range
 from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
 from vivit_jax.models.registry import MODELS, create_model, model_keywords, specify
 
+Row = tuple[str, str, str]  # name, value, explanation
+
 _INTRODUCTION = 'Keys by the origin of their values; a resumed run may change keys with *.'
 
-_PASSES = 3  # forward, and backward for activations and for parameters: each as much work
-_H100_FLOPS = 4e14  # a second: 40 % of an H100's peak in bfloat16
+# The backward pass costs two forward passes: gradients of activations and of parameters.
+_PASSES = 3
+_H100_FLOPS = 4e14  # per second: 40 % of an H100's peak in bfloat16
 
 
 def describe(
@@ -30,7 +33,7 @@ def describe(
     num_videos: int | None = None,
     width: int = 1000,
 ) -> str:
-    """Describes a config; reads no videos, and of lists of videos only their length.
+    """Describes a config without running anything; reads no videos and at most counts a list.
 
     Args:
         config: any config.
@@ -40,7 +43,7 @@ def describe(
         width: characters of a line.
 
     Returns:
-        Lines for every key by where its value comes from, for the schedule, and for the cost.
+        A table of keys for each origin of values, a table for the schedule and one for the cost.
 
     Raises:
         UserError: values that are out of range or do not fit each other.
@@ -51,7 +54,9 @@ def describe(
     found = 'from --num_videos'
     if num_videos is None:
         num_videos, found = count_training_videos(config)
-    per_epoch = num_videos and load.steps_per_epoch(num_videos, config.train.batch_size)
+    per_epoch = None
+    if num_videos is not None:
+        per_epoch = load.steps_per_epoch(num_videos, config.train.batch_size)
     try:
         tables = [*_key_tables(config, file, overrides), _cost_table(config, per_epoch)]
     except UserError:
@@ -63,14 +68,11 @@ def describe(
     return '\n\n'.join([_INTRODUCTION, *paragraphs])
 
 
-Row = tuple[str, str, str]  # name, value, explanation
-
-
 def count_training_videos(config: ConfigDict) -> tuple[int | None, str]:
-    """How many training videos the list or the catalog has, before any is left out.
+    """Counts the training videos of the list or the catalog; missing files are not left out.
 
     Returns:
-        The number, or None where it is not known; and where it is from, or why it is missing.
+        The number and its origin, or None and the reason why the number is unknown.
     """
     data = config.data
     if data.source == 'synthetic':
@@ -88,7 +90,7 @@ def count_training_videos(config: ConfigDict) -> tuple[int | None, str]:
         return None, 'data.train_csv is not set'
     try:
         with open(file, encoding='utf-8', newline='') as lines:
-            return sum(1 for _ in csv.reader(lines)) - 1, f'lines of {file}'
+            return sum(1 for _ in csv.DictReader(lines)), f'lines of {file}'
     except OSError as error:
         return None, f'cannot read {file}: {error.strerror}'
 
@@ -149,6 +151,7 @@ def _schedule_table(
 
 def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Row]]:
     classes = load.guess_classes(config)
+    follows = '' if config.model.num_classes is not None else '; a training asks the data'
     model = create_model(**{**load.model_keywords(config), 'num_classes': classes})
     clip_shape = load.preprocessing(config).clip_shape
     clip = jax.ShapeDtypeStruct((1, *clip_shape, 3), jnp.float32)
@@ -163,7 +166,11 @@ def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Ro
         hours += ' (40 % of its peak in bfloat16), if decoding keeps up'
         whole = f'{total:.3g} FLOPs', hours
     return 'Cost', [
-        ('parameters', f'{count_parameters(call.params):,}', f'with num_classes={classes}'),
+        (
+            'parameters',
+            f'{count_parameters(call.params):,}',
+            f'with num_classes={classes}{follows}',
+        ),
         (
             'clip forward',
             f'{macs / 1e9:,.4g} GMAC',
@@ -179,7 +186,7 @@ def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Ro
 
 
 def _steps(config: ConfigDict, section: str, name: str, per_epoch: int | None) -> int | None:
-    """A duration in steps; None where it is in epochs of unknown length."""
+    """A duration in steps; None if the duration is in epochs and their length is unknown."""
     steps = load.steps(config[section], name, per_epoch or 1)
     return None if per_epoch is None and config[section][f'{name}_epochs'] else steps
 
