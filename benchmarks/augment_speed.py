@@ -29,9 +29,9 @@ from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation, augment, normalize
 from vivit_jax.config import load
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step
+from vivit_jax.video.preprocessing import Preprocessing
 
 _DEMO = Path(__file__).parents[1] / 'configs/demo.py'
 

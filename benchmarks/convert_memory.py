@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 import jax
 import numpy as np
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model

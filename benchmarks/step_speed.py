@@ -26,10 +26,10 @@ import optax
 from vivit_jax import create_model
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config import load
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.models.cost import count_macs, model_call, plain_form
 from vivit_jax.train.state import init_state
 from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.video.preprocessing import Preprocessing
 
 _MATRIX = 4096
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint
 from vivit_jax.weights.native import write_npz
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from vivit_jax.augment.policy import normalize, to_unit_range
-from vivit_jax.data.decode import VideoReader
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import write_video
-from vivit_jax.data.transforms import Crops
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.predict import Predictor, sample_view_frames
+from vivit_jax.predict import Predictor
 from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import TrainState
+from vivit_jax.video.crops import Crops
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.sampling import sample_view_frames
+from vivit_jax.video.synthetic import write_video
+from vivit_jax.video.video_file import VideoReader
 
 ROOT = Path(__file__).parents[1]
 SPEC = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16)

@@ -21,8 +21,8 @@ import optax
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.catalog import DATASETS
 from vivit_jax.config import load
-from vivit_jax.data.catalog import DATASETS
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.layers.attention_kernels import describe_choices, record_choices
 from vivit_jax.models.cost import count_macs, model_call, plain_form

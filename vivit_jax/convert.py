@@ -17,9 +17,8 @@ import jax
 from absl import flags
 
 from vivit_jax import terminal
+from vivit_jax.annotations.label_map import read_label_maps
 from vivit_jax.config import load
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sources import read_label_maps
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
@@ -27,16 +26,18 @@ from vivit_jax.models.keywords import find_preset
 from vivit_jax.models.registry import MODELS, create_model, model_keywords
 from vivit_jax.train.checkpoints import write_checkpoint
 from vivit_jax.train.state import abstract_variables, init_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights import verify
 from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.huggingface import write_huggingface
-from vivit_jax.weights.inflation import TEMPORAL_ATTENTION_INITS, TUBELET_INITS
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.native import write_npz
 from vivit_jax.weights.report import Report
+from vivit_jax.weights.rules import TEMPORAL_ATTENTION_INITS
 from vivit_jax.weights.source import Weights
 from vivit_jax.weights.start import find_untrained_heads, init_from
 from vivit_jax.weights.torch_export import export_torch
+from vivit_jax.weights.tubelets import TUBELET_INITS
 
 _SOURCE = flags.DEFINE_string('source', None, 'File or folder with the weights.')
 _TO = flags.DEFINE_enum('to', None, ['orbax', 'huggingface', 'torch', 'npz'], 'What to write.')

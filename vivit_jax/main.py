@@ -26,7 +26,7 @@ _CHECKPOINT = flags.DEFINE_string(
 
 def main(args: list[str]) -> int:
     """Runs `--mode`; returns an exit status."""
-    from vivit_jax.evaluation.evaluate import evaluate
+    from vivit_jax.evaluation.evaluate_checkpoint import evaluate
     from vivit_jax.parallel import distributed
     from vivit_jax.train.loop import Trainer
 

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import LabelNames, map_heads
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)

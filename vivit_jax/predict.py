@@ -19,12 +19,13 @@ import numpy as np
 from absl import flags
 
 from vivit_jax import terminal
-from vivit_jax.data.decode import VideoError, open_video
-from vivit_jax.data.sampling import clip_span, sample_view_frames
-from vivit_jax.data.transforms import view_crops
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import softmax
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads
+from vivit_jax.video.crops import view_crops
+from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.sampling import clip_span, sample_view_frames
+from vivit_jax.video.video_file import open_video
 
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.video.preprocessing import Preprocessing
 
 ALL = Augmentation(
     flip=0.5, color_jitter=0.5, color_drop=0.5, randaugment_layers=2, erase=0.5, mixup_alpha=0.3

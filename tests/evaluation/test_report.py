@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.videos import VideoFiles
+from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.evaluation.evaluator import Results
 from vivit_jax.evaluation.report import describe, save
 
@@ -55,7 +55,7 @@ def test_several_heads_have_a_line_each_after_that_of_the_action():
     ids=['one head', 'two heads'],
 )
 def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
-    source = VideoFiles([Row('a.mp4', 0), Row('b.mp4', 0)])
+    source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
     summary = {'split': 'test', 'views': '1x1', 'step': 3, 'test/acc1@1x1': 0.5}
     path = save(tmp_path / 'evaluation', 'step7', results, source, label_names, summary)
     saved = np.load(path)

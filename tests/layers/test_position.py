@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.position import ClipPositionEmbedding, PositionEmbedding, sincos_positions
+from vivit_jax.layers.grid import sincos_positions
+from vivit_jax.layers.position import ClipPositionEmbedding, PositionEmbedding
 
 
 @pytest.mark.parametrize('grid', [(7,), (3, 5), (1, 4), (2, 3, 4), (2, 1, 4)])

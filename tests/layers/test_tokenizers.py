@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.tokenizers import Tokenizer, uniform_frame_indices
+from vivit_jax.layers.grid import uniform_frame_indices
+from vivit_jax.layers.tokenizers import Tokenizer
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.layers.position import sincos_positions
+from vivit_jax.layers.grid import sincos_positions
 from vivit_jax.models.registry import create_model, list_models
 
 VIVITS = [name for name in list_models() if name.startswith('vivit')]

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.models import registry as jax_registry
 from vivit_jax.train.state import abstract_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.torch_export import RULES
 from vivit_jax.weights.torch_layout import to_torch
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.checkpoints import write_checkpoint
 from vivit_jax.train.state import abstract_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.load import load_checkpoint, read_weights

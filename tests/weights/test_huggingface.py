@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.huggingface import matches, read_huggingface, write_huggingface
 
 torch = pytest.importorskip('torch', reason='needs PyTorch')

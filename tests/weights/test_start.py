@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.state import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.source import Weights, clip_grid
 from vivit_jax.weights.start import describe_differences, find_untrained_heads, init_from
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model
 from vivit_jax.train.state import abstract_params, abstract_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.files import Tensors, open_tensors
 from vivit_jax.weights.torch_export import (
     RULES,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from vivit_jax.augment.color import random_color_drop, random_color_jitter
 from vivit_jax.augment.geometry import Clip, mirror, random_erase
 from vivit_jax.augment.randaugment import random_augment
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.parallel.mesh import on_each_device
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,14 +15,14 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vivit_jax.augment.policy import Augmentation
+from vivit_jax.batches.loader import Workers
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.pipeline import Workers
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import SyntheticVideos
-from vivit_jax.data.transforms import RandomCrop
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.models.registry import create_model, list_models
+from vivit_jax.video.crops import RandomCrop
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import SyntheticVideos
 
 # A resumed run may change these: they do not alter what is computed.
 MAY_DIFFER = (

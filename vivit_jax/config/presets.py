@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.catalog import find_dataset
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.catalog import find_dataset
 from vivit_jax.models.registry import model_keywords
 
 

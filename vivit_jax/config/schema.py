@@ -9,9 +9,9 @@ import dataclasses
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.models.registry import model_keywords
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import SyntheticVideos
 
 
 def default_config(model: str = 'vivit_fe') -> ConfigDict:
@@ -34,12 +34,12 @@ def default_config(model: str = 'vivit_fe') -> ConfigDict:
     config.model.name = model  # one of vivit_jax.list_models()
     config.model.size = placeholder(str)  # such as 'B/16x2', or one of the model's PRESETS
 
-    # How a video becomes a clip; the keys are those of vivit_jax.data.preprocessing.
+    # How a video becomes a clip; the keys are those of vivit_jax.video.preprocessing.
     config.preprocessing = ConfigDict(dataclasses.asdict(Preprocessing()))
 
     config.data = data = ConfigDict()
     # 'csv', 'synthetic' (the embedded videos), 'records' (of vivit_jax.prepare), 'tfrecords' (of
-    # the original ViViT), or a dataset of vivit_jax.data.catalog in its own layout: 'ssv2'
+    # the original ViViT), or a dataset of vivit_jax.annotations.catalog in its own layout: 'ssv2'
     data.source = 'csv'
     # Of 'csv': header "video_path,label", optionally start_sec and end_sec; of 'tfrecords': files,
     # such as '/data/train.tfrecord@1024'.

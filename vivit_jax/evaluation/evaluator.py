@@ -9,16 +9,16 @@ from jax.sharding import Mesh
 from jax.stages import Wrapped
 from tqdm import tqdm
 
-from vivit_jax.data.pipeline import Host, Workers, error_text, view_batches
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.to_device import prefetch
-from vivit_jax.data.videos import Source
+from vivit_jax.batches.loader import Host, Workers, error_text, view_batches
+from vivit_jax.batches.sources import VideoSource
 from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import merge_views
 from vivit_jax.heads import PerHead, by_head, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of, replicated
+from vivit_jax.parallel.to_device import prefetch
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Evaluator:
     def __call__(
         self,
         variables: dict,
-        source: Source,
+        source: VideoSource,
         views: tuple[int, int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Results | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_jax.data.videos import Source
+from vivit_jax.batches.sources import VideoSource
 from vivit_jax.evaluation.evaluator import Results
 from vivit_jax.heads import LabelNames, by_head, head_names, map_heads, name_heads
 
@@ -55,7 +55,7 @@ def save(
     folder: Path,
     step: str,
     results: Results,
-    source: Source,
+    source: VideoSource,
     label_names: LabelNames,
     summary: dict[str, object],
 ) -> Path:

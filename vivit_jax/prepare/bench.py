@@ -13,14 +13,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vivit_jax.data.pipeline import Workers, train_batches
-from vivit_jax.data.sources import load_videos
-from vivit_jax.data.videos import Source, VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset
+from vivit_jax.batches.load_dataset import load_dataset
+from vivit_jax.batches.loader import Workers, train_batches
+from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.heads import map_heads
 from vivit_jax.parallel.mesh import batch_sharding
 from vivit_jax.prepare.encode import Encoding
+from vivit_jax.prepare.pack import pack
 from vivit_jax.prepare.plan import make_plan
-from vivit_jax.prepare.records import pack
 from vivit_jax.train.loop import Trainer
 
 _log = logging.getLogger(__name__)
@@ -69,12 +70,12 @@ def bench(config: ConfigDict, seconds: float = 10.0):
     )
 
 
-def _pack(trainer: Trainer, folder: Path) -> Source:
+def _pack(trainer: Trainer, folder: Path) -> VideoSource:
     """Records of some of the training videos, as they are."""
-    rows = trainer.train_source.rows
-    some = VideoFiles(rows[:: max(1, len(rows) // _PACKED_VIDEOS)])
+    videos = trainer.train_source.videos
+    some = VideoFiles(videos[:: max(1, len(videos) // _PACKED_VIDEOS)])
     plan = make_plan(
-        Videos({'train': some}, trainer.videos.label_names),
+        Dataset({'train': some}, trainer.videos.label_names),
         folder,
         name='bench',
         encoding=Encoding(None, None, 18),
@@ -83,12 +84,14 @@ def _pack(trainer: Trainer, folder: Path) -> Source:
     pack(plan, max_bad_fraction=1.0, num_workers=os.cpu_count())
     data = trainer.config.data.copy_and_resolve_references()
     data.update(source='records', root=str(plan.folder))
-    return load_videos(data, label_names=trainer.videos.label_names, splits=('train',)).splits[
+    return load_dataset(data, label_names=trainer.videos.label_names, splits=('train',)).splits[
         'train'
     ]
 
 
-def _decoding_rate(trainer: Trainer, source: Source, num_workers: int, seconds: float) -> float:
+def _decoding_rate(
+    trainer: Trainer, source: VideoSource, num_workers: int, seconds: float
+) -> float:
     """Clips/s of random clips, after what the workers have made ready in advance."""
     config, repeats = trainer.config, trainer.programs.policy.repeats
     batches = train_batches(

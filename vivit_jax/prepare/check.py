@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.frames import VideoError
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sampling import clip_span
-from vivit_jax.data.videos import Source, VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.files import csv_text, replace_file
 from vivit_jax.prepare.workers import Died, run_tasks
+from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.sampling import clip_span
 
 # A video is known by the first two, and unchanged while the next two are what they were.
 _FIELDS = (
@@ -47,7 +47,7 @@ _Line = dict[str, str]  # of checked.csv
 
 
 def check(
-    videos: Videos,
+    videos: Dataset,
     spec: Preprocessing,
     output: Path,
     *,
@@ -82,9 +82,9 @@ def check(
         replace_file(output / file, ''.join(f'{name}\n' for name in classes))
     listed, counts = {status: [] for status in _LISTED}, []
     for split, source in videos.splits.items():
-        lines = [found[row.video_path, _part(row)] for row in source.rows]
-        labels = [_labels(row, names) for row in source.rows]
-        replace_file(output / f'{split}_ok.csv', _usable(source.rows, lines, labels, names))
+        lines = [found[row.video_path, _part(row)] for row in source.videos]
+        labels = [_labels(row, names) for row in source.videos]
+        replace_file(output / f'{split}_ok.csv', _usable(source.videos, lines, labels, names))
         for line, label in zip(lines, labels, strict=True):
             if line['status'] in listed:
                 reason = line['reason'] or f'{line["frames"]} frames, a clip needs {needed}'
@@ -103,13 +103,13 @@ def check(
 
 
 def _check_all(
-    videos: Videos, path: Path, needed: int, num_workers: int
+    videos: Dataset, path: Path, needed: int, num_workers: int
 ) -> dict[tuple[str, str], _Line]:
     """What is known of every video, from before or from now."""
     entries = {
         (row.video_path, _part(row)): (split, index)
         for split, source in videos.splits.items()
-        for index, row in enumerate(source.rows)
+        for index, row in enumerate(source.videos)
     }
     stamps = {file: _stamp_of(file) for file in {file for file, _ in entries}}
     known = {}
@@ -134,7 +134,9 @@ def _check_all(
     return known
 
 
-def _probe(splits: Mapping[str, Source], place: tuple[str, int]) -> Iterator[Mapping[str, object]]:
+def _probe(
+    splits: Mapping[str, VideoSource], place: tuple[str, int]
+) -> Iterator[Mapping[str, object]]:
     """Opens a video and decodes its first, middle and last frame."""
     split, index = place
     source = splits[split]
@@ -145,7 +147,7 @@ def _probe(splits: Mapping[str, Source], place: tuple[str, int]) -> Iterator[Map
             times = video.timestamps_sec
     except Exception as error:  # nothing that a damaged file does may end the check
         text = str(error) if isinstance(error, VideoError) else repr(error)
-        reason = text.removeprefix(f'{source.rows[index].video_path}: ')
+        reason = text.removeprefix(f'{source.videos[index].video_path}: ')
         yield {'reason': ' '.join(reason.split())}
         return
     facts = {'frames': count, 'width': width, 'height': height}
@@ -188,7 +190,7 @@ def _stamp_of(file: str) -> tuple[str, str]:
     return str(found.st_size), str(found.st_mtime_ns)
 
 
-def _part(row: Row) -> str:
+def _part(row: LabeledVideo) -> str:
     values = {name: getattr(row, name) for name in _PARTS}
     return ' '.join(f'{name}={value}' for name, value in values.items() if value is not None)
 
@@ -199,13 +201,16 @@ def _needed_frames(spec: Preprocessing) -> int:
     return spec.num_units * clip_span(spec)
 
 
-def _labels(row: Row, names: Mapping[str, Sequence[str]]) -> list[str]:
+def _labels(row: LabeledVideo, names: Mapping[str, Sequence[str]]) -> list[str]:
     labels = by_head(row.label).values()
     return [of_head[label] for of_head, label in zip(names.values(), labels, strict=True)]
 
 
 def _usable(
-    rows: Sequence[Row], lines: Sequence[_Line], labels: Sequence[list[str]], columns: Mapping
+    rows: Sequence[LabeledVideo],
+    lines: Sequence[_Line],
+    labels: Sequence[list[str]],
+    columns: Mapping,
 ) -> str:
     """The native CSV of what can be used."""
     parts = [name for name in _PARTS if any(getattr(row, name) is not None for row in rows)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vivit_jax.data.frames import DECODE_ERRORS, FrameReader, VideoError, reason
-from vivit_jax.data.images import IMAGES_PER_SEC, ImageReader
-from vivit_jax.data.transforms import Crops, resize_short_side
-from vivit_jax.data.videos import Source
+from vivit_jax.batches.sources import VideoSource
+from vivit_jax.video.crops import Crops, resize_short_side
+from vivit_jax.video.frame_folder import IMAGES_PER_SEC, ImageReader
+from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
 
 _TICKS = 90_000  # of a second: divides the usual frame rates, and errs 6 µs at most elsewhere
 _GOP = 12
@@ -45,7 +45,7 @@ class Encoding:
         return bool(self.short_side or self.gop)
 
 
-def encode(source: Source, index: int, encoding: Encoding) -> bytes:
+def encode(source: VideoSource, index: int, encoding: Encoding) -> bytes:
     """The bytes of a video, after a look whether it can be opened and decoded.
 
     A file stays as it is, and JPEG or PNG images become a video that holds just these, unless
@@ -54,7 +54,7 @@ def encode(source: Source, index: int, encoding: Encoding) -> bytes:
     Raises:
         VideoError: it cannot be used.
     """
-    row = source.rows[index]
+    row = source.videos[index]
     is_part = row.start_sec is not None or row.end_sec is not None
     with source.open(index) as video:
         if encoding.is_new or is_part:

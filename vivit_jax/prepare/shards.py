@@ -10,12 +10,12 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
-from vivit_jax.data.frames import VideoError, reason
-from vivit_jax.data.videos import Source
+from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.encode import Encoding, encode
 from vivit_jax.prepare.files import replace_file
+from vivit_jax.video.frame_reader import VideoError, reason
 
 Entry = dict[str, object]
 
@@ -45,7 +45,7 @@ class Shard:
 
 
 def write_shard(
-    splits: Mapping[str, Source], columns: Sequence[str], encoding: Encoding, shard: Shard
+    splits: Mapping[str, VideoSource], columns: Sequence[str], encoding: Encoding, shard: Shard
 ) -> Iterator[int | Entry]:
     """Writes a shard with all of its videos that can be used, and reads it back.
 

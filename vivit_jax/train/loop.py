@@ -14,19 +14,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vivit_jax.augment.labels import find_directions, mirrored_labels
+from vivit_jax.batches.load_dataset import load_dataset
+from vivit_jax.batches.loader import Host, check_repeats, train_batches
 from vivit_jax.config import load
-from vivit_jax.data.pipeline import Host, check_repeats, train_batches
-from vivit_jax.data.sources import load_videos
-from vivit_jax.data.to_device import prefetch
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation import report
-from vivit_jax.evaluation.evaluate import evaluate
+from vivit_jax.evaluation.evaluate_checkpoint import evaluate
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import PerHead, head_names, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.model_card import ModelCard
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, platform_of
+from vivit_jax.parallel.to_device import prefetch
 from vivit_jax.train.checkpoints import Checkpoints, has_checkpoints
 from vivit_jax.train.optimizer import create_schedule
 from vivit_jax.train.parameters import find_frozen
@@ -68,7 +68,7 @@ class Trainer:
         self.mesh = create_mesh()
         check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
         check_repeats(config.train.batch_size, policy.repeats, jax.process_count())
-        self.videos = load_videos(config.data, num_classes=config.model.num_classes)
+        self.videos = load_dataset(config.data, num_classes=config.model.num_classes)
         if 'train' not in self.videos.splits:
             raise UserError(
                 'no training videos: set data.train_csv, or data.source to a dataset that has a '

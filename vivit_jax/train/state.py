@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @flax.struct.dataclass

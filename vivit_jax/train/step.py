@@ -11,12 +11,12 @@ import optax
 from vivit_jax.augment.labels import swap_labels
 from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.train.losses import cross_entropy, smooth_one_hot
 from vivit_jax.train.parameters import find_frozen
 from vivit_jax.train.state import TrainState
+from vivit_jax.video.preprocessing import Preprocessing
 
 Metrics = dict[str, jax.Array]
 

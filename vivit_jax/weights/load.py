@@ -9,12 +9,12 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.checkpoints import read_checkpoint
 from vivit_jax.train.state import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights import from_imagenet_vit, huggingface, native, torch_export
 from vivit_jax.weights.files import file_format, open_tensors
 from vivit_jax.weights.fitting import find_misfits

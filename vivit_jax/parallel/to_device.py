@@ -1,0 +1,41 @@
+"""Batches of the host to arrays on the mesh."""
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
+
+import jax
+from jax.sharding import NamedSharding
+
+from vivit_jax.batches.loader import Batch
+from vivit_jax.heads import PerHead
+
+
+def to_global(
+    batch: Batch, sharding: NamedSharding, keys: Iterable[str]
+) -> dict[str, PerHead[jax.Array]]:
+    """Makes global arrays of this host's rows; the transfer goes on in the background."""
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(sharding, rows),
+        {key: batch[key] for key in keys},
+    )
+
+
+def prefetch(
+    batches: Iterator[Batch],
+    sharding: NamedSharding,
+    keys: Iterable[str],
+    size: int = 2,
+) -> Iterator[tuple[Batch, dict[str, PerHead[jax.Array]]]]:
+    """Keeps `size` batches on their way to the device; yields (host, device) batches."""
+    keys = tuple(keys)
+    ready = collections.deque()
+
+    def fill(count: int):
+        for batch in itertools.islice(batches, count):
+            ready.append((batch, to_global(batch, sharding, keys)))
+
+    fill(size)
+    while ready:
+        yield ready.popleft()
+        fill(1)
