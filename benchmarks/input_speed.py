@@ -40,7 +40,7 @@ from vivit_jax.video.crops import RandomCrop
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.sampling import sample_train_frames
 from vivit_jax.video.synthetic import SyntheticVideos, render, write_video
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 SPEC = Preprocessing()
 _BATCH_SIZE = 4

@@ -19,7 +19,7 @@ from vivit_jax.video.crops import Crops
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.sampling import sample_view_frames
 from vivit_jax.video.synthetic import write_video
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 ROOT = Path(__file__).parents[1]
 SPEC = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16)

@@ -22,10 +22,10 @@ from vivit_jax import terminal
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import softmax
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads
-from vivit_jax.video.crops import view_crops
+from vivit_jax.video.clips import read_view
 from vivit_jax.video.frame_reader import VideoError
-from vivit_jax.video.sampling import clip_span, sample_view_frames
-from vivit_jax.video.video_file import open_video
+from vivit_jax.video.open import open_video
+from vivit_jax.video.sampling import clip_span
 
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'
@@ -127,8 +127,7 @@ class Predictor:
             times = reader.timestamps_sec
             frame_sec = (times[-1] - times[0]) / max(len(times) - 1, 1)
             for start, size in self._windows(len(reader)):
-                frames = start + sample_view_frames(size, spec, 0, 1)
-                clip = reader.read(frames, lambda h, w: view_crops(h, w, spec, 1))[0]
+                [clip] = read_view(reader, spec, part=(start, size))
                 output = self._forward(self._variables, clip)
                 last = start + size - 1
                 window = Window(

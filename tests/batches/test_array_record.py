@@ -12,7 +12,7 @@ from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.array_record import ArrayRecords, find_shards
 from vivit_jax.errors import UserError
 from vivit_jax.video.frame_reader import VideoError
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 IDS = ['a/00000', 'b 1', 'ü', 'd', 'e']
 

@@ -11,7 +11,7 @@ from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.errors import UserError
 from vivit_jax.video.crops import RandomCrop, view_crops
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 SPEC = Preprocessing(num_frames=3, frame_stride=2, short_side=20, crop_size=16)
 BROKEN = dict.fromkeys([3, 4], 'no such file') | dict.fromkeys([7, 8], 'not a video file')

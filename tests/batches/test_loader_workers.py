@@ -13,7 +13,7 @@ SOURCE = """
 import os
 import sys
 
-from vivit_jax.video.video_file import VideoError
+from vivit_jax.video.video_reader import VideoError
 from vivit_jax.batches.sources import VideoFiles
 
 

@@ -11,10 +11,10 @@ from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.prepare import encode as module
 from vivit_jax.prepare.encode import Encoding, encode
-from vivit_jax.video.frame_folder import ImageReader
 from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.image_reader import ImageReader
 from vivit_jax.video.synthetic import write_video
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 _LEVELS = np.arange(20, 240, 9)  # of brightness: the number of a frame is burned in
 

@@ -248,9 +248,9 @@ def test_killed_run_goes_on_with_the_shards_it_finished(packed, made, tmp_path):
 import os, runpy, sys
 tests = runpy.run_path(sys.argv[1])
 from pathlib import Path
-from vivit_jax.prepare import records
+from vivit_jax.prepare import pack
 
-write_all = records._write_all
+write_all = pack._write_all
 
 def until_the_second(*args):
     for place, found in enumerate(write_all(*args)):
@@ -258,7 +258,7 @@ def until_the_second(*args):
             os.kill(os.getpid(), 9)
         yield found
 
-records._write_all = until_the_second
+pack._write_all = until_the_second
 tests['_pack'](Path(sys.argv[2]), Path(sys.argv[3]), num_workers=1)
 """
     command = [sys.executable, '-c', script, __file__, made, tmp_path]

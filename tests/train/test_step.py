@@ -9,8 +9,9 @@ from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.models.registry import create_model
+from vivit_jax.models.variables import init_variables
 from vivit_jax.train.optimizer import create_optimizer
-from vivit_jax.train.state import TrainState, init_state, init_variables, start_state
+from vivit_jax.train.state import TrainState, init_state, start_state
 from vivit_jax.train.step import create_forward, create_train_step
 from vivit_jax.video.preprocessing import Preprocessing
 
@@ -255,7 +256,7 @@ def test_averages_follow_parameters_and_statistics(model):
             ema_decay=decay,
         )
     )  # fmt: skip
-    variables = init_variables(jax.random.key(0), model, SPEC)
+    variables = init_variables(jax.random.key(0), model, SPEC.clip_shape)
     state = start_state({**variables, 'params': _params(model)}, optimizer, has_ema=True)
     averages = jax.tree.map(np.asarray, state.ema)
     for step in range(6):

@@ -11,7 +11,8 @@ from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.array_record import ArrayRecords, find_shards
-from vivit_jax.video.video_file import VideoReader, open_video
+from vivit_jax.video.open import open_video
+from vivit_jax.video.video_reader import VideoReader
 
 NUM_FRAMES = 40
 CUT_FRAMES = 5  # that an edit list hides

@@ -12,7 +12,7 @@ from vivit_jax.video.crops import view_crops
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.synthetic import write_video
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_odd_videos_equal_sequential_decoding(shared, name, shape):
 def test_memory_stays_over_many_opens(video_path):
     script = (
         'import sys\n'
-        'from vivit_jax.video.video_file import VideoReader\n'
+        'from vivit_jax.video.video_reader import VideoReader\n'
         'for opened in range(1, 2001):\n'
         '    with VideoReader(sys.argv[1]) as video:\n'
         '        video.read([0, len(video) // 2])\n'

@@ -11,7 +11,7 @@ from vivit_jax.video.synthetic import (
     create_synthetic_videos,
     render,
 )
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 FEW = SyntheticVideos(num_train=3, num_val=2, num_test=1, num_frames=4, height=16, width=20)
 # Big enough to measure motion.

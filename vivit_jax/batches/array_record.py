@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.video.frame_reader import VideoError, reason
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 if TYPE_CHECKING:
     from array_record.python.array_record_data_source import ArrayRecordDataSource

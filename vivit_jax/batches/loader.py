@@ -18,10 +18,10 @@ from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.processes import end_with_parent
-from vivit_jax.video.crops import RandomCrop, view_crops
+from vivit_jax.video.clips import read_random_clip, read_view
+from vivit_jax.video.crops import RandomCrop
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.video.sampling import sample_train_frames, sample_view_frames
 
 Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 
@@ -159,12 +159,8 @@ class _LoadClips(grain.transforms.RandomMap):
         return {'rgb': rgb} | _as_rows(item, self._repeats)
 
     def _load(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        spec, clips = self._crop.spec, []
         with self._source.open(index) as video:
-            for _ in range(self._repeats):
-                frames = sample_train_frames(len(video), spec, rng)
-                crops = lambda h, w: self._crop(h, w, rng)  # noqa: E731
-                clips.append(video.read(frames, crops, spec.interpolation))
+            clips = [read_random_clip(video, self._crop, rng) for _ in range(self._repeats)]
         return np.concatenate(clips) if len(clips) > 1 else clips[0]
 
 
@@ -177,18 +173,17 @@ class _LoadViews(grain.transforms.Map):
         self._views = views
 
     def map(self, item: int) -> Batch:
-        spec = self._spec
         temporal, spatial = self._views
         index, view = divmod(item, temporal)
         mask = index < len(self._source)
-        rgb = np.zeros((spatial, *spec.clip_shape, 3), np.uint8)
+        rgb = np.zeros((spatial, *self._spec.clip_shape, 3), np.uint8)
         error = ''
         if mask:
             try:
                 with self._source.open(index) as video:
-                    frames = sample_view_frames(len(video), spec, view, temporal)
-                    crops = lambda h, w: view_crops(h, w, spec, spatial)  # noqa: E731
-                    rgb = video.read(frames, crops, spec.interpolation)
+                    rgb = read_view(
+                        video, self._spec, view=view, num_views=temporal, num_crops=spatial
+                    )
             except VideoError as problem:
                 error = str(problem)
         item = {
@@ -218,10 +213,10 @@ def _join(items: Sequence[Batch]) -> Batch:
 
 
 def _join_for_trainer(items: Sequence[Batch]) -> Batch:
-    """The same, with the pixels in memory that the trainer's process sees.
+    """Like `_join`, with the pixels in shared memory that the trainer can read.
 
-    They are written through its file: per clip of 32x224x224 that takes 1.8 ms, where touching as
-    many new pages takes 2.8.
+    The pixels are written through the file of the shared memory: 1.8 ms per clip of 32x224x224,
+    while touching as many new pages takes 2.8 ms.
     """
     pixels = [item['rgb'] for item in items]
     items = [{key: value for key, value in item.items() if key != 'rgb'} for item in items]
@@ -243,7 +238,7 @@ def _iterate(
     dataset = dataset.batch(num_items // host.count, drop_remainder=True, batch_fn=list)
     dataset = dataset[host.index :: host.count][start:]
     options = grain.ReadOptions(num_threads=workers.threads, prefetch_buffer_size=workers.buffer)
-    # Joined as late as can be: nobody frees shared memory that a worker still holds at its end.
+    # Join last: shared memory that a worker holds when it ends would leak.
     join = _join_for_trainer if workers.count and _SHARED_MEMORY.is_dir() else _join
     batches = dataset.to_iter_dataset(options).map(join)
     if workers.count:

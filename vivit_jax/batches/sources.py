@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.heads import PerHead
 from vivit_jax.video.frame_reader import FrameReader
-from vivit_jax.video.video_file import open_video
+from vivit_jax.video.open import open_video
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.array_record import shard_paths
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
-from vivit_jax.video.frame_folder import ImageReader
 from vivit_jax.video.frame_reader import VideoError, reason
+from vivit_jax.video.image_reader import ImageReader
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.video.crops import Crops, resize_short_side
-from vivit_jax.video.frame_folder import IMAGES_PER_SEC, ImageReader
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
+from vivit_jax.video.image_reader import IMAGES_PER_SEC, ImageReader
 
 _TICKS = 90_000  # of a second: divides the usual frame rates, and errs 6 µs at most elsewhere
 _GOP = 12

@@ -25,18 +25,20 @@ from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import PerHead, head_names, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.model_card import ModelCard
+from vivit_jax.models.variables import init_variables
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, platform_of
 from vivit_jax.parallel.to_device import prefetch
-from vivit_jax.train.checkpoints import Checkpoints, has_checkpoints
+from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.optimizer import create_schedule
 from vivit_jax.train.parameters import find_frozen
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
-from vivit_jax.train.state import TrainState, init_variables, start_state
+from vivit_jax.train.state import TrainState, start_state
 from vivit_jax.train.step import create_forward
 from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.load import read_weights
+from vivit_jax.weights.orbax import has_checkpoints
 from vivit_jax.weights.report import Report
 from vivit_jax.weights.start import describe_differences, init_from
 
@@ -156,7 +158,7 @@ class Trainer:
             _log.warning('%s', line)
         key = jax.random.key(config.seed)
         model, spec = self.programs.model, self.programs.spec
-        fresh = jax.jit(lambda: init_variables(key, model, spec))()
+        fresh = jax.jit(lambda: init_variables(key, model, spec.clip_shape))()
         params, report = init_from(
             model,
             fresh['params'],

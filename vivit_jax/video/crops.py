@@ -1,4 +1,4 @@
-"""Where to resize and cut frames. Decides on sizes only; the decoder does the work."""
+"""How to resize and cut frames: sizes and corners only; `FrameReader` does the work."""
 
 import dataclasses
 

@@ -1,7 +1,7 @@
-"""What all readers of frames share: what they offer, how they fail, and the pixels they give."""
+"""Readers of frames: the interface, how a reader fails, and which pixels it gives."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import av
 import numpy as np
@@ -19,7 +19,7 @@ class VideoError(UserError):
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, without what the error's class adds to it."""
+    """What went wrong, without the words that the error's class adds."""
     return getattr(error, 'strerror', None) or str(error) or type(error).__name__
 
 
@@ -27,7 +27,7 @@ class FrameReader(abc.ABC):
     """A video as a sequence of frames.
 
     Attributes:
-        name: what messages call it.
+        name: what messages call the video.
     """
 
     name: str
@@ -52,8 +52,13 @@ class FrameReader(abc.ABC):
         """Frees what is open. Frames already read stay valid."""
 
     @abc.abstractmethod
-    def _decode(self, places: Sequence[int], cut: 'Cutter') -> dict[int, np.ndarray]:
-        """The cut frame at every one of the places, which ascend."""
+    def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decodes the frames at ascending places, and gives each with its place.
+
+        A place that does not ascend means that the reader has started over, in a better way: what
+        it gave before does not count. If the file ends early, the last frame comes with its own
+        place instead of the missing ones.
+        """
 
     def read(
         self,
@@ -61,12 +66,12 @@ class FrameReader(abc.ABC):
         crops: Callable[[int, int], Crops] | None = None,
         interpolation: str = 'bilinear',
     ) -> np.ndarray:
-        """Decodes frames.
+        """Decodes, resizes and cuts frames.
 
         Args:
             indices: places in presentation order, in any order, repeats allowed.
-            crops: given height and width of the upright frame, says how to resize and cut it;
-                by default the frame is kept whole.
+            crops: given height and width of the upright frames, says how to resize and cut them;
+                it is called once. By default the frames are kept whole.
             interpolation: of the resizing.
 
         Returns:
@@ -82,30 +87,54 @@ class FrameReader(abc.ABC):
                 f'{self.name}: frames {wanted.min()} … {wanted.max()} asked for, but it has '
                 f'{len(self)}'
             )
-        frames = self._decode(np.unique(wanted).tolist(), Cutter(crops, interpolation))
-        clip = np.stack([frames[place] for place in wanted.tolist()], axis=1)
+        pixels, last, cut = {}, -1, None
+        for place, frame in self._decode(np.unique(wanted).tolist()):
+            if place <= last:
+                pixels.clear()
+            if cut is None:
+                height, width = _upright_size(frame)
+                cut = _Cutter((crops or _whole)(height, width), interpolation)
+            try:
+                pixels[place] = cut(frame)
+            except DECODE_ERRORS as error:
+                raise VideoError(
+                    f'{self.name}: damaged: frame {place} of {len(self)} cannot be resized '
+                    f'({reason(error)})'
+                ) from error
+            last = place
+        # Fewer frames than announced: the last one stands for the missing.
+        clip = np.stack([pixels[min(place, last)] for place in wanted.tolist()], axis=1)
         return clip if crops else clip[0]
 
 
-class Cutter:
+def _whole(height: int, width: int) -> Crops:
+    return Crops(height, width, ((0, 0),), (height, width))
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise turns that make a frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    size = frame.height, frame.width
+    return size[::-1] if _quarter_turns(frame) % 2 else size
+
+
+class _Cutter:
     """Turns decoded frames upright, resizes and cuts them: uint8 [crops h w 3]."""
 
-    def __init__(self, crops: Callable[[int, int], Crops] | None, interpolation: str):
-        self._choose = crops
-        self._crops = None
+    def __init__(self, crops: Crops, interpolation: str):
+        self._crops = crops
         self._interpolation = interpolation.upper()
         # Shared by all frames: a scaler of its own for each costs seven times as much.
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
-        lies = quarter_turns % 2
-        if self._crops is None:
-            size = (frame.width, frame.height) if lies else (frame.height, frame.width)
-            whole = Crops(*size, ((0, 0),), size)
-            self._crops = self._choose(*size) if self._choose else whole
+        quarter_turns = _quarter_turns(frame)
         height, width = self._crops.height, self._crops.width
-        if lies:
+        if quarter_turns % 2:
             height, width = width, height
         # Scaling to separate planes takes a third of the time, and half-size colours are
         # interpolated whatever the width; without scaling FFmpeg spoils their right edge.

@@ -64,7 +64,7 @@ class SyntheticVideos:
             raise UserError(f'data.synthetic.difficulty={self.difficulty} must be 0, 1, 2 or 3')
         if self.height % 2 or self.width % 2:
             raise UserError(
-                f'data.synthetic.height={self.height} and width={self.width} must be even for H.264'
+                f'data.synthetic: {self.height} x {self.width} pixels: both must be even for H.264'
             )
 
 

@@ -11,8 +11,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from vivit_jax.video.frame_folder import open_frames
-from vivit_jax.video.frame_reader import DECODE_ERRORS, Cutter, FrameReader, VideoError, reason
+from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
 
 # Containers that store presentation times. Others, such as AVI, make them up from the order of
 # decoding, so that a frame's time says nothing about its place.
@@ -155,35 +154,33 @@ class VideoReader(FrameReader):
                 raise VideoError(f'{self.name}: damaged ({reason(error)})') from error
         return packets
 
-    def _decode(self, places: Sequence[int], cut: Cutter) -> dict[int, np.ndarray]:
+    def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         self._position = -1
         try:
             try:
-                frames = self._read_by_time(places, cut, skips=self._can_skip)
+                yield from self._decode_by_time(places, skips=self._can_skip)
             except _TimesLie:
-                frames = self._read_by_count(places, cut)
+                yield from self._decode_by_count(places)
         except DECODE_ERRORS as error:
+            if isinstance(error, VideoError):
+                raise
             raise VideoError(
                 f'{self.name}: damaged: frame {self._position + 1} of {len(self)} cannot be '
                 f'decoded ({reason(error)})'
             ) from error
-        if not frames:
-            raise VideoError(f'{self.name}: none of its {len(self)} frames could be decoded')
-        last = max(frames)  # fewer frames than packets: the last one stands for the missing
-        return {place: frames[min(place, last)] for place in places}
 
-    def _read_by_time(
-        self, places: Sequence[int], cut: Cutter, skips: bool
-    ) -> dict[int, np.ndarray]:
+    def _decode_by_time(
+        self, places: Sequence[int], skips: bool
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decodes from the key frame before each place, and knows frames by their times."""
         if not self._has_times:
             raise _TimesLie
         wanted = set(self._pts[places].tolist()) if skips else None
-        frames, decoder, frame = {}, iter(()), None
+        last, decoder, frame = None, iter(()), None
         for place in places:
             key = max(int(np.searchsorted(self._key_pts, self._pts[place], 'right')) - 1, 0)
             key_place = int(np.searchsorted(self._pts, self._key_pts[key]))
-            if not frames or key_place > self._position + 1:
+            if last is None or key_place > self._position + 1:
                 self._container.seek(self._key_pts[key].item(), stream=self._stream, backward=True)
                 decoder, frame = self._decode_on(wanted), None
             for frame in decoder:
@@ -192,16 +189,17 @@ class VideoReader(FrameReader):
                     break
             else:
                 if skips:  # the last frame may be among those left out
-                    return self._read_by_time(places, cut, skips=False)
+                    yield from self._decode_by_time(places, skips=False)
+                    return
                 if frame is None or self._position < 0:
                     raise _TimesLie
-                if self._position not in frames:  # it stands for those missing after it
-                    frames[self._position] = cut(frame)
-                return frames
+                if last is None or self._position > last:  # it stands for those missing after it
+                    yield self._position, frame
+                return
             if self._position > place:
                 raise _TimesLie
-            frames[place] = cut(frame)
-        return frames
+            last = place
+            yield place, frame
 
     def _decode_on(self, wanted: Collection[int] | None) -> Iterator[av.VideoFrame]:
         """Frames from where the file stands; of those with other times perhaps not all."""
@@ -221,22 +219,24 @@ class VideoReader(FrameReader):
             raise _TimesLie
         return place
 
-    def _read_by_count(self, places: Sequence[int], cut: Cutter) -> dict[int, np.ndarray]:
+    def _decode_by_count(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decodes from the start of the file, and knows frames by their order."""
         if self._frames_before is None:
             raise VideoError(f'{self.name}: its timestamps are wrong: no segment can be found')
         self.close()
         self._open()
-        frames, wanted, frame = {}, set(places), None
+        last, wanted, frame = None, set(places), None
         for count, frame in enumerate(self._container.decode(self._stream)):
             self._position = count - self._frames_before
             if self._position in wanted:
-                frames[self._position] = cut(frame)
+                last = self._position
+                yield self._position, frame
             if self._position == places[-1]:
-                break
-        if frame is not None and self._position >= 0 and self._position not in frames:
-            frames[self._position] = cut(frame)  # it stands for those missing after it
-        return frames
+                return
+        if frame is None or self._position < 0:
+            raise VideoError(f'{self.name}: none of its {len(self)} frames could be decoded')
+        if self._position != last:  # it stands for those missing after it
+            yield self._position, frame
 
 
 class _TimesLie(Exception):
@@ -250,34 +250,3 @@ def _trim_heap():
     """Gives freed memory back now and then: FFmpeg's buffers leave glibc's heap full of holes."""
     if next(_closed) % 50 == 0 and hasattr(_LIBC, 'malloc_trim'):
         _LIBC.malloc_trim(0)
-
-
-def open_video(
-    source: str | os.PathLike | bytes,
-    *,
-    name: str | None = None,
-    start_sec: float | None = None,
-    end_sec: float | None = None,
-    start_frame: int | None = None,
-    num_frames: int | None = None,
-) -> FrameReader:
-    """Opens a video file, its bytes, or a folder of frames.
-
-    Args:
-        source: path, or the encoded bytes.
-        name: what messages call it; the path where there is one.
-        start_sec, end_sec: part of a file, see `VideoReader`.
-        start_frame, num_frames: part of a folder, see `open_frames`.
-
-    Raises:
-        VideoError: it cannot be used, or the part is not given in the source's own terms.
-    """
-    seconds = {'start_sec': start_sec, 'end_sec': end_sec}
-    frames = {'start_frame': start_frame, 'num_frames': num_frames}
-    is_folder = not isinstance(source, bytes) and os.path.isdir(source)
-    part, other = (frames, seconds) if is_folder else (seconds, frames)
-    unfit = [f'{key}={value}' for key, value in other.items() if value is not None]
-    if unfit:
-        kind = 'a folder of frames, which have no times' if is_folder else 'no folder of frames'
-        raise VideoError(f'{name or source}: is {kind}: {", ".join(unfit)} cannot be used')
-    return (open_frames if is_folder else VideoReader)(source, name=name, **part)

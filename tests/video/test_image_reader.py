@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from vivit_jax.video.crops import Crops
-from vivit_jax.video.frame_folder import ImageReader, open_frames
 from vivit_jax.video.frame_reader import VideoError
-from vivit_jax.video.video_file import VideoReader, open_video
+from vivit_jax.video.image_reader import ImageReader, open_frames
+from vivit_jax.video.open import open_video
+from vivit_jax.video.video_reader import VideoReader
 
 HEIGHT, WIDTH = 42, 51
 

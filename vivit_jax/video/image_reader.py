@@ -3,13 +3,13 @@
 import collections
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
 import numpy as np
 
-from vivit_jax.video.frame_reader import DECODE_ERRORS, Cutter, FrameReader, VideoError, reason
+from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
 
 _CODECS = {b'\xff\xd8': 'mjpeg', b'\x89PNG': 'png'}  # by the first bytes
 _IMAGE = re.compile(r'(?!\.)(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.(jpg|jpeg|png))', re.I)
@@ -47,8 +47,7 @@ class ImageReader(FrameReader):
     def close(self):
         self._contexts.clear()
 
-    def _decode(self, places: Sequence[int], cut: Cutter) -> dict[int, np.ndarray]:
-        frames = {}
+    def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         for place in places:
             image = self.images[place]
             where = f'{self.name}, frame {place}' if isinstance(image, bytes) else str(image)
@@ -65,8 +64,7 @@ class ImageReader(FrameReader):
                     f'{where}: has {size[0]} x {size[1]} pixels, but frames before it have '
                     f'{self._size[0]} x {self._size[1]}: all frames of a video must be alike'
                 )
-            frames[place] = cut(frame)
-        return frames
+            yield place, frame
 
     def _decode_image(self, image: str | os.PathLike | bytes) -> av.VideoFrame:
         content = image if isinstance(image, bytes) else Path(image).read_bytes()

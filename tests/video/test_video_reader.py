@@ -6,7 +6,7 @@ import pytest
 
 from vivit_jax.video.crops import Crops
 from vivit_jax.video.synthetic import write_video
-from vivit_jax.video.video_file import VideoReader
+from vivit_jax.video.video_reader import VideoReader
 
 NUM_FRAMES = 40
 

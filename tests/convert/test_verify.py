@@ -2,13 +2,13 @@ import jax
 import numpy as np
 import pytest
 
+from vivit_jax.convert.verify import Reference
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_variables
+from vivit_jax.models.variables import abstract_variables
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.torch_export import export_torch
-from vivit_jax.weights.verify import Reference
 
 # Not in the order of the alphabet.
 HEADS = {'verb': 4, 'noun': 3}
@@ -21,7 +21,7 @@ def test_same_weights_agree_and_others_do_not(tmp_path, capsys, classes):
     sizes = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'mlp_dim': 8}
     model = {'name': 'vivit_joint', 'tubelet_size': (2, 4, 4), 'num_classes': classes, **sizes}
     card = ModelCard(model, spec, numbered_labels(classes))
-    shapes = abstract_variables(create_model(**model), spec)
+    shapes = abstract_variables(create_model(**model), spec.clip_shape)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
     reference = Reference(card, variables)

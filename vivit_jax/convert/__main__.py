@@ -19,19 +19,19 @@ from absl import flags
 from vivit_jax import terminal
 from vivit_jax.annotations.label_map import read_label_maps
 from vivit_jax.config import load
+from vivit_jax.convert import verify
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, head_names, map_heads, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.keywords import find_preset
 from vivit_jax.models.registry import MODELS, create_model, model_keywords
-from vivit_jax.train.checkpoints import write_checkpoint
-from vivit_jax.train.state import abstract_variables, init_variables
+from vivit_jax.models.variables import abstract_variables, init_variables
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights import verify
 from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.native import write_npz
+from vivit_jax.weights.orbax import write_checkpoint
 from vivit_jax.weights.report import Report
 from vivit_jax.weights.rules import TEMPORAL_ATTENTION_INITS
 from vivit_jax.weights.source import Weights
@@ -206,9 +206,9 @@ def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:
     """The variables of the target, and what became of each parameter."""
     model, spec = create_model(**card.model), card.preprocessing
     if card.model == weights.card.model and weights.has_head and not _REINIT.value:
-        fresh = abstract_variables(model, spec)  # nothing will be new
+        fresh = abstract_variables(model, spec.clip_shape)  # nothing will be new
     else:
-        fresh = jax.jit(lambda: init_variables(jax.random.key(0), model, spec))()
+        fresh = jax.jit(lambda: init_variables(jax.random.key(0), model, spec.clip_shape))()
     params, report = init_from(
         model,
         fresh['params'],
