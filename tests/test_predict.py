@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.augment.policy import normalize, to_unit_range
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.predict import Predictor
 from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import TrainState
 from vivit_jax.video.crops import Crops
-from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
 from vivit_jax.video.sampling import sample_view_frames
 from vivit_jax.video.synthetic import write_video
 from vivit_jax.video.video_reader import VideoReader

@@ -101,8 +101,8 @@ class Predictor:
     def __init__(self, checkpoint: str | Path):
         import jax
 
+        from vivit_jax.evaluation.forward import create_forward
         from vivit_jax.parallel.mesh import fit_dtype
-        from vivit_jax.train.step import create_forward
         from vivit_jax.weights.load import load_checkpoint
         from vivit_jax.weights.start import find_untrained_heads
 

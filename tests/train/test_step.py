@@ -7,12 +7,13 @@ import pytest
 
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
+from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.models.outputs import ModelOutput
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import init_variables
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state, start_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.step import create_train_step
 from vivit_jax.video.preprocessing import Preprocessing
 
 SPEC = Preprocessing(num_frames=4, short_side=8, crop_size=8, value_range=(-2.0, 2.0))

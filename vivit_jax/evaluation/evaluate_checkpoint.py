@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.config import load
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation import report
 from vivit_jax.evaluation.evaluator import Evaluator
+from vivit_jax.evaluation.forward import create_forward
+from vivit_jax.evaluation.results import describe_results, save_results
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of, replicated
-from vivit_jax.train.step import create_forward
 from vivit_jax.weights.load import create_weights_model, read_weights
 from vivit_jax.weights.start import find_untrained_heads
 
@@ -64,7 +64,7 @@ def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, f
     metrics = results.metrics(config.eval.merge)
     protocol = f'{config.eval.views} views (temporal x spatial), mean of {config.eval.merge}'
     step = checkpoint.stem if weights.step is None else f'step {weights.step}'
-    _log.info('%s: %s', step, report.describe(results, split, protocol, metrics))
+    _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
     if jax.process_index() == 0:
         summary = {
             'split': split,
@@ -75,7 +75,7 @@ def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, f
             'videos': len(source),
             **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
         }
-        path = report.save(
+        path = save_results(
             workdir / 'evaluation', step.replace(' ', ''), results, source, label_names, summary
         )
         _log.info('Logits of every view: %s', path)

@@ -10,14 +10,14 @@ from ml_collections import ConfigDict
 
 from vivit_jax.config import load
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.evaluator import jit_logits
+from vivit_jax.evaluation.forward import create_forward, jit_logits
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of, replicated
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.step import create_train_step
 
 
 class Programs:

@@ -1,6 +1,11 @@
 """How a video becomes the pixels that a model was trained on."""
 
 import dataclasses
+from typing import TypeVar
+
+import numpy as np
+
+_Array = TypeVar('_Array')  # of NumPy or of JAX, which decoding processes must not import
 
 _CHOICES = {
     'sampling': ('strided', 'segments', 'units'),
@@ -73,3 +78,16 @@ class Preprocessing:
     def clip_shape(self) -> tuple[int, int, int]:
         """(t, h, w) of a clip in frames and pixels; t is of all units."""
         return self.num_units * self.num_frames, self.crop_size, self.crop_size
+
+
+def to_unit_range(rgb: _Array) -> _Array:
+    """uint8 to float32 in [0, 1]."""
+    return rgb.astype(np.float32) / 255
+
+
+def normalize(clip: _Array, spec: Preprocessing) -> _Array:
+    """Float clips [... 3] in [0, 1] to the value range and colour order of `spec`."""
+    low, high = spec.value_range
+    if spec.color_order == 'bgr':
+        clip = clip[..., ::-1]
+    return low + (high - low) * clip

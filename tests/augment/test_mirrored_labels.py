@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.augment.labels import find_directions, mirrored_labels, swap_labels
+from vivit_jax.augment.mirrored_labels import find_directions, mirrored_labels
+from vivit_jax.augment.targets import swap_labels
 from vivit_jax.errors import UserError
 
 LEFT_RIGHT = (('left', 'right'),)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vivit_jax.augment.levels import auto_contrast, equalize, histogram
+from vivit_jax.augment.tone import auto_contrast, equalize, histogram
 
 
 def _rgb(shape=(4, 24, 20, 3)):

@@ -1,5 +1,6 @@
-"""The result of an evaluation, for people and for later."""
+"""The result of an evaluation: logits of every view, described in words, and saved."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -7,11 +8,39 @@ from pathlib import Path
 import numpy as np
 
 from vivit_jax.batches.sources import VideoSource
-from vivit_jax.evaluation.evaluator import Results
-from vivit_jax.heads import LabelNames, by_head, head_names, map_heads, name_heads
+from vivit_jax.evaluation.metrics import classification_metrics
+from vivit_jax.evaluation.views import merge_views
+from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads, name_heads
 
 
-def describe(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The logits of all views of a split.
+
+    Attributes:
+        logits: float32 [videos views classes] of each head, temporal views outermost; zero for
+            failed videos.
+        labels: int32 [videos] of each head.
+        failures: message per video (its index) that could not be decoded.
+    """
+
+    logits: PerHead[np.ndarray]
+    labels: PerHead[np.ndarray]
+    failures: dict[int, str]
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the split, failed ones included."""
+        return len(next(iter(by_head(self.labels).values())))
+
+    def metrics(self, merge: str) -> dict[str, float]:
+        """Metrics of the merged views; failed videos count as wrong."""
+        failed = np.isin(np.arange(self.num_videos), list(self.failures))
+        scores = map_heads(lambda logits: merge_views(logits, merge), self.logits)
+        return classification_metrics(scores, self.labels, failed)
+
+
+def describe_results(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
     """Accuracies in percent, of several heads first those of the action; how they were obtained."""
     names = {'acc1': 'top-1', 'acc5': 'top-5', 'mean_class_acc': 'mean class'}
 
@@ -51,7 +80,7 @@ def _warn_of_constant_answers(metrics: dict[str, float], results: Results) -> li
     return lines
 
 
-def save(
+def save_results(
     folder: Path,
     step: str,
     results: Results,

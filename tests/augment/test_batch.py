@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
-from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.augment.batch import augment_clips
+from vivit_jax.augment.policy import Augmentation
+from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
 
 ALL = Augmentation(
     flip=0.5, color_jitter=0.5, color_drop=0.5, randaugment_layers=2, erase=0.5, mixup_alpha=0.3
@@ -18,7 +19,9 @@ def _augment(key, rgb, policy, is_mirrored=None, **others):
     """RGB of the augmented clips."""
     if is_mirrored is None:
         is_mirrored = np.zeros(len(rgb), bool)
-    clips = jax.jit(augment, static_argnums=3)(key, {'rgb': rgb, **others}, is_mirrored, policy)
+    clips = jax.jit(augment_clips, static_argnums=3)(
+        key, {'rgb': rgb, **others}, is_mirrored, policy
+    )
     return np.asarray(clips['rgb'])
 
 
@@ -108,7 +111,7 @@ def test_depth_changes_place_with_rgb():
         flip=0.5, randaugment_layers=1, randaugment_magnitude=8.0, color_jitter=1.0, erase=0.5
     )
     is_mirrored = np.arange(num_clips) % 2 == 0
-    run = jax.jit(augment, static_argnums=3)
+    run = jax.jit(augment_clips, static_argnums=3)
     both = run(jax.random.key(0), {'rgb': rgb, 'depth': depth}, is_mirrored, policy)
     alone = run(jax.random.key(0), {'depth': depth}, is_mirrored, policy)
     assert both.keys() == {'rgb', 'depth'} and alone.keys() == {'depth'}

@@ -1,10 +1,8 @@
-"""What a mirrored clip shows: classes that have a left and a right change places."""
+"""Which class a mirrored clip shows: classes that have a left and a right change places."""
 
 import re
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vivit_jax.errors import UserError
@@ -72,20 +70,6 @@ def find_directions(label_names: LabelNames) -> list[str]:
     """Classes whose names have words for what a mirror exchanges."""
     names = [name for names in by_head(label_names).values() for name in names]
     return [name for name in names if _DIRECTIONS.search(name)]
-
-
-def swap_labels(
-    label: PerHead[jax.Array], is_mirrored: jax.Array, mirrored: PerHead[np.ndarray] | None
-) -> PerHead[jax.Array]:
-    """Labels of a batch, int32 [b] of each head, of which some clips are mirrored, bool [b].
-
-    `mirrored` is of `mirrored_labels`; None leaves the labels.
-    """
-    if mirrored is None:
-        return label
-    return map_heads(
-        lambda label, swap: jnp.where(is_mirrored, jnp.asarray(swap)[label], label), label, mirrored
-    )
 
 
 def _other_words(swaps: Sequence[tuple[str, str]]) -> dict[str, str]:
