@@ -5,14 +5,16 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
-from vivit_jax.batches.loader import Batch
 from vivit_jax.heads import PerHead
+
+_Batch = dict[str, PerHead[np.ndarray]]
 
 
 def to_global(
-    batch: Batch, sharding: NamedSharding, keys: Iterable[str]
+    batch: _Batch, sharding: NamedSharding, keys: Iterable[str]
 ) -> dict[str, PerHead[jax.Array]]:
     """Makes global arrays of this host's rows; the transfer goes on in the background."""
     return jax.tree.map(
@@ -22,11 +24,11 @@ def to_global(
 
 
 def prefetch(
-    batches: Iterator[Batch],
+    batches: Iterator[_Batch],
     sharding: NamedSharding,
     keys: Iterable[str],
     size: int = 2,
-) -> Iterator[tuple[Batch, dict[str, PerHead[jax.Array]]]]:
+) -> Iterator[tuple[_Batch, dict[str, PerHead[jax.Array]]]]:
     """Keeps `size` batches on their way to the device; yields (host, device) batches."""
     keys = tuple(keys)
     ready = collections.deque()

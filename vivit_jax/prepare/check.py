@@ -11,10 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.atomic_files import replace_text
 from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
-from vivit_jax.prepare.files import csv_text, replace_file
+from vivit_jax.prepare.csv_text import csv_text
 from vivit_jax.prepare.workers import Died, run_tasks
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
@@ -79,12 +80,12 @@ def check(
     names = dict(zip(label_columns, by_head(videos.label_names).values(), strict=True))
     for head, classes in by_head(videos.label_names).items():
         file = f'label_map_{head}.txt' if head else 'label_map.txt'
-        replace_file(output / file, ''.join(f'{name}\n' for name in classes))
+        replace_text(output / file, ''.join(f'{name}\n' for name in classes))
     listed, counts = {status: [] for status in _LISTED}, []
     for split, source in videos.splits.items():
         lines = [found[row.video_path, _part(row)] for row in source.videos]
         labels = [_labels(row, names) for row in source.videos]
-        replace_file(output / f'{split}_ok.csv', _usable(source.videos, lines, labels, names))
+        replace_text(output / f'{split}_ok.csv', _usable(source.videos, lines, labels, names))
         for line, label in zip(lines, labels, strict=True):
             if line['status'] in listed:
                 reason = line['reason'] or f'{line["frames"]} frames, a clip needs {needed}'
@@ -94,9 +95,9 @@ def check(
         print(_summary(split, lines, of_split, videos.expected.get(split)))
     for status, rows in listed.items():
         header = ('split', 'video_path', 'part', *names, 'reason')
-        replace_file(output / f'{status}.csv', csv_text(header, rows))
+        replace_text(output / f'{status}.csv', csv_text(header, rows))
     header = ('split', 'column', 'class', 'listed', 'found', 'ok', 'short')
-    replace_file(output / 'classes.csv', csv_text(header, counts))
+    replace_text(output / 'classes.csv', csv_text(header, counts))
     for path in output.glob('*_ok.csv'):
         if path.name.removesuffix('_ok.csv') not in videos.splits:
             print(f'{path} is of an earlier check, of another split or another dataset')
@@ -121,7 +122,7 @@ def _check_all(
         if stamps[key[0]] == _NO_FILE:
             known[key] = _line(key, _NO_FILE, {'reason': 'no such file'}, needed)
     waiting = [key for key in entries if key not in known]
-    replace_file(path, csv_text(_FIELDS, (line.values() for line in known.values())))
+    replace_text(path, csv_text(_FIELDS, (line.values() for line in known.values())))
     probe = functools.partial(_probe, videos.splits)
     results = run_tasks(probe, [entries[key] for key in waiting], num_workers)
     with path.open('a', newline='', encoding='utf-8', buffering=1) as file:

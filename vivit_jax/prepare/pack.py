@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from vivit_jax.atomic_files import replace_text
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
-from vivit_jax.prepare.files import csv_text, replace_file
+from vivit_jax.prepare.csv_text import csv_text
 from vivit_jax.prepare.plan import Plan
 from vivit_jax.prepare.shards import Entry, Shard, read_entry, verify_shard, write_shard
 from vivit_jax.prepare.workers import Died, run_tasks
@@ -132,12 +133,12 @@ def _describe(plan: Plan, finished: Mapping[str, Sequence[Entry]]):
             for video in entry['videos']
         ]
         header = ('video_path', *plan.classes)
-        replace_file(plan.folder / f'{split}.csv', csv_text(header, rows))
+        replace_text(plan.folder / f'{split}.csv', csv_text(header, rows))
         for shard, entry in zip(plan.shards[split], entries, strict=True):
             for video in entry['skipped']:
                 skipped.append((split, video['id'], video['reason'], shard.path.name))
     header = ('split', 'video_path', 'reason', 'shard')
-    replace_file(plan.folder / 'skipped.csv', csv_text(header, skipped))
+    replace_text(plan.folder / 'skipped.csv', csv_text(header, skipped))
     features = {
         'video': tfds.features.Tensor(shape=(), dtype=np.object_),
         'id': tfds.features.Text(),

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.atomic_files import replace_text
 from vivit_jax.batches.array_record import ArrayRecords
 from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.encode import Encoding
-from vivit_jax.prepare.files import replace_file
 from vivit_jax.prepare.shards import Shard
 
 _VERSION = '1.0.0'
@@ -95,7 +95,7 @@ def make_plan(
     _check_same(old, new, folder)
     (folder / 'manifest').mkdir(parents=True, exist_ok=True)
     if new != old:
-        replace_file(folder / 'settings.json', json.dumps(new, indent=1))
+        replace_text(folder / 'settings.json', json.dumps(new, indent=1))
     return Plan(folder, name, sources, classes, encoding, shards, wanted)
 
 

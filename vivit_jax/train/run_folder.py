@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import vivit_jax
+from vivit_jax.atomic_files import replace_text
 from vivit_jax.config.load import differences, flatten
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, by_head
@@ -74,11 +75,11 @@ def start_run(
             f'--workdir={folder} cannot be a folder ({error.strerror}): name another'
         ) from error
     for path, names in label_files.items():
-        _write(path, '\n'.join(names) + '\n')
+        replace_text(path, '\n'.join(names) + '\n')
     if report:
-        _write(folder / 'init_report.txt', f'{report}\n')
-    _write(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
-    _write(config_file, json.dumps(new, indent=2) + '\n')
+        replace_text(folder / 'init_report.txt', f'{report}\n')
+    replace_text(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
+    replace_text(config_file, json.dumps(new, indent=2) + '\n')
     with (folder / 'command.txt').open('a', encoding='utf-8') as file:
         file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + '\n')
 
@@ -127,9 +128,3 @@ class BadVideos:
                 f'data.max_bad_fraction={self._max_fraction}; they are listed in '
                 f'{self._path}: mend them, take them out of the CSV, or raise that limit'
             )
-
-
-def _write(path: Path, text: str):
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)

@@ -11,6 +11,8 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from vivit_jax.atomic_files import replace_text
+
 _log = logging.getLogger(__name__)
 
 
@@ -141,6 +143,4 @@ def _keep_lines(path: Path, step: int):
                 kept.append(line + '\n')
         except (json.JSONDecodeError, KeyError):
             continue
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(kept), encoding='utf-8')
-    temporary.replace(path)
+    replace_text(path, ''.join(kept))
