@@ -1,11 +1,11 @@
-"""The error of what a user, not the program, has to mend."""
+"""The error of a mistake that a user can mend."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Input, configuration or files that cannot be used; the message says what to do.
+    """Input, configuration or files cannot be used; the message says what to do.
 
     The commands print it without a traceback.
     """

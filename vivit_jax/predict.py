@@ -51,11 +51,11 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of a video.
+    """The answer of a model for a video.
 
     Attributes:
         probabilities: float32 [classes] of each head, the mean over the windows.
-        features: float32 [d], likewise.
+        features: float32 [d], the mean over the windows.
         windows: clips that cover the video, in order.
         label_names: the classes.
     """
@@ -115,8 +115,8 @@ class Predictor:
     def __call__(self, video: str | Path) -> Prediction:
         """Predicts a video file, or a folder of frames.
 
-        Where clips are strided, windows of a clip's length follow each other until the end, the
-        last one ending with the video. Where clips are drawn from segments, one covers it all.
+        Windows of a strided clip's length follow each other until the end; the last one ends with
+        the video. If clips are drawn from segments or units, one window covers the whole video.
 
         Raises:
             VideoError: the file cannot be used.

@@ -1,4 +1,4 @@
-"""The datasets that can be read, and what is known of them."""
+"""The published datasets that can be read: splits, classes and usual settings."""
 
 import dataclasses
 import logging
@@ -23,7 +23,7 @@ from vivit_jax.errors import UserError, near_words
 
 _log = logging.getLogger(__name__)
 
-# How ViViT was trained on it, or the models that were published for it.
+# Clips of ViViT's training on the dataset, or of the models that were published for it.
 _KINETICS = {'num_frames': 32, 'frame_stride': 2, 'short_side': 256, 'crop_size': 224}
 _EPIC_KITCHENS = _KINETICS | {'frame_stride': 1}
 _SOMETHING = {'num_frames': 32, 'frame_stride': 1, 'short_side': 288, 'crop_size': 256}
@@ -201,7 +201,7 @@ _ALL = (
         source='copy of 556 videos',
         sampling=_SEGMENTS_16 | {'short_side': 240},
     ),
-    # Whether what they list may be mirrored, nobody knows.
+    # Lists of any videos: mirroring may change their classes.
     DatasetInfo(
         name='mmaction2',
         read=lists.read_mmaction2,
@@ -229,7 +229,7 @@ DATASETS: Mapping[str, DatasetInfo] = {dataset.name: dataset for dataset in _ALL
 
 
 def find_dataset(name: str) -> DatasetInfo:
-    """The dataset of a name.
+    """Finds the description of a dataset.
 
     Raises:
         UserError: unknown; the message offers the near names.
@@ -245,7 +245,7 @@ def read_dataset(
     """Reads the annotation files of a dataset. Splits without labels are left out.
 
     Args:
-        dataset: which.
+        dataset: its description.
         root: folder of the videos.
         annotations: folder of the annotation files; '': the root.
         protocol: one of `dataset.protocols`; '': the first.

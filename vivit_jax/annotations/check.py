@@ -43,8 +43,8 @@ def check_annotations(
         label_columns: for each head the column of its labels.
         label_names: the classes in order; by default, and if they are only numbers, the
             classes of the annotations, or else the sorted labels of the split `train`.
-        num_classes: classes that the model has; by default as many as found.
-        max_bad_fraction: part of a split's files that may be missing.
+        num_classes: classes of the model; by default the number that was found.
+        max_bad_fraction: fraction of a split's files that may be missing.
         has_files: whether videos are files, which must exist.
 
     Raises:

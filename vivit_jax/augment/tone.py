@@ -24,7 +24,7 @@ def equalize(clip: jax.Array) -> jax.Array:
     def spread(channel: jax.Array) -> jax.Array:
         count = histogram(channel)
         num_below = jnp.cumsum(count) - count
-        # A 255th of all pixels but those of the highest level.
+        # A 255th of all pixels, without the pixels of the highest level.
         step = num_below.max(where=count > 0, initial=0) // 255
         table = jnp.minimum((num_below + step // 2) // jnp.maximum(step, 1), 255)
         return jnp.where(step > 0, table.astype(jnp.uint8)[channel], channel)
@@ -35,8 +35,8 @@ def equalize(clip: jax.Array) -> jax.Array:
 def histogram(channel: jax.Array, num_copies: int = 32) -> jax.Array:
     """How often each level occurs, int32 [256].
 
-    Neighbours are counted in different copies of the histogram: on a GPU what is added to one
-    number waits for one another, and many pixels of a clip are equal.
+    Neighbours are counted in different copies of the histogram: on a GPU, additions to the same
+    number wait for one another, and many pixels of a clip are equal.
     """
     copy = jnp.arange(channel.size) % num_copies
     counts = jnp.zeros((num_copies, 256), jnp.int32)

@@ -52,7 +52,7 @@ class ArrayRecords(VideoSource):
         if record_id != name.encode():
             raise VideoError(
                 f'{name}: record {index} is {record_id.decode(errors="replace")!r}: the CSV file '
-                'is not that of the shards'
+                'does not belong to the shards'
             )
         row = self.videos[index]
         return VideoReader(video, name=name, start_sec=row.start_sec, end_sec=row.end_sec)

@@ -69,7 +69,7 @@ def train_batches(
     Args:
         source: videos with labels.
         crop: sampling, sizes and random crop of a clip.
-        batch_size: clips per global batch, of which this host loads its part.
+        batch_size: clips per global batch; this host loads its part of them.
         seed: of order, clips and crops.
         start_step: batches to skip, without decoding them.
         repeats: clips that follow one another in a batch as different random clips of one video
@@ -78,9 +78,9 @@ def train_batches(
         host: see `Host`.
 
     Returns:
-        An iterator with a `close()`. Its batches hold `rgb` uint8 [b t h w 3], `label` int32 [b]
+        An iterator with a `close()`. The batches hold `rgb` uint8 [b t h w 3], `label` int32 [b]
         (of each head), `video_id` int32 [b], and per clip the video that could not be used and was
-        substituted: `bad_id` int32 [b], -1 where all was well, and `error` uint8 [b 512], text in
+        substituted: `bad_id` int32 [b], -1 if all was well, and `error` uint8 [b 512], text in
         UTF-8.
 
     Raises:
@@ -93,7 +93,7 @@ def train_batches(
 
 
 def check_repeats(batch_size: int, repeats: int, num_hosts: int):
-    """Raises a UserError where a batch does not divide into clips of the same videos."""
+    """Raises a UserError if a batch does not divide into clips of the same videos."""
     if repeats > 1 and batch_size % (repeats * num_hosts):
         raise UserError(
             f'train.batch_size={batch_size} must divide by augment.repeats={repeats} clips of '
@@ -113,9 +113,9 @@ def view_batches(
     """Every video once, as `views` = (temporal, spatial) clips.
 
     Returns:
-        An iterator with a `close()`. Its batches hold, per temporal view of a video, the spatial
+        An iterator with a `close()`. The batches hold, per temporal view of a video, the spatial
         views as `rgb` uint8 [b views t h w 3], `label` (of each head), `video_id` and `view` int32
-        [b], `mask` bool [b], false where the row only fills the last batch, and `error` as in
+        [b], `mask` bool [b], false if the row only fills the last batch, and `error` as in
         `train_batches`; the pixels of a video with an error are zero.
     """
     num_items = len(source) * views[0]
@@ -165,7 +165,7 @@ class _LoadClips(grain.transforms.RandomMap):
 
 
 class _LoadViews(grain.transforms.Map):
-    """Item `video · temporal views + view` to that view's spatial crops."""
+    """Item `video · temporal views + view` to the spatial crops of the view."""
 
     def __init__(self, source: VideoSource, spec: Preprocessing, views: tuple[int, int]):
         self._source = source
@@ -268,7 +268,7 @@ class _Batches:
 
     def __next__(self) -> Batch:
         if not self._started:
-            # Workers start here, and inherit what is blocked: Ctrl-C is for the trainer alone.
+            # Workers start here and inherit the signal mask: Ctrl-C is for the trainer alone.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 batch = next(self._batches)

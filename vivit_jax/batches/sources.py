@@ -12,7 +12,7 @@ from vivit_jax.video.open import open_video
 
 @dataclasses.dataclass(frozen=True)
 class VideoSource(abc.ABC):
-    """Labelled videos in a fixed order. It is sent to the decoding processes.
+    """Labelled videos in a fixed order, opened by index. Decoding processes get a copy of it.
 
     Attributes:
         videos: one for each index.
@@ -28,7 +28,7 @@ class VideoSource(abc.ABC):
         return self.videos[index].label
 
     def name(self, index: int) -> str:
-        """What messages and lists call a video."""
+        """The name of a video in messages and lists."""
         return self.videos[index].video_path
 
     @abc.abstractmethod
@@ -45,7 +45,7 @@ class VideoFiles(VideoSource):
     """Videos that lie as files, or as folders of frames, in a folder."""
 
     def name(self, index: int) -> str:
-        """What messages and lists call a video: its path, and its part where it is one."""
+        """The path of a video, and its part if it is one."""
         video = self.videos[index]
         if video.num_frames is not None:
             start = video.start_frame or 0

@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
     """Tests a checkpoint on `eval.views` views of the test split, or else of val.
 
-    The clips are made as the checkpoint says, whatever the config does. Prints the result with
-    its protocol and saves it with all logits in `evaluation/` of the run folder.
+    The checkpoint says how clips are made; the config's preprocessing is ignored. Prints the result
+    with its protocol and saves it with all logits in `evaluation/` of the run folder.
 
     Args:
-        config: its sections `data` and `eval` are used.
+        config: the sections `data` and `eval` are used.
         workdir: the run folder.
         checkpoint: whatever `read_weights` reads.
 

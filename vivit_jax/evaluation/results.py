@@ -41,7 +41,7 @@ class Results:
 
 
 def describe_results(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
-    """Accuracies in percent, of several heads first those of the action; how they were obtained."""
+    """Protocol, accuracies in percent and loss in a line; several heads have a line each below."""
     names = {'acc1': 'top-1', 'acc5': 'top-5', 'mean_class_acc': 'mean class'}
 
     def numbers(prefix: str) -> str:
@@ -67,7 +67,7 @@ def describe_results(results: Results, split: str, protocol: str, metrics: dict[
 
 
 def _warn_of_constant_answers(metrics: dict[str, float], results: Results) -> list[str]:
-    """A loss of ln(classes) is that of the same answer for every video."""
+    """Warnings of a loss of ln(classes), which equal probabilities for all classes have."""
     lines = []
     for head, logits in by_head(results.logits).items():
         classes = logits.shape[-1]

@@ -90,7 +90,7 @@ def _pack(experiment: Experiment, folder: Path) -> VideoSource:
 def _decoding_rate(
     experiment: Experiment, source: VideoSource, num_workers: int, seconds: float
 ) -> float:
-    """Clips/s of random clips, after what the workers have made ready in advance."""
+    """Clips/s of random clips, without the batches that workers have made ready in advance."""
     config, repeats = experiment.config, experiment.programs.policy.repeats
     batches = train_batches(
         source,
@@ -112,7 +112,7 @@ def _decoding_rate(
 
 
 def _training_rate(experiment: Experiment, seconds: float) -> tuple[float, int]:
-    """Clips/s, and clips of each step: one per device at first, then as many as time allows."""
+    """Clips/s, and clips of each step: one per device at first, then what time allows."""
     whole, parts = experiment.config.train.batch_size, jax.device_count()
     with jax.set_mesh(experiment.mesh):
         step = experiment.programs.train_step()
@@ -124,7 +124,7 @@ def _training_rate(experiment: Experiment, seconds: float) -> tuple[float, int]:
 
 
 def _step_sec(experiment: Experiment, step: Callable, batch_size: int, seconds: float) -> float:
-    """Median time of a step, of as many as `seconds` allow and at least one."""
+    """Median time of a step; measures for `seconds`, and at least one step."""
     programs = experiment.programs
     state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
     batch = {

@@ -42,7 +42,7 @@ _NO_FILE = ('', '')
 _PARTS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
 _USABLE = ('ok', 'short')
 _LISTED = ('short', 'corrupt', 'missing')
-_MOST_CLASSES = 5  # of those with losses are printed
+_MOST_CLASSES = 5  # printed, of the classes that lose videos
 
 _Line = dict[str, str]  # of checked.csv
 

@@ -30,7 +30,7 @@ class Encoding:
     Attributes:
         short_side: pixels of the shorter side, even; larger frames are made smaller.
         gop: frames from one key frame to the next.
-        crf: loss of what is encoded anew, from 0 (none) to 51.
+        crf: loss of the new encoding, from 0 (none) to 51.
 
     With neither of the first two, only parts of videos are encoded anew.
     """
@@ -82,9 +82,9 @@ def _read_file(path: str) -> bytes:
 
 
 def _encode_anew(video: FrameReader, encoding: Encoding, is_part: bool) -> bytes:
-    """H.264 in MP4 with the frames of a video at their times; those of a part start at 0."""
+    """H.264 in MP4 with the frames of a video at their times; the times of a part start at 0."""
     times = video.timestamps_sec
-    # Players and readers drop what is shown before 0.
+    # Players and readers drop frames that are shown before 0.
     ticks = np.round((times - (times[0] if is_part else min(times[0], 0))) * _TICKS).astype(int)
     crops = _resized(encoding.short_side)
     _, height, width, _ = video.read([0], crops)[0].shape

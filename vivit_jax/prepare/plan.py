@@ -1,4 +1,4 @@
-"""What is to be packed where, and whether it fits what a folder holds already."""
+"""The plan of packing: which videos go into which shard; refuses a folder of another plan."""
 
 import collections
 import dataclasses
@@ -32,7 +32,7 @@ class Plan:
         sources: the videos of each split.
         classes: the names of the classes of each column of labels.
         encoding: of the videos.
-        shards: of the splits that are to be packed, or have been.
+        shards: of the splits that are to be packed, or were packed before.
         wanted: the splits that are to be packed.
     """
 

@@ -1,4 +1,4 @@
-"""What a run compiles: the training step and the evaluation step of a config, without any data."""
+"""The compiled programs of a config: training step and evaluation step, without any data."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Programs:
         num_classes: of each head.
         schedule: learning rate by step.
         mirrored: see `mirrored_labels`.
-        platform: what the steps will be lowered for, if not for the devices of the mesh.
+        platform: the steps will be lowered for it; by default for the devices of the mesh.
 
     Raises:
         UserError: the model's keywords do not fit each other or the clips.
@@ -70,7 +70,7 @@ class Programs:
         )
 
     def create_state(self) -> TrainState:
-        """The state before the first step, of fresh parameters."""
+        """The state before the first step, with freshly initialized parameters."""
         key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
         return init_state(key, self.model, self.optimizer, self.spec, has_ema)
 

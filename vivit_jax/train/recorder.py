@@ -1,4 +1,4 @@
-"""What a training writes down of every step."""
+"""The record of every training step: metrics, progress and unusable videos."""
 
 import math
 import time

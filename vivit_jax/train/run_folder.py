@@ -1,4 +1,4 @@
-"""The folder of a run: what it was started with, beside what it produces."""
+"""The run folder: the settings of a run beside its results."""
 
 import csv
 import importlib.metadata
@@ -35,11 +35,9 @@ def start_run(
 ):
     """Writes config.json, command.txt, versions.json and label_map.txt, or checks them.
 
-    A report of the weights that a run starts from becomes init_report.txt.
-
-    Several heads have a label_map_<head>.txt each.
-
-    A run that goes on may differ in the keys of `config.load.MAY_DIFFER`, which is logged.
+    A report of the weights that a run starts from becomes init_report.txt. Several heads have a
+    label_map_<head>.txt each. A run that goes on may have other values of some keys, see
+    `differences`; they are logged.
 
     Raises:
         UserError: the folder is of another config or has other classes.
@@ -90,8 +88,8 @@ class BadVideos:
     Args:
         folder: the run folder.
         num_videos: of the training split.
-        max_fraction: of them that may be unusable.
-        host: index of this process; the others than 0 keep lists of their own.
+        max_fraction: fraction of the videos that may be unusable.
+        host: index of this process; every host but the first keeps a list of its own.
     """
 
     def __init__(self, folder: Path, num_videos: int, max_fraction: float, host: int = 0):

@@ -12,15 +12,15 @@ from vivit_jax.video.preprocessing import Preprocessing
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a checkpoint needs in order to go on.
+    """Everything that a checkpoint needs to go on.
 
     Attributes:
         step: int32, updates done, which is also the position in the data.
         params: float32 tree.
         opt_state: of the optimizer.
-        ema: moving averages of `params` and `batch_stats`, by these names, which are what is
-            evaluated; None where there are none.
-        batch_stats: running means and variances of batch norms; empty where there are none.
+        ema: moving averages of `params` and `batch_stats`, by these names, which are evaluated in
+            their place; None: no averages.
+        batch_stats: running means and variances of batch norms; empty without batch norms.
     """
 
     step: jax.Array

@@ -43,6 +43,7 @@ class RandomCrop:
     aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __call__(self, height: int, width: int, rng: np.random.Generator) -> Crops:
+        """Draws the square for frames of `height` x `width` pixels."""
         size = self.spec.crop_size
         if self.resized_area:
             short = min(height, width)

@@ -49,7 +49,7 @@ class FrameReader(abc.ABC):
 
     @abc.abstractmethod
     def close(self):
-        """Frees what is open. Frames already read stay valid."""
+        """Closes files and decoders. Frames already read stay valid."""
 
     @abc.abstractmethod
     def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -1,4 +1,4 @@
-"""Videos that are kept as images, one for each frame."""
+"""Videos kept as images, one for each frame: folders of frames, or encoded images in memory."""
 
 import collections
 import os
@@ -13,7 +13,7 @@ from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError,
 
 _CODECS = {b'\xff\xd8': 'mjpeg', b'\x89PNG': 'png'}  # by the first bytes
 _IMAGE = re.compile(r'(?!\.)(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.(jpg|jpeg|png))', re.I)
-IMAGES_PER_SEC = 25  # which the videos that they come from usually had
+IMAGES_PER_SEC = 25  # the usual rate of the videos that such images come from
 _OTHER_KINDS = ('flow', 'thumb')
 
 
@@ -41,7 +41,7 @@ class ImageReader(FrameReader):
 
     @property
     def timestamps_sec(self) -> np.ndarray:
-        """As if there were `IMAGES_PER_SEC`: images carry no times."""
+        """Times at `IMAGES_PER_SEC`, as images carry none of their own."""
         return np.arange(len(self)) / IMAGES_PER_SEC
 
     def close(self):

@@ -20,12 +20,13 @@ def open_video(
 
     Args:
         source: path, or the encoded bytes.
-        name: what messages call it; the path where there is one.
+        name: what messages call the video; by default the path.
         start_sec, end_sec: part of a file, see `VideoReader`.
         start_frame, num_frames: part of a folder, see `open_frames`.
 
     Raises:
-        VideoError: it cannot be used, or the part is not given in the source's own terms.
+        VideoError: the video cannot be used, or the part of a file is given in frames, or the part
+            of a folder in seconds.
     """
     seconds = {'start_sec': start_sec, 'end_sec': end_sec}
     frames = {'start_frame': start_frame, 'num_frames': num_frames}

@@ -29,7 +29,7 @@ class VideoReader(FrameReader):
 
     Args:
         source: path, or the encoded bytes.
-        name: what messages call it; the path where there is one.
+        name: what messages call the video; by default the path.
         start_sec: first moment, in seconds of the stream's own time.
         end_sec: end; a frame that starts then or later is not part of it.
 
@@ -147,7 +147,7 @@ class VideoReader(FrameReader):
                 if not packet.size or packet.is_discard:
                     continue
                 if packet.dts is not None and packet.dts >= end:
-                    break  # what is shown before `end` is stored before it
+                    break  # frames shown before `end` are stored before this packet
                 packets.append((packet.pts, packet.is_keyframe))
         except DECODE_ERRORS as error:
             if not packets:
@@ -202,7 +202,7 @@ class VideoReader(FrameReader):
             yield place, frame
 
     def _decode_on(self, wanted: Collection[int] | None) -> Iterator[av.VideoFrame]:
-        """Frames from where the file stands; of those with other times perhaps not all."""
+        """Decodes from the current packet on; may leave out frames that are not `wanted`."""
         context = self._stream.codec_context
         for packet in self._container.demux(self._stream):
             is_wanted = wanted is None or packet.pts is None or packet.pts in wanted

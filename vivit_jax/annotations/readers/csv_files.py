@@ -15,7 +15,7 @@ def read_csv_files(
 
     Args:
         files: CSV by split.
-        root: folder of the video paths; '': that of each CSV.
+        root: folder of the video paths; '': the folder of each CSV.
         label_columns: columns that must be there, besides `video_path`.
 
     Raises:

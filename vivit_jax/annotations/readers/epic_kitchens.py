@@ -21,7 +21,7 @@ _TIME = re.compile(r'(\d+):(\d\d):(\d\d(?:\.\d*)?)')
 def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> Annotations:
     """Reads `EPIC_100_{train,validation}.csv` with the columns `verb` and `noun` as labels.
 
-    The classes are those of `EPIC_100_{verb,noun}_classes.csv`, or numbers without these files.
+    The classes stand in `EPIC_100_{verb,noun}_classes.csv`; without these files they are numbers.
     Parts are given by their times: the frame numbers belong to the provider's own frames, not to
     the videos.
 

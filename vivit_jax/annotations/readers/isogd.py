@@ -14,7 +14,7 @@ _WORDS = {'train': 'train', 'val': 'valid', 'test': 'test'}
 def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> Annotations:
     """Reads `{train,valid,test}_list.txt`, or `{train,valid,test}.txt` of the frame lists.
 
-    Official lines are `color depth label` with labels from 1; those of frame lists are
+    Official lines are `color depth label` with labels from 1; lines of frame lists are
     `folder num_frames label` with labels from 0. Classes are numbers from 0.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Lists of no particular dataset: those of MMAction2 and PySlowFast, and a folder per class."""
+"""Lists of any dataset: MMAction2's, PySlowFast's, and a folder per class."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def read_mmaction2(
     """Reads the lists of MMAction2, text or JSON, whose names contain `train`, `val` and `test`.
 
     Lines are `path label`, `folder num_frames label`, or `folder offset num_frames label`. Lists of
-    videos win over those of frames. The protocol is the number of the split, where there are some.
+    videos win over lists of frames. The protocol is the number of the split, if splits have one.
 
     Raises:
         AnnotationError: no such files, several for a split, or lines that cannot be used.
@@ -172,7 +172,7 @@ def _json_lines(path: Path, videos: VideoFolder, root: Path) -> Iterator[Annotat
 
 
 def _frame_lines(path: Path, text: str, root: Path) -> Iterator[Annotation]:
-    """A line for each video of a list of frames, where those of a video follow each other."""
+    """An annotation for each video of a list of frames; frames of a video follow each other."""
     rows = csv.DictReader(io.StringIO(text, newline=''), delimiter=' ')
     missing = set(_FRAME_LIST) - set(rows.fieldnames)
     if missing:

@@ -1,4 +1,4 @@
-"""What readers share: finding files, and reading lists, tables and JSON."""
+"""Annotation files: finding them, and reading lists, tables, JSON and class names."""
 
 import csv
 import io

@@ -10,7 +10,7 @@ _VIDEO_EXTENSIONS = {
 
 
 def is_video(name: str) -> bool:
-    """Whether the extension of a file name, in any case, is that of a video."""
+    """Whether a file name has the extension of a video, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in _VIDEO_EXTENSIONS
 
 
@@ -19,7 +19,7 @@ class VideoFolder:
 
     Args:
         root: the folder.
-        ignore_case: names may differ from those asked for in capitals.
+        ignore_case: upper and lower case are the same in names.
     """
 
     def __init__(self, root: str | os.PathLike, *, ignore_case: bool = False):
