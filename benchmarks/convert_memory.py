@@ -24,7 +24,7 @@ from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
 from vivit_jax.weights.native import write_npz
 
 model = {'name': sys.argv[1], 'size': sys.argv[2], 'num_classes': 400}

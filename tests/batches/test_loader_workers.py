@@ -13,8 +13,8 @@ SOURCE = """
 import os
 import sys
 
-from vivit_jax.video.video_reader import VideoError
 from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.video.frame_reader import VideoError
 
 
 class Reporting(VideoFiles):
