@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.augment.batch import augment_clips
+from vivit_jax.augment.batch import augment_batch, augment_clips
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
 
@@ -23,6 +23,45 @@ def _augment(key, rgb, policy, is_mirrored=None, **others):
         key, {'rgb': rgb, **others}, is_mirrored, policy
     )
     return np.asarray(clips['rgb'])
+
+
+def test_batch_becomes_the_inputs_of_a_step():
+    rgb, spec = _rgb(4), Preprocessing(value_range=(-2.0, 2.0), color_order='bgr')
+    batch = {'rgb': rgb, 'label': {'verb': np.array([0, 1, 2, 1]), 'noun': np.array([1, 0, 0, 1])}}
+    mirrored = {'verb': np.array([1, 0, 2]), 'noun': np.array([0, 1])}
+    inputs = augment_batch(
+        tuple(jax.random.split(jax.random.key(0), 3)),
+        batch,
+        Augmentation(flip=1.0),
+        spec=spec,
+        num_classes={'verb': 3, 'noun': 2},
+        label_smoothing=0.3,
+        mirrored=mirrored,
+    )
+    expected = rgb[:, :, :, ::-1, ::-1] / 255 * 4 - 2
+    np.testing.assert_allclose(inputs.clip, expected, atol=1e-6)
+    assert inputs.label['verb'].tolist() == [1, 0, 2, 0]
+    assert inputs.label['noun'].tolist() == [1, 0, 0, 1]
+    np.testing.assert_allclose(inputs.targets['verb'], 0.7 * np.eye(3)[[1, 0, 2, 0]] + 0.1)
+    np.testing.assert_allclose(inputs.targets['noun'], 0.7 * np.eye(2)[[1, 0, 0, 1]] + 0.15)
+
+
+def test_label_of_a_mixed_clip_is_its_own():
+    batch = {'rgb': _rgb(8), 'label': np.arange(8)}
+    inputs = augment_batch(
+        tuple(jax.random.split(jax.random.key(0), 3)),
+        batch,
+        Augmentation(mixup_alpha=1.0),
+        spec=Preprocessing(),
+        num_classes=8,
+    )
+    assert inputs.label.tolist() == list(range(8))
+    own = np.diag(inputs.targets)
+    assert (own < 0.99).any()
+    before = np.roll(np.eye(8), 1, axis=0)  # the partner's class
+    np.testing.assert_allclose(
+        inputs.targets, own[:, None] * np.eye(8) + (1 - own[:, None]) * before, atol=1e-6
+    )
 
 
 def test_augment_without_probabilities_only_scales():

@@ -108,7 +108,7 @@ def test_counts_unlike_the_list_raise(folder, rows, count):
 
 def test_list_in_another_order_raises(folder, rows):
     source = ArrayRecords(rows[::-1], find_shards(folder, 'train'))
-    with pytest.raises(VideoError, match="e: record 0 is 'a/00000': the CSV file does not belong to"):
+    with pytest.raises(VideoError, match="e: record 0 is 'a/00000': the CSV file does not belong"):
         source.open(0)
 
 
