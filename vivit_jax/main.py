@@ -26,7 +26,7 @@ _CHECKPOINT = flags.DEFINE_string(
 
 def main(args: list[str]) -> int:
     """Runs `--mode`; returns an exit status."""
-    from vivit_jax.evaluation.evaluate_checkpoint import evaluate
+    from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
     from vivit_jax.parallel import distributed
     from vivit_jax.train.loop import Trainer
 
@@ -42,7 +42,7 @@ def main(args: list[str]) -> int:
     name = Path(file).name.replace('.py', '').replace(':', '-')
     workdir = Path(_WORKDIR.value or Path('runs') / name)
     if _MODE.value == 'evaluate':
-        evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
+        evaluate_checkpoint(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
         return Trainer(_CONFIG.value, workdir).run()
     return 0

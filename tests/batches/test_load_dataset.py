@@ -147,3 +147,9 @@ def test_unusable_source_says_what_to_set(tmp_path, monkeypatch, settings, messa
     data.update(settings)
     with pytest.raises(UserError, match=message):
         load_dataset(data)
+
+
+def test_impossible_embedded_videos_are_the_users_mistake(data):
+    data.synthetic.difficulty = 7
+    with pytest.raises(UserError, match=r'data\.synthetic\.difficulty=7 must be 0, 1, 2 or 3'):
+        load_dataset(data)

@@ -21,7 +21,7 @@ from vivit_jax.weights.start import find_untrained_heads
 _log = logging.getLogger(__name__)
 
 
-def evaluate(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
+def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
     """Tests a checkpoint on `eval.views` views of the test split, or else of val.
 
     The checkpoint says how clips are made; the config's preprocessing is ignored. Prints the result

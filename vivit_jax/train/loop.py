@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.batches.loader import Host, train_batches
 from vivit_jax.config import load
-from vivit_jax.evaluation.evaluate_checkpoint import evaluate
+from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.evaluation.results import describe_results
@@ -101,7 +101,7 @@ class Trainer:
             _log.info('Saved step %d; the same command goes on from there', state.step)
             return 128 + self._stop_signal
         if self._config.eval.test_at_end:
-            evaluate(self._config, self._workdir, self._folder / str(state.step))
+            evaluate_checkpoint(self._config, self._workdir, self._folder / str(state.step))
         return 0
 
     def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
