@@ -25,13 +25,13 @@ from accelerator_sections.models import EPIC
 from ml_collections import ConfigDict
 
 from vivit_jax import create_model
-from vivit_jax.augment.mixing import mix
-from vivit_jax.augment.policy import Augmentation, augment, normalize
+from vivit_jax.augment.batch import augment_batch
+from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config import load
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step
+from vivit_jax.video.preprocessing import Preprocessing
 
 _DEMO = Path(__file__).parents[1] / 'configs/demo.py'
 
@@ -92,12 +92,10 @@ def _augmentation(rgb: jax.Array, policy: Augmentation, spec: Preprocessing) -> 
 
     @jax.jit
     def run(key: jax.Array, rgb: jax.Array):
-        keys = jax.random.split(key, 3)
-        is_mirrored = jax.random.bernoulli(keys[0], policy.flip, rgb.shape[:1])
-        targets = jax.nn.one_hot(jnp.arange(len(rgb)), 400)
-        clips = augment(keys[1], {'rgb': rgb}, is_mirrored, policy)
-        clips, targets = mix(keys[2], clips, targets, policy.mixup_alpha, policy.cutmix_alpha)
-        return normalize(clips['rgb'], spec), targets
+        batch = {'rgb': rgb, 'label': jnp.arange(len(rgb))}
+        return augment_batch(
+            tuple(jax.random.split(key, 3)), batch, policy, spec=spec, num_classes=400
+        )
 
     return lambda turn: run(jax.random.key(turn), rgb)
 

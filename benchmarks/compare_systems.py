@@ -17,7 +17,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from ml_collections import ConfigDict, config_flags
 from vivit_jax.costs import count_costs, count_parameters, model_call, plain_form
 from vivit_jax.heads import map_heads
 from vivit_jax.models.registry import list_models
-from vivit_jax.train.loop import Trainer
+from vivit_jax.train.experiment import Experiment
 
 
 def main():
@@ -73,15 +72,13 @@ def _facts(
         facts = found['models']
     missing = [model for model in models if model not in facts]
     if missing:
-        with tempfile.TemporaryDirectory() as folder:
-            trainers = {
-                model: Trainer(_config(args.config, model, overrides), Path(folder) / model)
-                for model in missing
-            }
-            times = _time_steps(trainers, args.turns)
-        for model, trainer in trainers.items():
-            clip = jax.ShapeDtypeStruct((1, *trainer.programs.spec.clip_shape, 3), np.float32)
-            call = model_call(plain_form(trainer.programs.model), clip)
+        experiments = {
+            model: Experiment(_config(args.config, model, overrides)) for model in missing
+        }
+        times = _time_steps(experiments, args.turns)
+        for model, experiment in experiments.items():
+            clip = jax.ShapeDtypeStruct((1, *experiment.programs.spec.clip_shape, 3), np.float32)
+            call = model_call(plain_form(experiment.programs.model), clip)
             facts[model] = {
                 'parameters': count_parameters(call.params),
                 'gmac': count_costs(call)['GMAC'],
@@ -98,24 +95,26 @@ def _config(file: str, model: str, overrides: list[str]) -> ConfigDict:
     return values['config'].value
 
 
-def _time_steps(trainers: dict[str, Trainer], turns: int) -> dict[str, float]:
+def _time_steps(experiments: dict[str, Experiment], turns: int) -> dict[str, float]:
     """Median milliseconds of a training step of each, taken in turn."""
-    states, runs, times = {}, {}, {model: [] for model in trainers}
-    for model, trainer in trainers.items():
+    states, runs, times = {}, {}, {model: [] for model in experiments}
+    for model, experiment in experiments.items():
         print(f'Compiling {model}', file=sys.stderr)
-        programs, batch_size = trainer.programs, trainer.config.train.batch_size
+        programs, batch_size = experiment.programs, experiment.config.train.batch_size
         shape = (batch_size, *programs.spec.clip_shape, 3)
         rgb = np.random.default_rng(0).integers(0, 256, shape)
-        label = map_heads(lambda _, n=batch_size: np.zeros(n, np.int32), trainer.videos.label_names)
+        label = map_heads(
+            lambda _, n=batch_size: np.zeros(n, np.int32), experiment.dataset.label_names
+        )
         batch = jax.device_put({'rgb': rgb.astype(np.uint8), 'label': label})
-        with jax.set_mesh(trainer.mesh):
+        with jax.set_mesh(experiment.mesh):
             state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
             runs[model] = programs.train_step(), batch
             states[model], _ = jax.block_until_ready(runs[model][0](state, batch))
     for _ in range(turns):
         for model, (step, batch) in runs.items():
             start = time.perf_counter()
-            with jax.set_mesh(trainers[model].mesh):
+            with jax.set_mesh(experiments[model].mesh):
                 states[model], _ = jax.block_until_ready(step(states[model], batch))
             times[model].append(1e3 * (time.perf_counter() - start))
     return {model: statistics.median(found) for model, found in times.items()}

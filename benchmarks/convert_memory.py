@@ -20,17 +20,17 @@ import sys
 from pathlib import Path
 import jax
 import numpy as np
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
 from vivit_jax.weights.native import write_npz
 
 model = {'name': sys.argv[1], 'size': sys.argv[2], 'num_classes': 400}
 card = ModelCard(model, Preprocessing(), numbered_labels(400))
 rng = np.random.default_rng(0)
-shapes = abstract_params(create_model(**model), card.preprocessing)
+shapes = abstract_params(create_model(**model), card.preprocessing.clip_shape)
 params = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), shapes)
 write_npz(card, params, Path(sys.argv[3]))
 """
@@ -58,7 +58,7 @@ def main():
         _run('-c', _MAKE_SOURCE, args.model, args.size, str(source))
         size = source.stat().st_size / 1e9
         copy, _ = _run('-c', f"import shutil; shutil.copy('{source}', '{folder}/copy')")
-        seconds, peak = _run('-c', 'import vivit_jax.convert')
+        seconds, peak = _run('-c', 'import vivit_jax.convert.__main__')
         print(f'{args.model} {args.size}: a file of {size:.2f} GB, copied in {copy:.1f} s')
         print(f'{"libraries alone":24} {seconds:5.1f} s  {peak:5.2f} GB')
         outputs = {'orbax': 'orbax', 'torch': 'w.safetensors', 'npz': 'w.npz'}

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_jax.data.annotations import load_annotations
-from vivit_jax.data.pipeline import Batch, Host, Workers, error_text, train_batches
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import SyntheticVideos, create_synthetic_videos
-from vivit_jax.data.transforms import RandomCrop
-from vivit_jax.data.videos import VideoFiles
+from vivit_jax.annotations.check import check_annotations
+from vivit_jax.annotations.readers.csv_files import read_csv_files
+from vivit_jax.batches.loader import Batch, Host, Workers, error_text, train_batches
+from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.video.crops import RandomCrop
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import SyntheticVideos, create_synthetic_videos
 
 _PAGE_MB = os.sysconf('SC_PAGE_SIZE') / 1e6
 
@@ -50,8 +51,12 @@ def _create_source(folder: Path, num_videos: int) -> tuple[VideoFiles, set[str]]
     """Videos of which every hundredth is cut off, empty, or no video at all."""
     what = SyntheticVideos(num_train=num_videos, num_val=0, num_test=0)
     rendered = create_synthetic_videos(what, str(folder))
-    source = VideoFiles(load_annotations({'train': str(rendered / 'train.csv')}).splits['train'])
-    broken = [Path(row.video_path) for row in source.rows[50::100]]
+    source = VideoFiles(
+        check_annotations(
+            read_csv_files({'train': str(rendered / 'train.csv')}, '', ('label',))
+        ).splits['train']
+    )
+    broken = [Path(row.video_path) for row in source.videos[50::100]]
     for number, path in enumerate(broken):
         content = path.read_bytes()
         path.write_bytes((content[: len(content) // 3], b'', b'no video' * 100)[number % 3])

@@ -33,14 +33,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 import vivit_jax  # noqa: F401  (keeps JAX out of the workers)
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.decode import VideoReader
-from vivit_jax.data.pipeline import Batch, Workers, train_batches
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sampling import sample_train_frames
-from vivit_jax.data.synthetic import SyntheticVideos, render, write_video
-from vivit_jax.data.transforms import RandomCrop
-from vivit_jax.data.videos import VideoFiles
+from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.batches.loader import Batch, Workers, train_batches
+from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.video.crops import RandomCrop
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.sampling import sample_train_frames
+from vivit_jax.video.synthetic import SyntheticVideos, render, write_video
+from vivit_jax.video.video_reader import VideoReader
 
 SPEC = Preprocessing()
 _BATCH_SIZE = 4
@@ -109,7 +109,7 @@ def _with_workers(
 ) -> dict[str, Callable[[], float]]:
     sides = {
         'bare decoders': lambda: _decoders(video, clips, count),
-        'vivit_jax': lambda: _batches(VideoFiles([Row(video, 0)] * 64), count),
+        'vivit_jax': lambda: _batches(VideoFiles([LabeledVideo(video, 0)] * 64), count),
     }
     if importlib.util.find_spec('torch'):
         sides["torch's DataLoader"] = lambda: _torch_batches(video, count)

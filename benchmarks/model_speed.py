@@ -88,9 +88,9 @@ def ours(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
 
     from vivit_jax import create_model
     from vivit_jax.augment.policy import Augmentation
-    from vivit_jax.data.preprocessing import Preprocessing
     from vivit_jax.train.state import start_state
     from vivit_jax.train.step import create_train_step
+    from vivit_jax.video.preprocessing import Preprocessing
 
     model, params = create_model(args.model, dtype=args.dtype), _parameters(args)
     if not args.training:

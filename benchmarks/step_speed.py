@@ -27,9 +27,10 @@ from vivit_jax import create_model
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config import load
 from vivit_jax.costs import count_macs, model_call, plain_form
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.train.state import init_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.step import create_train_step
+from vivit_jax.video.preprocessing import Preprocessing
 
 _MATRIX = 4096
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint
 from vivit_jax.weights.native import write_npz
 
@@ -29,7 +29,7 @@ IMAGE = {
 def make(path, model, spec, label_names):
     card = ModelCard({**SIZES, **model, 'num_classes': len(label_names)}, spec, label_names)
     rng = np.random.default_rng(0)
-    shapes = abstract_params(create_model(**card.model), spec)
+    shapes = abstract_params(create_model(**card.model), spec.clip_shape)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
     write_npz(card, params, path)
     return params

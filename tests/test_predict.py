@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.augment.policy import normalize, to_unit_range
-from vivit_jax.data.decode import VideoReader
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import write_video
-from vivit_jax.data.transforms import Crops
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.predict import Predictor, sample_view_frames
+from vivit_jax.predict import Predictor
 from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import TrainState
+from vivit_jax.video.crops import Crops
+from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
+from vivit_jax.video.sampling import sample_view_frames
+from vivit_jax.video.synthetic import write_video
+from vivit_jax.video.video_reader import VideoReader
 
 ROOT = Path(__file__).parents[1]
 SPEC = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16)
@@ -97,6 +98,22 @@ def test_prediction_equals_the_model_on_the_pixels_of_the_checkpoint(tmp_path, r
     assert [label for label, _ in prediction.top(2)] == [LABELS[i] for i in order[:2]]
 
 
+def test_prediction_resizes_with_the_interpolation_of_the_checkpoint(tmp_path):
+    spec = dataclasses.replace(SPEC, interpolation='area')
+    path = write_noise(tmp_path / 'video.mp4', 7)
+    prediction = Predictor(save_run(tmp_path / 'run', spec))(path)
+    model, params = random_params(spec)
+
+    def features(interpolation):
+        crops = Crops(16, 21, ((0, 2),), (16, 16))
+        with VideoReader(path) as video:
+            clip = video.read([0, 2, 4, 6], lambda height, width: crops, interpolation)
+        return model.apply({'params': params}, normalize(to_unit_range(clip), spec)).features[0]
+
+    np.testing.assert_allclose(prediction.features, features('area'), atol=1e-4)
+    assert np.abs(prediction.features - features('bilinear')).max() > 1e-2
+
+
 @pytest.mark.parametrize(
     ('length', 'spans'),
     [
@@ -127,7 +144,7 @@ def test_windows_leave_the_stride_as_it_is_where_short_videos_have_a_smaller_one
     )
     predictor, read = Predictor(save_run(tmp_path / 'run', spec)), []
     monkeypatch.setattr(
-        'vivit_jax.predict.sample_view_frames',
+        'vivit_jax.video.clips.sample_view_frames',
         lambda *args: read.append(sample_view_frames(*args)) or read[-1],
     )
     predictor(write_noise(tmp_path / 'video.mp4', length))

@@ -17,7 +17,7 @@ Each explains its flags with --help."""
 
 
 def main():
-    """Prints it."""
+    """Prints versions, devices and commands."""
     found = versions()
     print(f'vivit_jax {found["vivit_jax"]}')
     print(f'Python    {found["python"]}')

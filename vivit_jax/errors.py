@@ -1,4 +1,4 @@
-"""Mistakes that a user, not a programmer, can mend."""
+"""The error of a mistake that a user can mend."""
 
 import difflib
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Input, configuration or files that cannot be used; the message says what to do.
+    """Input, configuration or files cannot be used; the message says what to do.
 
     The commands print it without a traceback.
     """

@@ -1,7 +1,7 @@
 """One classification head, or several with names.
 
-What belongs to a head (a label, class names, logits) is a plain value where there is one head, and
-a dict head -> value, in the order of `data.label_columns`, where there are several.
+A value of a head (a label, class names, logits) is plain if there is one head. If there are
+several, it is a dict head -> value in the order of `data.label_columns`.
 """
 
 from collections.abc import Callable
@@ -41,5 +41,5 @@ def name_heads(name: str, value: PerHead[_T]) -> dict[str, _T]:
 
 
 def numbered_labels(num_classes: PerHead[int]) -> LabelNames:
-    """`('0', '1', …)`: names for classes of which only the number is known."""
+    """`('0', '1', …)`: names for classes if only their number is known."""
     return map_heads(lambda count: tuple(map(str, range(count))), num_classes)

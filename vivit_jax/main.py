@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
         )
     if _MODE.value == 'show':
         return _show()
-    from vivit_jax.evaluation.evaluate import evaluate
+    from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
     from vivit_jax.parallel import distributed
     from vivit_jax.train.loop import Trainer
 
@@ -57,7 +57,7 @@ def main(args: list[str]) -> int:
     name = Path(_config_file()).name.replace('.py', '').replace(':', '-')
     workdir = Path(_WORKDIR.value or Path('runs') / name)
     if _MODE.value == 'evaluate':
-        evaluate(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
+        evaluate_checkpoint(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
         return Trainer(_CONFIG.value, workdir).run()
     return 0

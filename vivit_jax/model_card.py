@@ -1,15 +1,15 @@
-"""What, beside its parameters, makes a trained model usable on its own."""
+"""The model card: with the parameters it makes a trained model usable on its own."""
 
 import dataclasses
 import json
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import LabelNames, map_heads
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """Stored beside the parameters in every checkpoint and in every file that is converted.
+    """Stored beside the parameters in every checkpoint and in every converted file.
 
     Attributes:
         model: name and keywords for `create_model`.

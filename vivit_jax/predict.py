@@ -19,12 +19,13 @@ import numpy as np
 from absl import flags
 
 from vivit_jax import terminal
-from vivit_jax.data.decode import VideoError, open_video
-from vivit_jax.data.sampling import clip_span, sample_view_frames
-from vivit_jax.data.transforms import view_crops
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import softmax
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads
+from vivit_jax.video.clips import read_view
+from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.open import open_video
+from vivit_jax.video.sampling import clip_span
 
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'
@@ -50,11 +51,11 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of a video.
+    """The answer of a model for a video.
 
     Attributes:
         probabilities: float32 [classes] of each head, the mean over the windows.
-        features: float32 [d], likewise.
+        features: float32 [d], the mean over the windows.
         windows: clips that cover the video, in order.
         label_names: the classes.
     """
@@ -100,8 +101,8 @@ class Predictor:
     def __init__(self, checkpoint: str | Path):
         import jax
 
+        from vivit_jax.evaluation.forward import create_forward
         from vivit_jax.parallel.mesh import fit_dtype
-        from vivit_jax.train.step import create_forward
         from vivit_jax.weights.load import load_checkpoint
         from vivit_jax.weights.start import find_untrained_heads
 
@@ -114,8 +115,8 @@ class Predictor:
     def __call__(self, video: str | Path) -> Prediction:
         """Predicts a video file, or a folder of frames.
 
-        Where clips are strided, windows of a clip's length follow each other until the end, the
-        last one ending with the video. Where clips are drawn from segments, one covers it all.
+        Windows of a strided clip's length follow each other until the end; the last one ends with
+        the video. If clips are drawn from segments or units, one window covers the whole video.
 
         Raises:
             VideoError: the file cannot be used.
@@ -126,8 +127,7 @@ class Predictor:
             times = reader.timestamps_sec
             frame_sec = (times[-1] - times[0]) / max(len(times) - 1, 1)
             for start, size in self._windows(len(reader)):
-                frames = start + sample_view_frames(size, spec, 0, 1)
-                clip = reader.read(frames, lambda h, w: view_crops(h, w, spec, 1))[0]
+                [clip] = read_view(reader, spec, part=(start, size))
                 output = self._forward(self._variables, clip)
                 last = start + size - 1
                 window = Window(

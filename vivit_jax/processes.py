@@ -1,4 +1,4 @@
-"""What all worker processes have in common."""
+"""The end of worker processes."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import threading
 
 
 def end_with_parent():
-    """Ends this process as soon as the one that started it has ended, however it ended."""
+    """Ends this process as soon as its parent process has ended, however the parent ended."""
     parent = multiprocessing.parent_process()
 
     def watch():

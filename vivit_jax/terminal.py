@@ -1,4 +1,4 @@
-"""What the commands share: log lines, and mistakes of the user in one message."""
+"""The commands' way to the terminal: log lines, and a user's mistake in one message."""
 
 import gc
 import logging
@@ -14,7 +14,7 @@ from vivit_jax.errors import UserError
 
 
 def run(main: Callable[[list[str]], int | None], **kwargs):
-    """Runs a command; where it raises a UserError, prints the message and exits with 2.
+    """Runs a command; if it raises a UserError, prints the message and exits with 2.
 
     Args:
         main: gets the arguments that are no flags, and returns an exit status.

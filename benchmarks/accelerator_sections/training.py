@@ -15,12 +15,13 @@ from accelerator_sections.sizes import clip_shape, tiny_keywords
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
 from vivit_jax.costs import count_bytes, count_macs, model_call, plain_form
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.models.registry import create_model, model_keywords
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.state import TrainState, init_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.step import create_train_step
+from vivit_jax.video.preprocessing import Preprocessing
 
 NUM_STEPS = 50  # of the schedule: enough to learn a few clips by heart
 

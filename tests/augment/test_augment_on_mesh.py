@@ -15,7 +15,8 @@ jax.config.update('jax_num_cpu_devices', 4)
 import re
 import numpy as np
 from vivit_jax.augment.mixing import mix
-from vivit_jax.augment.policy import Augmentation, augment
+from vivit_jax.augment.batch import augment_clips
+from vivit_jax.augment.policy import Augmentation
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh
 
 policy = Augmentation(flip=0.5, color_jitter=0.5, randaugment_layers=2, erase=0.5)
@@ -28,7 +29,7 @@ inputs = clips, rng.random(8) < 0.5, np.eye(8, dtype=np.float32)
 
 def run(clips, is_mirrored, targets):
     keys = jax.random.split(jax.random.key(3))
-    clips = augment(keys[0], clips, is_mirrored, policy)
+    clips = augment_clips(keys[0], clips, is_mirrored, policy)
     return clips, *mix(keys[1], clips, targets, 0.3, 1.0)
 
 mesh = create_mesh()

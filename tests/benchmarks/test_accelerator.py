@@ -154,7 +154,7 @@ def test_finds_a_batch_that_fills_the_memory(sections, monkeypatch, guess, per_c
 
 
 def test_batches_are_halved_only_for_want_of_memory(sections):
-    from accelerator_sections.rows import attempt, with_smaller_batches
+    from accelerator_sections.videos import attempt, with_smaller_batches
 
     tried = []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vivit_jax.data.synthetic import SyntheticVideos
+from vivit_jax.video.synthetic import SyntheticVideos
 
 TINY_VIDEOS = SyntheticVideos(
     num_train=24, num_val=8, num_test=8, num_frames=10, height=32, width=40

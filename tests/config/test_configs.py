@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vivit_jax.annotations.catalog import DATASETS
+from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.config import load
 from vivit_jax.config.presets import runlocal
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.catalog import DATASETS
-from vivit_jax.data.sources import load_videos
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.models.registry import create_model
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
@@ -168,7 +168,7 @@ def test_runlocal_keeps_the_heads(cache_dir):
     config.data.update(cache_dir=str(cache_dir))
     config.data.synthetic.update(num_train=24, num_val=8, num_test=8, num_frames=10)
     config.data.synthetic.update(height=32, width=40)
-    videos = load_videos(config.data, num_classes=config.model.num_classes)
+    videos = load_dataset(config.data, num_classes=config.model.num_classes)
     assert {head: len(names) for head, names in videos.label_names.items()} == {
         'verb': 8,
         'noun': 4,

@@ -5,8 +5,8 @@ import pytest
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config import load
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize(

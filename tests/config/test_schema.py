@@ -5,10 +5,10 @@ import pytest
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config import load
 from vivit_jax.config.schema import KEYS, config_keys, default_config, find_value
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import list_models, model_keywords
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import SyntheticVideos
 
 LIMITED = [name for name, key in KEYS.items() if key.low > -math.inf]
 

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.pipeline import Workers, view_batches
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.videos import VideoFiles
+from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.batches.loader import Workers, view_batches
+from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.parallel.mesh import create_mesh
+from vivit_jax.video.preprocessing import Preprocessing
 
 SPEC = Preprocessing(num_frames=2, frame_stride=2, short_side=24, crop_size=16)
 
@@ -23,10 +23,10 @@ def mean_colors(variables, rgb):
 
 @pytest.fixture
 def source(synthetic_folder, tmp_path):
-    rows = [Row(str(synthetic_folder / f'val/{i:05d}.mp4'), label=i % 3) for i in range(5)]
+    rows = [LabeledVideo(str(synthetic_folder / f'val/{i:05d}.mp4'), label=i % 3) for i in range(5)]
     broken = tmp_path / 'broken.mp4'
     broken.write_bytes(b'no video')
-    return VideoFiles([*rows[:3], Row(str(broken), label=0), *rows[3:]])
+    return VideoFiles([*rows[:3], LabeledVideo(str(broken), label=0), *rows[3:]])
 
 
 def evaluate(source, views, batch_size, **kwargs):
@@ -72,7 +72,7 @@ def two_heads(variables, rgb):
 def test_every_head_has_its_logits_and_metrics(source):
     rows = [
         dataclasses.replace(row, label={'verb': row.label, 'noun': i % 2})
-        for i, row in enumerate(source.rows)
+        for i, row in enumerate(source.videos)
     ]
     evaluator = Evaluator(two_heads, create_mesh(), SPEC, 4, Workers())
     results = evaluator({'scale': jnp.float32(0.1)}, VideoFiles(rows), (2, 3))

@@ -74,7 +74,7 @@ def clip(random_clip):
     return random_clip(SHAPE)
 
 
-# Beside those of `vivit_jax.models.reference`.
+# Beside those of `vivit_jax.models.rpe_stdt.published`.
 @pytest.mark.parametrize(
     ('keywords', 'parameters', 'gmac', 'linear_gmac'),
     [

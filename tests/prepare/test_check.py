@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import write_video
-from vivit_jax.data.videos import VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.errors import UserError
 from vivit_jax.prepare.check import check
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import write_video
 
 SPEC = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16)  # spans 7 frames
 
@@ -46,7 +46,9 @@ def made(tmp_path_factory):
 
 def _videos(folder):
     def rows(*names):
-        return VideoFiles([Row(str(folder / name), {'verb': v, 'noun': n}) for name, v, n in names])
+        return VideoFiles(
+            [LabeledVideo(str(folder / name), {'verb': v, 'noun': n}) for name, v, n in names]
+        )
 
     train = rows(
         ('good.mp4', 0, 0),
@@ -58,9 +60,9 @@ def _videos(folder):
         ('gone.mp4', 0, 1),
     )
     val = rows(('other.mp4', 1, 0))
-    part = Row(val.rows[0].video_path, {'verb': 0, 'noun': 0}, 0.25, 0.5)
+    part = LabeledVideo(val.videos[0].video_path, {'verb': 0, 'noun': 0}, 0.25, 0.5)
     names = {'verb': ('take', 'put'), 'noun': ('cup, red', 'plate')}
-    return Videos({'train': train, 'val': VideoFiles([*val.rows, part])}, names)
+    return Dataset({'train': train, 'val': VideoFiles([*val.videos, part])}, names)
 
 
 def _check(folder, output, expected=None):
@@ -275,6 +277,6 @@ def test_a_bug_of_the_decoder_marks_its_video_too(made, tmp_path, monkeypatch):
 
 
 def test_records_are_not_for_it(tmp_path):
-    videos = Videos({'train': object()}, ('a',))
+    videos = Dataset({'train': object()}, ('a',))
     with pytest.raises(UserError, match=r'these videos are records'):
         check(videos, SPEC, tmp_path, label_columns=('label',), num_workers=1)

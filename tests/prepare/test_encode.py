@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.decode import VideoReader
-from vivit_jax.data.frames import VideoError
-from vivit_jax.data.images import ImageReader
-from vivit_jax.data.synthetic import write_video
-from vivit_jax.data.videos import VideoFiles
+from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.prepare import encode as module
 from vivit_jax.prepare.encode import Encoding, encode
+from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.image_reader import ImageReader
+from vivit_jax.video.synthetic import write_video
+from vivit_jax.video.video_reader import VideoReader
 
 _LEVELS = np.arange(20, 240, 9)  # of brightness: the number of a frame is burned in
 
@@ -59,7 +59,7 @@ def _write_variable_rate(path, times, with_sound=False):
 
 
 def _one(path, **part):
-    return VideoFiles([Row(str(path), 0, **part)])
+    return VideoFiles([LabeledVideo(str(path), 0, **part)])
 
 
 _GAPS = (0.04, 0.1, 0.033, 0.5, 0.04, 0.02, 0.04, 0.25, 0.04, 0.04, 0.111, 0.04)
@@ -190,11 +190,11 @@ def test_images_in_memory_become_packets_too(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f'{index:05d}.jpg')
     files = sorted(tmp_path.iterdir())
 
-    class Source(VideoFiles):
+    class VideoSource(VideoFiles):
         def open(self, index):
             return ImageReader([file.read_bytes() for file in files], 'record 0')
 
-    assert encode(Source([Row('record 0', 0)]), 0, Encoding()) == encode(
+    assert encode(VideoSource([LabeledVideo('record 0', 0)]), 0, Encoding()) == encode(
         _one(tmp_path), 0, Encoding()
     )
 

@@ -4,16 +4,16 @@ import json
 import numpy as np
 import pytest
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.tfrecord import TfRecords
-from vivit_jax.data.videos import VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.batches.tfrecord import TfRecords
 from vivit_jax.errors import UserError
 from vivit_jax.prepare.encode import Encoding
 from vivit_jax.prepare.plan import make_plan
 
 
 def _videos(**splits):
-    return Videos({split: VideoFiles(rows) for split, rows in splits.items()}, ('x', 'y'))
+    return Dataset({split: VideoFiles(rows) for split, rows in splits.items()}, ('x', 'y'))
 
 
 def _plan(folder, videos, encoding=Encoding(), **options):
@@ -22,8 +22,8 @@ def _plan(folder, videos, encoding=Encoding(), **options):
 
 
 TEN = _videos(
-    train=[Row(f'/data/train/{i}.mp4', i % 2) for i in range(10)],
-    val=[Row(f'/data/val/{i}.mp4', i % 2) for i in range(3)],
+    train=[LabeledVideo(f'/data/train/{i}.mp4', i % 2) for i in range(10)],
+    val=[LabeledVideo(f'/data/val/{i}.mp4', i % 2) for i in range(3)],
 )
 
 
@@ -44,19 +44,19 @@ def test_default_number_of_shards_follows_the_bytes(tmp_path, monkeypatch):
     (tmp_path / 'frames').mkdir()
     (tmp_path / 'frames' / '1.jpg').write_bytes(bytes(150))
     (tmp_path / 'a.mp4').write_bytes(bytes(140))
-    rows = [Row(str(tmp_path / 'a.mp4'), 0, start, start + 1) for start in range(5)]
-    rows += [Row(str(tmp_path / name), 0) for name in ('frames', 'missing.mp4')]
+    rows = [LabeledVideo(str(tmp_path / 'a.mp4'), 0, start, start + 1) for start in range(5)]
+    rows += [LabeledVideo(str(tmp_path / name), 0) for name in ('frames', 'missing.mp4')]
     plan = _plan(tmp_path / 'out', _videos(train=rows))
     assert len(plan.shards['train']) == 3  # of 290 bytes
 
 
 def test_parts_have_ids_of_their_own(tmp_path):
     rows = [
-        Row('/d/a.mp4', 0),
-        Row('/d/a.mp4', 0, 0.0, 1.5),
-        Row('/d/a.mp4', 0, 1.5),
-        Row('/d/e/b', 1, None, None, 0, 8),
-        Row('/d/e/b', 1, None, None, 8),
+        LabeledVideo('/d/a.mp4', 0),
+        LabeledVideo('/d/a.mp4', 0, 0.0, 1.5),
+        LabeledVideo('/d/a.mp4', 0, 1.5),
+        LabeledVideo('/d/e/b', 1, None, None, 0, 8),
+        LabeledVideo('/d/e/b', 1, None, None, 8),
     ]
     plan = _plan(tmp_path, _videos(train=rows))
     assert plan.shards['train'][0].ids == (
@@ -72,9 +72,9 @@ def test_records_in_other_files_keep_their_names(tmp_path, monkeypatch):
     monkeypatch.setattr('vivit_jax.prepare.plan._SHARD_BYTES', 100)
     file = tmp_path / 'train-00000-of-00001'
     file.write_bytes(bytes(150))
-    rows = [Row('a.mp4', 0), Row(f'{file}, record at byte 90', 1)]
+    rows = [LabeledVideo('a.mp4', 0), LabeledVideo(f'{file}, record at byte 90', 1)]
     source = TfRecords(rows, (str(file),), np.zeros((2, 3), np.int64))
-    (shards,) = _plan(tmp_path / 'out', Videos({'train': source}, ('x', 'y'))).shards.values()
+    (shards,) = _plan(tmp_path / 'out', Dataset({'train': source}, ('x', 'y'))).shards.values()
     assert [shard.ids for shard in shards] == [
         ('a.mp4',),
         ('train-00000-of-00001, record at byte 90',),
@@ -83,12 +83,12 @@ def test_records_in_other_files_keep_their_names(tmp_path, monkeypatch):
 
 def test_videos_in_a_folder_given_from_here_have_the_same_ids(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [Row('data/a.mp4', 0), Row(f'{tmp_path}/data/e/b.mp4', 0)]
+    rows = [LabeledVideo('data/a.mp4', 0), LabeledVideo(f'{tmp_path}/data/e/b.mp4', 0)]
     assert _plan(tmp_path, _videos(train=rows)).shards['train'][0].ids == ('a.mp4', 'e/b.mp4')
 
 
 def test_videos_listed_twice_are_refused(tmp_path):
-    rows = [Row('/d/a.mp4', 0), Row('/d/b.mp4', 0), Row('/d/a.mp4', 1)]
+    rows = [LabeledVideo('/d/a.mp4', 0), LabeledVideo('/d/b.mp4', 0), LabeledVideo('/d/a.mp4', 1)]
     with pytest.raises(UserError, match=r'1 videos of the val split .* twice, such as a\.mp4'):
         _plan(tmp_path, _videos(val=rows))
 
@@ -116,15 +116,19 @@ def test_splits_can_be_added_one_after_the_other(tmp_path):
         ({'encoding': Encoding(gop=4, crf=20)}, r'gop was None and is 4; crf was 18 and is 20'),
         ({'num_shards': 3}, r'train: shards was 2 and is 3'),
         ({'label_columns': ('verb',)}, r'classes of label was .* and is None'),
-        ({'videos': _videos(train=TEN.splits['train'].rows[:-1])}, r'train: listing was'),
+        ({'videos': _videos(train=TEN.splits['train'].videos[:-1])}, r'train: listing was'),
         (
-            {'videos': _videos(train=[Row(row.video_path, 1) for row in TEN.splits['train'].rows])},
+            {
+                'videos': _videos(
+                    train=[LabeledVideo(row.video_path, 1) for row in TEN.splits['train'].videos]
+                )
+            },
             r'train: listing was',
         ),
     ],
 )
 def test_other_settings_are_refused_by_name(tmp_path, change, message):
-    train = _videos(train=TEN.splits['train'].rows)
+    train = _videos(train=TEN.splits['train'].videos)
     _plan(tmp_path, train, num_shards=2)
     with pytest.raises(UserError, match=message):
         _plan(tmp_path, **{'videos': train, **change})

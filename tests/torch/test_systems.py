@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.models import registry as jax_registry
-from vivit_jax.train.state import abstract_variables
+from vivit_jax.models.variables import abstract_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.torch_export import rules_of
 from vivit_jax.weights.torch_layout import to_torch
 
@@ -120,7 +120,7 @@ def make(case):
 
 def random_variables(model, shape):
     spec = Preprocessing(num_frames=shape[0], crop_size=shape[1], short_side=shape[1])
-    shapes, rng = abstract_variables(model, spec), np.random.default_rng(0)
+    shapes, rng = abstract_variables(model, spec.clip_shape), np.random.default_rng(0)
     return {
         'params': jax.tree.map(
             lambda x: rng.normal(0, 0.4, x.shape).astype(np.float32), shapes['params']

@@ -363,7 +363,7 @@ if {blocked}:
     for name in ('jax', 'flax', 'optax'):
         sys.modules[name] = None
 import vivit_jax.torch
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.model_card import ModelCard
 import torch
 keywords = dict(name='vivit_fe', hidden_size=8, num_heads=2, num_layers=1, mlp_dim=8, num_classes=2,

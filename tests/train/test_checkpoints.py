@@ -9,13 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.checkpoints import Checkpoints, find_checkpoint
+from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import init_state
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint
+from vivit_jax.weights.orbax import find_checkpoint
 
 SPEC = Preprocessing(num_frames=4, frame_stride=3, short_side=16, crop_size=16, color_order='bgr')
 KEYWORDS = {

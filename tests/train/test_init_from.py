@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint
 from vivit_jax.weights.native import write_npz
 
@@ -52,7 +52,7 @@ def image_vit(tmp_path_factory):
         numbered_labels(1000),
     )
     rng = np.random.default_rng(0)
-    shapes = abstract_params(create_model(**card.model), card.preprocessing)
+    shapes = abstract_params(create_model(**card.model), card.preprocessing.clip_shape)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     path = tmp_path_factory.mktemp('weights') / 'vit.npz'
     write_npz(card, params, path)

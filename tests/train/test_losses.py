@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.train.losses import cross_entropy, smooth_one_hot
+from vivit_jax.augment.targets import smooth_one_hot
+from vivit_jax.train.losses import cross_entropy
 
 
 def _batch():

@@ -137,3 +137,15 @@ def test_clip_norm_leaves_weight_decay_whole():
 def test_unknown_optimizer_is_an_error():
     with pytest.raises(UserError, match=r"train\.optimizer='adam' must be 'sgd' or 'adamw'"):
         create_optimizer(_config(optimizer='adam'), optax.constant_schedule(0.1))
+
+
+@pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
+def test_frozen_parameters_have_neither_update_nor_state(optimizer):
+    params = {'a': {'kernel': jnp.ones((2, 3))}, 'b': {'kernel': jnp.ones((5,))}}
+    config = _config(optimizer=optimizer, weight_decay=0.1, freeze=('^a/',))
+    transformation = create_optimizer(config, lambda step: 0.1)
+    state = transformation.init(params)
+    assert not any(x.shape == (2, 3) for x in jax.tree.leaves(state))
+    updates, _ = transformation.update(params, state, params)  # gradients that are not zero
+    np.testing.assert_array_equal(updates['a']['kernel'], 0)
+    assert (np.asarray(updates['b']['kernel']) < 0).all()

@@ -7,12 +7,14 @@ import pytest
 
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.models.registry import create_model
+from vivit_jax.models.variables import init_variables
 from vivit_jax.train.optimizer import create_optimizer
-from vivit_jax.train.state import TrainState, init_state, init_variables, start_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.state import TrainState, init_state, start_state
+from vivit_jax.train.step import create_train_step
+from vivit_jax.video.preprocessing import Preprocessing
 
 SPEC = Preprocessing(num_frames=4, short_side=8, crop_size=8, value_range=(-2.0, 2.0))
 NO_CHANGE = Augmentation()
@@ -255,7 +257,7 @@ def test_averages_follow_parameters_and_statistics(model):
             ema_decay=decay,
         )
     )  # fmt: skip
-    variables = init_variables(jax.random.key(0), model, SPEC)
+    variables = init_variables(jax.random.key(0), model, SPEC.clip_shape)
     state = start_state({**variables, 'params': _params(model)}, optimizer, has_ema=True)
     averages = jax.tree.map(np.asarray, state.ema)
     for step in range(6):

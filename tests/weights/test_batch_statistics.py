@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.checkpoints import write_checkpoint
-from vivit_jax.train.state import abstract_variables
+from vivit_jax.models.variables import abstract_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.fitting import fit_statistics
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.load import load_checkpoint, read_weights
 from vivit_jax.weights.native import write_npz
+from vivit_jax.weights.orbax import write_checkpoint
 from vivit_jax.weights.torch_export import export_torch
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def make(name):
     """A card, random parameters and random statistics."""
     card = ModelCard({'name': name, **SIZES}, SPEC, numbered_labels(5))
     rng = np.random.default_rng(0)
-    shapes = abstract_variables(create_model(**card.model), SPEC)
+    shapes = abstract_variables(create_model(**card.model), SPEC.clip_shape)
     variables = jax.tree.map(lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32), shapes)
     return card, variables['params'], variables['batch_stats']
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.huggingface import matches, read_huggingface, write_huggingface
 
 torch = pytest.importorskip('torch', reason='needs PyTorch')
@@ -59,7 +59,7 @@ def make_model(kind=transformers.VivitForVideoClassification, std=0.3, **changes
 
 def make_params(card=CARD, scale=0.3):
     rng = np.random.default_rng(0)
-    shapes = abstract_params(create_model(**card.model), card.preprocessing)
+    shapes = abstract_params(create_model(**card.model), card.preprocessing.clip_shape)
     return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(np.float32), shapes)
 
 

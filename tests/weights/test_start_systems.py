@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.source import Weights, clip_grid
 from vivit_jax.weights.start import describe_differences, init_from
 
@@ -128,7 +128,7 @@ def make_card(name, spec=SPEC, num_classes=3, **keywords):
 
 def make_params(card, seed):
     rng = np.random.default_rng(seed)
-    shapes = abstract_params(create_model(**card.model), card.preprocessing)
+    shapes = abstract_params(create_model(**card.model), card.preprocessing.clip_shape)
     return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
 
@@ -298,7 +298,7 @@ def test_own_checkpoint_has_the_same_bits(name, keywords):
     card = make_card(name, **keywords)
     weights = make_weights(card)
     model = create_model(**card.model)
-    shapes = abstract_params(model, SPEC)
+    shapes = abstract_params(model, SPEC.clip_shape)
     params, report = init_from(model, shapes, weights, clip_shape=SPEC.clip_shape)
     jax.tree.map(np.testing.assert_array_equal, params, weights.params)
     assert {entry.status for entry in report.entries} == {'copied'}

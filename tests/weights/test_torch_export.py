@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model, specify
-from vivit_jax.train.state import abstract_params, abstract_variables
+from vivit_jax.models.variables import abstract_params, abstract_variables
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.files import Tensors, open_tensors
 from vivit_jax.weights.torch_export import (
     export_torch,
@@ -67,14 +67,16 @@ def make(case, **keywords):
 def make_model(keywords):
     card = ModelCard(keywords, SPEC, numbered_labels(keywords['num_classes']))
     rng = np.random.default_rng(0)
-    shapes = abstract_params(create_model(**card.model), card.preprocessing)
+    shapes = abstract_params(create_model(**card.model), card.preprocessing.clip_shape)
     params = jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype(np.float32), shapes)
     return card, params
 
 
 def random_statistics(card):
     rng = np.random.default_rng(1)
-    shapes = abstract_variables(create_model(**card.model), card.preprocessing)['batch_stats']
+    shapes = abstract_variables(create_model(**card.model), card.preprocessing.clip_shape)[
+        'batch_stats'
+    ]
     return jax.tree.map(lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32), shapes)
 
 

@@ -81,7 +81,7 @@ def random_color_jitter(
     """With a probability, changes brightness, saturation, contrast and hue, in this order.
 
     Brightness (in levels) and hue are shifted by up to their value, contrast and saturation scaled
-    by up to 1 ± theirs, all uniformly. The ranges are those of the original ViViT's training.
+    by up to 1 ± theirs, all uniformly. The ranges are the original ViViT's.
     """
     draw_key, *keys = jax.random.split(key, 5)
 

@@ -77,7 +77,7 @@ def in_box(
 def random_cutout(key: jax.Array, clip: Clip, half_side_px: float) -> Clip:
     """Blackens a square around a random pixel, or what of it is in the frame.
 
-    Its size is given for frames of 224 pixels; it grows and shrinks with the shorter side.
+    The size is given for frames of 224 pixels; it scales with the shorter side.
     """
     frame = frame_size(clip)
     half_side_px = int(half_side_px * min(frame) / 224)

@@ -1,17 +1,8 @@
-"""From recorded clips to what the model sees: augmentation in training, and normalisation."""
+"""The settings of augmentation."""
 
 import dataclasses
-from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-
-from vivit_jax.augment.color import random_color_drop, random_color_jitter
-from vivit_jax.augment.geometry import Clip, mirror, random_erase
-from vivit_jax.augment.randaugment import random_augment
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import check_range
-from vivit_jax.parallel.mesh import on_each_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,72 +46,3 @@ class Augmentation:
         for name in ('randaugment_layers', 'randaugment_magnitude', 'mixup_alpha', 'cutmix_alpha'):
             check_range(f'augment.{name}', getattr(self, name), 0)
         check_range('augment.repeats', self.repeats, 1)
-
-
-def augment(key: jax.Array, clips: Clip, is_mirrored: jax.Array, policy: Augmentation) -> Clip:
-    """Augments the clips of a batch, one by one; what is recorded together changes together.
-
-    The order is that of the original: mirroring, RandAugment, changes of colour; erasing is last.
-    Until the end all stays in whole levels, so that a pass over a clip moves few bytes.
-
-    Args:
-        key: random key.
-        clips: a dict of `rgb` uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1].
-        is_mirrored: bool [b], drawn with the probability `policy.flip`.
-        policy: what happens.
-
-    Returns:
-        float32: `rgb` in [0, 1], `depth` in the units of its sensor.
-    """
-
-    def one(key: jax.Array, clip: Clip, is_mirrored: jax.Array) -> Clip:
-        randaugment_key, jitter_key, drop_key, erase_key = jax.random.split(key, 4)
-        if policy.flip:
-            clip = mirror(clip, is_mirrored)
-        clip = random_augment(
-            randaugment_key,
-            clip,
-            num_layers=policy.randaugment_layers,
-            magnitude=policy.randaugment_magnitude,
-            geometry=policy.randaugment_geometry,
-        )
-        if 'rgb' in clip:
-            rgb = clip['rgb']
-            if policy.color_jitter:
-                rgb = random_color_jitter(jitter_key, rgb, probability=policy.color_jitter)
-            if policy.color_drop:
-                rgb = random_color_drop(drop_key, rgb, policy.color_drop)
-            clip = {**clip, 'rgb': rgb}
-        if policy.erase:
-            clip = random_erase(erase_key, clip, policy.erase)
-        return clip
-
-    clips = _clip_by_clip(one, jax.random.split(key, len(is_mirrored)), clips, is_mirrored)
-    convert = {'rgb': to_unit_range, 'depth': lambda depth: depth.astype(jnp.float32)}
-    return {name: convert[name](x) for name, x in clips.items()}
-
-
-def to_unit_range(rgb: jax.Array) -> jax.Array:
-    """uint8 to float32 in [0, 1]."""
-    return rgb.astype(jnp.float32) / 255
-
-
-def normalize(clip: jax.Array, spec: Preprocessing) -> jax.Array:
-    """Float clips in [0, 1] to the value range and colour order of `spec`."""
-    low, high = spec.value_range
-    if spec.color_order == 'bgr':
-        clip = clip[..., ::-1]
-    return low + (high - low) * clip
-
-
-def _clip_by_clip(change: Callable[..., Clip], *batch) -> Clip:
-    """Calls `change` for one clip after another, so that each goes only through what it draws.
-
-    Every device of the mesh in use has a loop over its own part of the batch: the compiler would
-    gather the batch for one.
-    """
-
-    def loop(*batch) -> Clip:
-        return jax.lax.map(lambda clip: change(*clip), batch)
-
-    return on_each_device(loop, *batch)

@@ -18,7 +18,7 @@ from vivit_jax.augment.color import (
     to_levels,
 )
 from vivit_jax.augment.geometry import Clip, frame_size, random_cutout, rotation, warp
-from vivit_jax.augment.levels import (
+from vivit_jax.augment.tone import (
     auto_contrast,
     equalize,
     invert,

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.catalog import DATASETS
 from vivit_jax.augment.policy import Augmentation
+from vivit_jax.batches.loader import Workers
 from vivit_jax.config.schema import KEYS, config_keys, default_config, find_value
-from vivit_jax.data.catalog import DATASETS
-from vivit_jax.data.pipeline import Workers
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import SyntheticVideos
-from vivit_jax.data.transforms import RandomCrop
 from vivit_jax.errors import UserError, check_range
 from vivit_jax.heads import PerHead, by_head
 from vivit_jax.models.registry import create_model
+from vivit_jax.video.crops import RandomCrop
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import SyntheticVideos
 
 
 def check_ranges(config: ConfigDict):

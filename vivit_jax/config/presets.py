@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.catalog import find_dataset
 from vivit_jax.config.schema import default_config
-from vivit_jax.data.catalog import find_dataset
 from vivit_jax.models.registry import model_keywords
 
 
@@ -13,36 +13,11 @@ def check_argument(arg: str, *known: str):
         raise ValueError(f'unknown argument {arg!r} after the colon; known: {", ".join(known)}')
 
 
-# Keywords of each model of four blocks; models with two encoders divide the blocks.
-_VIVIT = {'num_layers': 4, 'position': 'sincos3d', 'pool': 'mean'}
-_SMALL = {
-    'vivit_joint': _VIVIT,
-    'vivit_fe': {**_VIVIT, 'num_layers': 2, 'temporal_num_layers': 2},
-    'vivit_fsa': _VIVIT,
-    'vivit_fdp': _VIVIT,
-    'convivit': {'num_layers': 4, 'cnn_channels': 8},
-    'rpe_stdt': {
-        'num_layers': 2,
-        'temporal_num_layers': 2,
-        'temporal_num_heads': 4,
-        'temporal_head_dim': 24,
-        'subsample_layers': (1,),
-    },
-    'ctn': {'num_layers': 4, 'stem_channels': 16},
-}
-
-# Keywords that `runlocal` reduces beside the sizes of the encoder, unless they are 0.
-_TINY = {
-    'vivit_fe': {'temporal_num_layers': 1},
-    'convivit': {'cnn_channels': 8},
-}
-
-
 def small(model: str, **sizes) -> ConfigDict:
     """A model of four blocks that a CPU trains from scratch; `sizes`: further keywords."""
     config = default_config(model)
-    config.model.update(num_heads=4, **sizes)
-    config.model.update(_SMALL[model])
+    config.model.update(num_heads=4, num_layers=4, **sizes)
+    config.model.update(MODELS[model].SMALL)
     return config
 
 

@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from vivit_jax.augment.policy import Augmentation
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.synthetic import SyntheticVideos
 from vivit_jax.models.registry import MODELS, model_keywords
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import SyntheticVideos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.catalog import find_dataset
+from vivit_jax.batches.load_dataset import SOURCES
 from vivit_jax.config import load
 from vivit_jax.config.schema import config_keys, find_value
-from vivit_jax.data.catalog import find_dataset
-from vivit_jax.data.sources import SOURCES
-from vivit_jax.errors import UserError, describe_range
 from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
+from vivit_jax.errors import UserError, describe_range
 from vivit_jax.models.registry import MODELS, create_model, model_keywords, specify
 
 Row = tuple[str, str, str]  # name, value, explanation

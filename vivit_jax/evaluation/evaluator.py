@@ -1,51 +1,22 @@
 """A model's logits for every view of every video of a split."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jax.stages import Wrapped
 from tqdm import tqdm
 
-from vivit_jax.data.pipeline import Host, Workers, error_text, view_batches
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.to_device import prefetch
-from vivit_jax.data.videos import Source
-from vivit_jax.evaluation.metrics import classification_metrics
-from vivit_jax.evaluation.views import merge_views
-from vivit_jax.heads import PerHead, by_head, map_heads
+from vivit_jax.batches.loader import Host, Workers, error_text, view_batches
+from vivit_jax.batches.sources import VideoSource
+from vivit_jax.evaluation.forward import jit_logits
+from vivit_jax.evaluation.results import Results
+from vivit_jax.heads import by_head, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.layers.tokens import ModelOutput
-from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of, replicated
-
-
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What an evaluation saw.
-
-    Attributes:
-        logits: float32 [videos views classes] of each head, temporal views outermost; zero for
-            failed videos.
-        labels: int32 [videos] of each head.
-        failures: message per video (its index) that could not be decoded.
-    """
-
-    logits: PerHead[np.ndarray]
-    labels: PerHead[np.ndarray]
-    failures: dict[int, str]
-
-    @property
-    def num_videos(self) -> int:
-        """Videos of the split, failed ones included."""
-        return len(next(iter(by_head(self.labels).values())))
-
-    def metrics(self, merge: str) -> dict[str, float]:
-        """Metrics of the merged views; failed videos count as wrong."""
-        failed = np.isin(np.arange(self.num_videos), list(self.failures))
-        scores = map_heads(lambda logits: merge_views(logits, merge), self.logits)
-        return classification_metrics(scores, self.labels, failed)
+from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of
+from vivit_jax.parallel.to_device import prefetch
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 class Evaluator:
@@ -77,7 +48,7 @@ class Evaluator:
     def __call__(
         self,
         variables: dict,
-        source: Source,
+        source: VideoSource,
         views: tuple[int, int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Results | None:
@@ -135,15 +106,6 @@ class Evaluator:
             raise RuntimeError('an evaluation must see every view of every video exactly once')
         logits = map_heads(lambda x: x.reshape(len(source), temporal * spatial, -1), logits)
         return Results(logits, labels, failures)
-
-
-def jit_logits(forward: Callable[[dict, jax.Array], ModelOutput], mesh: Mesh) -> Wrapped:
-    """(variables, rgb) -> logits, compiled for a mesh, which all devices get whole."""
-
-    def logits(variables: dict, rgb: jax.Array) -> PerHead[jax.Array]:
-        return forward(variables, rgb).logits
-
-    return jax.jit(logits, out_shardings=replicated(mesh))
 
 
 def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

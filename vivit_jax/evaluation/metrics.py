@@ -1,4 +1,4 @@
-"""Numbers from scores and labels."""
+"""Accuracies and losses from scores and labels."""
 
 import functools
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def classification_metrics(
     Returns:
         `loss`, `acc1`, `acc5` and `mean_class_acc`, over the classes that occur. Of several heads
         these are `<head>/loss` and so on; then `loss` is the mean over the heads, and `acc1` and
-        `acc5` are those of the action: a class of each head, with the product of their
-        probabilities as its score.
+        `acc5` count actions: an action is a class of each head, and its score is the product of
+        their probabilities.
     """
     scores, labels = by_head(scores), by_head(labels)
     if failed is None:

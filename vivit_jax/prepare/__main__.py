@@ -23,8 +23,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import terminal
-from vivit_jax.data.sources import load_videos
-from vivit_jax.data.videos import Videos
+from vivit_jax.annotations.dataset import Dataset
+from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.errors import UserError
 
 # Worker processes import this module anew: what needs JAX is imported where it is used.
@@ -98,8 +98,8 @@ def _check(config: ConfigDict) -> int:
 
 def _pack(config: ConfigDict) -> int:
     from vivit_jax.prepare.encode import Encoding
+    from vivit_jax.prepare.pack import pack, verify
     from vivit_jax.prepare.plan import make_plan
-    from vivit_jax.prepare.records import pack, verify
 
     config_file = config_flags.get_config_filename(flags.FLAGS['config'])
     name = _NAME.value or Path(config_file).name.partition('.')[0]
@@ -154,8 +154,8 @@ def _bench(config: ConfigDict) -> int:
     return 0
 
 
-def _videos(config: ConfigDict) -> Videos:
-    videos = load_videos(config.data, num_classes=config.model.num_classes)
+def _videos(config: ConfigDict) -> Dataset:
+    videos = load_dataset(config.data, num_classes=config.model.num_classes)
     if _SPLIT.value and _SPLIT.value not in videos.splits:
         raise UserError(f'--split={_SPLIT.value}: there are {", ".join(videos.splits)}')
     return videos

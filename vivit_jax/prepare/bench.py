@@ -13,15 +13,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vivit_jax.data.pipeline import Workers, train_batches
-from vivit_jax.data.sources import load_videos
-from vivit_jax.data.videos import Source, VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset
+from vivit_jax.batches.load_dataset import load_dataset
+from vivit_jax.batches.loader import Workers, train_batches
+from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.heads import map_heads
 from vivit_jax.parallel.mesh import batch_sharding
 from vivit_jax.prepare.encode import Encoding
+from vivit_jax.prepare.pack import pack
 from vivit_jax.prepare.plan import make_plan
-from vivit_jax.prepare.records import pack
-from vivit_jax.train.loop import Trainer
+from vivit_jax.train.experiment import Experiment
 
 _log = logging.getLogger(__name__)
 
@@ -44,23 +45,21 @@ def bench(config: ConfigDict, seconds: float = 10.0):
     Raises:
         UserError: there is nothing to decode, or the config does not fit.
     """
-    config = config.copy_and_resolve_references()
-    config.init_from = ''
     count = config.data.num_workers or os.cpu_count()
+    experiment = Experiment(config)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, Path(folder) / 'run')
-        is_files = isinstance(trainer.train_source, VideoFiles)
-        sources = {'files' if is_files else config.data.source: trainer.train_source}
+        is_files = isinstance(experiment.train_source, VideoFiles)
+        sources = {'files' if is_files else config.data.source: experiment.train_source}
         if is_files:
-            sources['records'] = _pack(trainer, Path(folder))
+            sources['records'] = _pack(experiment, Path(folder))
         _log.info('Decoding, %.0f s for each of %d rates', seconds, 2 * len(sources))
         for name, source in sources.items():
             per_core, rate = (
-                _decoding_rate(trainer, source, workers, seconds) for workers in (1, count)
+                _decoding_rate(experiment, source, workers, seconds) for workers in (1, count)
             )
             print(f'{name}: {per_core:.1f} clips/s with one worker, {rate:.1f} with {count}')
     _log.info('Compiling and training, half a minute and more')
-    needed, batch_size = _training_rate(trainer, seconds)
+    needed, batch_size = _training_rate(experiment, seconds)
     devices = f'{jax.device_count()} {jax.devices()[0].device_kind}'
     print(f'training: {needed:.2f} clips/s on {devices}, {batch_size} clips a step')
     print(
@@ -69,31 +68,33 @@ def bench(config: ConfigDict, seconds: float = 10.0):
     )
 
 
-def _pack(trainer: Trainer, folder: Path) -> Source:
+def _pack(experiment: Experiment, folder: Path) -> VideoSource:
     """Records of some of the training videos, as they are."""
-    rows = trainer.train_source.rows
-    some = VideoFiles(rows[:: max(1, len(rows) // _PACKED_VIDEOS)])
+    videos = experiment.train_source.videos
+    some = VideoFiles(videos[:: max(1, len(videos) // _PACKED_VIDEOS)])
     plan = make_plan(
-        Videos({'train': some}, trainer.videos.label_names),
+        Dataset({'train': some}, experiment.dataset.label_names),
         folder,
         name='bench',
         encoding=Encoding(None, None, 18),
-        label_columns=trainer.config.data.label_columns,
+        label_columns=experiment.config.data.label_columns,
     )
     pack(plan, max_bad_fraction=1.0, num_workers=os.cpu_count())
-    data = trainer.config.data.copy_and_resolve_references()
+    data = experiment.config.data.copy_and_resolve_references()
     data.update(source='records', root=str(plan.folder))
-    return load_videos(data, label_names=trainer.videos.label_names, splits=('train',)).splits[
+    return load_dataset(data, label_names=experiment.dataset.label_names, splits=('train',)).splits[
         'train'
     ]
 
 
-def _decoding_rate(trainer: Trainer, source: Source, num_workers: int, seconds: float) -> float:
-    """Clips/s of random clips, after what the workers have made ready in advance."""
-    config, repeats = trainer.config, trainer.programs.policy.repeats
+def _decoding_rate(
+    experiment: Experiment, source: VideoSource, num_workers: int, seconds: float
+) -> float:
+    """Clips/s of random clips, without the batches that workers have made ready in advance."""
+    config, repeats = experiment.config, experiment.programs.policy.repeats
     batches = train_batches(
         source,
-        trainer.crop,
+        experiment.crop,
         batch_size=math.lcm(_BATCH_SIZE, repeats),
         seed=config.seed,
         repeats=repeats,
@@ -110,27 +111,29 @@ def _decoding_rate(trainer: Trainer, source: Source, num_workers: int, seconds: 
         batches.close()
 
 
-def _training_rate(trainer: Trainer, seconds: float) -> tuple[float, int]:
-    """Clips/s, and clips of each step: one per device at first, then as many as time allows."""
-    whole, parts = trainer.config.train.batch_size, jax.device_count()
-    with jax.set_mesh(trainer.mesh):
-        step = trainer.programs.train_step()
-        step_sec = _step_sec(trainer, step, parts, 0.0)
+def _training_rate(experiment: Experiment, seconds: float) -> tuple[float, int]:
+    """Clips/s, and clips of each step: one per device at first, then what time allows."""
+    whole, parts = experiment.config.train.batch_size, jax.device_count()
+    with jax.set_mesh(experiment.mesh):
+        step = experiment.programs.train_step()
+        step_sec = _step_sec(experiment, step, parts, 0.0)
         batch_size = min(whole, max(1, int(_STEP_SEC / step_sec)) * parts)
         if batch_size > parts:
-            step_sec = _step_sec(trainer, step, batch_size, seconds)
+            step_sec = _step_sec(experiment, step, batch_size, seconds)
     return batch_size / step_sec, batch_size
 
 
-def _step_sec(trainer: Trainer, step: Callable, batch_size: int, seconds: float) -> float:
-    """Median time of a step, of as many as `seconds` allow and at least one."""
-    programs = trainer.programs
+def _step_sec(experiment: Experiment, step: Callable, batch_size: int, seconds: float) -> float:
+    """Median time of a step; measures for `seconds`, and at least one step."""
+    programs = experiment.programs
     state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
     batch = {
         'rgb': np.zeros((batch_size, *programs.spec.clip_shape, 3), np.uint8),
-        'label': map_heads(lambda _: np.zeros(batch_size, np.int32), trainer.videos.label_names),
+        'label': map_heads(
+            lambda _: np.zeros(batch_size, np.int32), experiment.dataset.label_names
+        ),
     }
-    batch = jax.device_put(batch, batch_sharding(trainer.mesh))
+    batch = jax.device_put(batch, batch_sharding(experiment.mesh))
     state, metrics = step(state, batch)  # compiles
     times = []
     while not times or sum(times) < seconds:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.frames import VideoError
-from vivit_jax.data.preprocessing import Preprocessing
-from vivit_jax.data.sampling import clip_span
-from vivit_jax.data.videos import Source, VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.atomic_files import replace_text
+from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
-from vivit_jax.prepare.files import csv_text, replace_file
+from vivit_jax.prepare.csv_text import csv_text
 from vivit_jax.prepare.workers import Died, run_tasks
+from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.sampling import clip_span
 
 # A video is known by the first two, and unchanged while the next two are what they were.
 _FIELDS = (
@@ -41,13 +42,13 @@ _NO_FILE = ('', '')
 _PARTS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
 _USABLE = ('ok', 'short')
 _LISTED = ('short', 'corrupt', 'missing')
-_MOST_CLASSES = 5  # of those with losses are printed
+_MOST_CLASSES = 5  # printed, of the classes that lose videos
 
 _Line = dict[str, str]  # of checked.csv
 
 
 def check(
-    videos: Videos,
+    videos: Dataset,
     spec: Preprocessing,
     output: Path,
     *,
@@ -79,12 +80,12 @@ def check(
     names = dict(zip(label_columns, by_head(videos.label_names).values(), strict=True))
     for head, classes in by_head(videos.label_names).items():
         file = f'label_map_{head}.txt' if head else 'label_map.txt'
-        replace_file(output / file, ''.join(f'{name}\n' for name in classes))
+        replace_text(output / file, ''.join(f'{name}\n' for name in classes))
     listed, counts = {status: [] for status in _LISTED}, []
     for split, source in videos.splits.items():
-        lines = [found[row.video_path, _part(row)] for row in source.rows]
-        labels = [_labels(row, names) for row in source.rows]
-        replace_file(output / f'{split}_ok.csv', _usable(source.rows, lines, labels, names))
+        lines = [found[row.video_path, _part(row)] for row in source.videos]
+        labels = [_labels(row, names) for row in source.videos]
+        replace_text(output / f'{split}_ok.csv', _usable(source.videos, lines, labels, names))
         for line, label in zip(lines, labels, strict=True):
             if line['status'] in listed:
                 reason = line['reason'] or f'{line["frames"]} frames, a clip needs {needed}'
@@ -94,22 +95,22 @@ def check(
         print(_summary(split, lines, of_split, videos.expected.get(split)))
     for status, rows in listed.items():
         header = ('split', 'video_path', 'part', *names, 'reason')
-        replace_file(output / f'{status}.csv', csv_text(header, rows))
+        replace_text(output / f'{status}.csv', csv_text(header, rows))
     header = ('split', 'column', 'class', 'listed', 'found', 'ok', 'short')
-    replace_file(output / 'classes.csv', csv_text(header, counts))
+    replace_text(output / 'classes.csv', csv_text(header, counts))
     for path in output.glob('*_ok.csv'):
         if path.name.removesuffix('_ok.csv') not in videos.splits:
             print(f'{path} is of an earlier check, of another split or another dataset')
 
 
 def _check_all(
-    videos: Videos, path: Path, needed: int, num_workers: int
+    videos: Dataset, path: Path, needed: int, num_workers: int
 ) -> dict[tuple[str, str], _Line]:
     """What is known of every video, from before or from now."""
     entries = {
         (row.video_path, _part(row)): (split, index)
         for split, source in videos.splits.items()
-        for index, row in enumerate(source.rows)
+        for index, row in enumerate(source.videos)
     }
     stamps = {file: _stamp_of(file) for file in {file for file, _ in entries}}
     known = {}
@@ -121,7 +122,7 @@ def _check_all(
         if stamps[key[0]] == _NO_FILE:
             known[key] = _line(key, _NO_FILE, {'reason': 'no such file'}, needed)
     waiting = [key for key in entries if key not in known]
-    replace_file(path, csv_text(_FIELDS, (line.values() for line in known.values())))
+    replace_text(path, csv_text(_FIELDS, (line.values() for line in known.values())))
     probe = functools.partial(_probe, videos.splits)
     results = run_tasks(probe, [entries[key] for key in waiting], num_workers)
     with path.open('a', newline='', encoding='utf-8', buffering=1) as file:
@@ -134,7 +135,9 @@ def _check_all(
     return known
 
 
-def _probe(splits: Mapping[str, Source], place: tuple[str, int]) -> Iterator[Mapping[str, object]]:
+def _probe(
+    splits: Mapping[str, VideoSource], place: tuple[str, int]
+) -> Iterator[Mapping[str, object]]:
     """Opens a video and decodes its first, middle and last frame."""
     split, index = place
     source = splits[split]
@@ -145,7 +148,7 @@ def _probe(splits: Mapping[str, Source], place: tuple[str, int]) -> Iterator[Map
             times = video.timestamps_sec
     except Exception as error:  # nothing that a damaged file does may end the check
         text = str(error) if isinstance(error, VideoError) else repr(error)
-        reason = text.removeprefix(f'{source.rows[index].video_path}: ')
+        reason = text.removeprefix(f'{source.videos[index].video_path}: ')
         yield {'reason': ' '.join(reason.split())}
         return
     facts = {'frames': count, 'width': width, 'height': height}
@@ -188,7 +191,7 @@ def _stamp_of(file: str) -> tuple[str, str]:
     return str(found.st_size), str(found.st_mtime_ns)
 
 
-def _part(row: Row) -> str:
+def _part(row: LabeledVideo) -> str:
     values = {name: getattr(row, name) for name in _PARTS}
     return ' '.join(f'{name}={value}' for name, value in values.items() if value is not None)
 
@@ -199,13 +202,16 @@ def _needed_frames(spec: Preprocessing) -> int:
     return spec.num_units * clip_span(spec)
 
 
-def _labels(row: Row, names: Mapping[str, Sequence[str]]) -> list[str]:
+def _labels(row: LabeledVideo, names: Mapping[str, Sequence[str]]) -> list[str]:
     labels = by_head(row.label).values()
     return [of_head[label] for of_head, label in zip(names.values(), labels, strict=True)]
 
 
 def _usable(
-    rows: Sequence[Row], lines: Sequence[_Line], labels: Sequence[list[str]], columns: Mapping
+    rows: Sequence[LabeledVideo],
+    lines: Sequence[_Line],
+    labels: Sequence[list[str]],
+    columns: Mapping,
 ) -> str:
     """The native CSV of what can be used."""
     parts = [name for name in _PARTS if any(getattr(row, name) is not None for row in rows)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vivit_jax.data.frames import DECODE_ERRORS, FrameReader, VideoError, reason
-from vivit_jax.data.images import IMAGES_PER_SEC, ImageReader
-from vivit_jax.data.transforms import Crops, resize_short_side
-from vivit_jax.data.videos import Source
+from vivit_jax.batches.sources import VideoSource
+from vivit_jax.video.crops import Crops, resize_short_side
+from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
+from vivit_jax.video.image_reader import IMAGES_PER_SEC, ImageReader
 
 _TICKS = 90_000  # of a second: divides the usual frame rates, and errs 6 µs at most elsewhere
 _GOP = 12
@@ -30,7 +30,7 @@ class Encoding:
     Attributes:
         short_side: pixels of the shorter side, even; larger frames are made smaller.
         gop: frames from one key frame to the next.
-        crf: loss of what is encoded anew, from 0 (none) to 51.
+        crf: loss of the new encoding, from 0 (none) to 51.
 
     With neither of the first two, only parts of videos are encoded anew.
     """
@@ -45,7 +45,7 @@ class Encoding:
         return bool(self.short_side or self.gop)
 
 
-def encode(source: Source, index: int, encoding: Encoding) -> bytes:
+def encode(source: VideoSource, index: int, encoding: Encoding) -> bytes:
     """The bytes of a video, after a look whether it can be opened and decoded.
 
     A file stays as it is, and JPEG or PNG images become a video that holds just these, unless
@@ -54,7 +54,7 @@ def encode(source: Source, index: int, encoding: Encoding) -> bytes:
     Raises:
         VideoError: it cannot be used.
     """
-    row = source.rows[index]
+    row = source.videos[index]
     is_part = row.start_sec is not None or row.end_sec is not None
     with source.open(index) as video:
         if encoding.is_new or is_part:
@@ -82,9 +82,9 @@ def _read_file(path: str) -> bytes:
 
 
 def _encode_anew(video: FrameReader, encoding: Encoding, is_part: bool) -> bytes:
-    """H.264 in MP4 with the frames of a video at their times; those of a part start at 0."""
+    """H.264 in MP4 with the frames of a video at their times; the times of a part start at 0."""
     times = video.timestamps_sec
-    # Players and readers drop what is shown before 0.
+    # Players and readers drop frames that are shown before 0.
     ticks = np.round((times - (times[0] if is_part else min(times[0], 0))) * _TICKS).astype(int)
     crops = _resized(encoding.short_side)
     _, height, width, _ = video.read([0], crops)[0].shape

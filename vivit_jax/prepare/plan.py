@@ -1,4 +1,4 @@
-"""What is to be packed where, and whether it fits what a folder holds already."""
+"""The plan of packing: which videos go into which shard; refuses a folder of another plan."""
 
 import collections
 import dataclasses
@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vivit_jax.data.annotations import Row
-from vivit_jax.data.records import Records
-from vivit_jax.data.videos import Source, VideoFiles, Videos
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.atomic_files import replace_text
+from vivit_jax.batches.array_record import ArrayRecords
+from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.encode import Encoding
-from vivit_jax.prepare.files import replace_file
 from vivit_jax.prepare.shards import Shard
 
 _VERSION = '1.0.0'
@@ -32,13 +32,13 @@ class Plan:
         sources: the videos of each split.
         classes: the names of the classes of each column of labels.
         encoding: of the videos.
-        shards: of the splits that are to be packed, or have been.
+        shards: of the splits that are to be packed, or were packed before.
         wanted: the splits that are to be packed.
     """
 
     folder: Path
     name: str
-    sources: Mapping[str, Source]
+    sources: Mapping[str, VideoSource]
     classes: Mapping[str, tuple[str, ...]]
     encoding: Encoding
     shards: Mapping[str, tuple[Shard, ...]]
@@ -46,7 +46,7 @@ class Plan:
 
 
 def make_plan(
-    videos: Videos,
+    videos: Dataset,
     output: Path,
     *,
     name: str,
@@ -71,7 +71,7 @@ def make_plan(
             are records already.
     """
     sources = videos.splits
-    if not encoding.is_new and any(isinstance(source, Records) for source in sources.values()):
+    if not encoding.is_new and any(isinstance(source, ArrayRecords) for source in sources.values()):
         raise UserError('these videos are records already; --short_side or --gop encode them anew')
     classes = dict(zip(label_columns, by_head(videos.label_names).values(), strict=True))
     if {'id', 'video'} & set(classes):
@@ -95,7 +95,7 @@ def make_plan(
     _check_same(old, new, folder)
     (folder / 'manifest').mkdir(parents=True, exist_ok=True)
     if new != old:
-        replace_file(folder / 'settings.json', json.dumps(new, indent=1))
+        replace_text(folder / 'settings.json', json.dumps(new, indent=1))
     return Plan(folder, name, sources, classes, encoding, shards, wanted)
 
 
@@ -124,10 +124,10 @@ def _check_same(old: Mapping[str, object], new: Mapping[str, object], folder: Pa
         )
 
 
-def _make_ids(sources: Mapping[str, Source]) -> dict[str, tuple[str, ...]]:
+def _make_ids(sources: Mapping[str, VideoSource]) -> dict[str, tuple[str, ...]]:
     """The paths from the folder that all share, and the part where it is one."""
     paths = {
-        split: [_path(row, source) for row in source.rows] for split, source in sources.items()
+        split: [_path(row, source) for row in source.videos] for split, source in sources.items()
     }
     folders = {os.path.dirname(path) for found in paths.values() for path in found}
     folders = set(filter(os.path.isabs, folders))
@@ -136,7 +136,7 @@ def _make_ids(sources: Mapping[str, Source]) -> dict[str, tuple[str, ...]]:
     for split, source in sources.items():
         ids[split] = tuple(
             (os.path.relpath(path, root) if os.path.isabs(path) else path) + _part(row)
-            for path, row in zip(paths[split], source.rows, strict=True)
+            for path, row in zip(paths[split], source.videos, strict=True)
         )
         twice = [name for name, count in collections.Counter(ids[split]).items() if count > 1]
         if twice:
@@ -147,14 +147,14 @@ def _make_ids(sources: Mapping[str, Source]) -> dict[str, tuple[str, ...]]:
     return ids
 
 
-def _path(row: Row, source: Source) -> str:
+def _path(row: LabeledVideo, source: VideoSource) -> str:
     """Of a file; records may have any name."""
     if isinstance(source, VideoFiles):
         return os.path.abspath(row.video_path)
     return os.path.normpath(row.video_path)
 
 
-def _part(row: Row) -> str:
+def _part(row: LabeledVideo) -> str:
     for separator, *part in (
         ('-', row.start_sec, row.end_sec),
         ('+', row.start_frame, row.num_frames),
@@ -164,16 +164,16 @@ def _part(row: Row) -> str:
     return ''
 
 
-def _hash_listing(ids: Sequence[str], source: Source) -> str:
+def _hash_listing(ids: Sequence[str], source: VideoSource) -> str:
     lines = [f'{video_id}\t{source.label(index)}' for index, video_id in enumerate(ids)]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
-def _default_shards(source: Source) -> int:
+def _default_shards(source: VideoSource) -> int:
     if isinstance(source, VideoFiles):
-        paths = {row.video_path for row in source.rows}
+        paths = {row.video_path for row in source.videos}
     else:
-        paths = source.shards if isinstance(source, Records) else source.files
+        paths = source.shards if isinstance(source, ArrayRecords) else source.files
     return max(1, math.ceil(sum(map(_count_bytes, paths)) / _SHARD_BYTES))
 
 

@@ -3,19 +3,18 @@
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
-from vivit_jax.data.frames import VideoError, reason
-from vivit_jax.data.videos import Source
+from vivit_jax.atomic_files import replace_text, replacing
+from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.prepare.encode import Encoding, encode
-from vivit_jax.prepare.files import replace_file
+from vivit_jax.video.frame_reader import VideoError, reason
 
 Entry = dict[str, object]
 
@@ -45,7 +44,7 @@ class Shard:
 
 
 def write_shard(
-    splits: Mapping[str, Source], columns: Sequence[str], encoding: Encoding, shard: Shard
+    splits: Mapping[str, VideoSource], columns: Sequence[str], encoding: Encoding, shard: Shard
 ) -> Iterator[int | Entry]:
     """Writes a shard with all of its videos that can be used, and reads it back.
 
@@ -63,40 +62,13 @@ def write_shard(
     Raises:
         UserError: what was read back is not what was written.
     """
-    source = splits[shard.split]
-    unfinished = shard.path.with_name(f'.{shard.path.name}.unfinished')
-    writer = ArrayRecordWriter(str(unfinished), 'group_size:1')
-    videos, skipped = [], []
-    for index, video_id in enumerate(shard.ids, shard.start):
-        yield index
-        try:
-            if index in shard.died:
-                raise VideoError(f'{source.name(index)}: {shard.died[index]}')
-            content = encode(source, index, encoding)
-        except Exception as error:  # nothing that a damaged file does may end the packing
-            text = (
-                str(error) if isinstance(error, VideoError) else f'{source.name(index)}: {error!r}'
-            )
-            skipped.append({'index': index, 'id': video_id, 'reason': text})
-            continue
-        labels = dict(zip(columns, by_head(source.label(index)).values(), strict=True))
-        writer.write(_serialize(content, video_id, labels))
-        sha256 = hashlib.sha256(content).hexdigest()
-        videos.append({'index': index, 'id': video_id, 'sha256': sha256})
-    writer.close()
-    entry = {
-        'records': len(videos),
-        'bytes': unfinished.stat().st_size,
-        'sha256': _hash_file(unfinished),
-        'ids_sha256': _hash_ids(videos),
-        'videos': videos,
-        'skipped': skipped,
-    }
-    difference = _find_difference(unfinished, entry)
-    if difference:
-        raise UserError(f'{unfinished}: {difference}: is the disk full or damaged?')
-    os.replace(unfinished, shard.path)
-    replace_file(shard.entry_path, json.dumps(entry))
+    with replacing(shard.path) as unfinished:
+        source = splits[shard.split]
+        entry = yield from _write_videos(source, columns, encoding, shard, unfinished)
+        difference = _find_difference(unfinished, entry)
+        if difference:
+            raise UserError(f'{unfinished}: {difference}: is the disk full or damaged?')
+    replace_text(shard.entry_path, json.dumps(entry))
     yield entry
 
 
@@ -123,6 +95,39 @@ def verify_shard(shard: Shard) -> Iterator[str]:
         yield difference
     else:
         yield '' if _hash_file(shard.path) == entry['sha256'] else 'its bytes are not those written'
+
+
+def _write_videos(
+    source: VideoSource, columns: Sequence[str], encoding: Encoding, shard: Shard, path: Path
+) -> Generator[int, None, Entry]:
+    """Writes the records of a shard; gives each index before it is read, and returns the entry."""
+    writer = ArrayRecordWriter(str(path), 'group_size:1')
+    videos, skipped = [], []
+    for index, video_id in enumerate(shard.ids, shard.start):
+        yield index
+        try:
+            if index in shard.died:
+                raise VideoError(f'{source.name(index)}: {shard.died[index]}')
+            content = encode(source, index, encoding)
+        except Exception as error:  # nothing that a damaged file does may end the packing
+            text = (
+                str(error) if isinstance(error, VideoError) else f'{source.name(index)}: {error!r}'
+            )
+            skipped.append({'index': index, 'id': video_id, 'reason': text})
+            continue
+        labels = dict(zip(columns, by_head(source.label(index)).values(), strict=True))
+        writer.write(_serialize(content, video_id, labels))
+        sha256 = hashlib.sha256(content).hexdigest()
+        videos.append({'index': index, 'id': video_id, 'sha256': sha256})
+    writer.close()
+    return {
+        'records': len(videos),
+        'bytes': path.stat().st_size,
+        'sha256': _hash_file(path),
+        'ids_sha256': _hash_ids(videos),
+        'videos': videos,
+        'skipped': skipped,
+    }
 
 
 def _serialize(content: bytes, video_id: str, labels: Mapping[str, int]) -> bytes:

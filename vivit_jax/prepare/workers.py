@@ -1,4 +1,4 @@
-"""Tasks in processes, of which one may die without taking the others along."""
+"""Tasks in worker processes; if one dies, the others go on."""
 
 import multiprocessing
 import signal
@@ -81,7 +81,7 @@ class _Worker:
         self.place = None
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-        # It inherits what is blocked: Ctrl-C is for the parent alone.
+        # It inherits the signal mask: Ctrl-C is for the parent alone.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()

@@ -1,22 +1,17 @@
-"""Saving and restoring training; a trained model from a folder."""
+"""Saving and restoring the state of a training."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import TrainState, abstract_variables
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.train.state import TrainState
+from vivit_jax.weights.orbax import BEST_METRIC, best_metric
 
 _log = logging.getLogger(__name__)
-
-_METRIC = 'val/acc1'
 
 
 class Checkpoints:
@@ -34,14 +29,14 @@ class Checkpoints:
         if keep_best:
             policy.append(
                 policies.BestN(
-                    get_metric_fn=_metric, n=keep_best, keep_checkpoints_without_metrics=False
+                    get_metric_fn=best_metric, n=keep_best, keep_checkpoints_without_metrics=False
                 )
             )
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(policy),
-                best_fn=_metric,
+                best_fn=best_metric,
                 best_mode='max',
             ),
         )
@@ -68,7 +63,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), card=ocp.args.JsonSave(card.to_json())
         )
-        kept = {_METRIC: float(metrics[_METRIC])} if _METRIC in metrics else None
+        kept = {BEST_METRIC: float(metrics[BEST_METRIC])} if BEST_METRIC in metrics else None
         self._report(lambda: self._manager.save(step, args=items, metrics=kept))
 
     def restore(self, step: int, state: TrainState) -> TrainState:
@@ -104,103 +99,3 @@ class Checkpoints:
                 f'checkpoints: {sorted(complete) or "none"}; make room and give the same command '
                 'again to go on from the newest'
             ) from error
-
-
-def read_checkpoint(path: str | Path) -> Weights:
-    """The model of a run folder or of one of its checkpoints, on the default device.
-
-    Where the run kept moving averages, they are the model.
-
-    Args:
-        path: a run folder, of which the best checkpoint is taken, else the latest; or one
-            checkpoint, as in `runs/demo/checkpoints/480`.
-
-    Raises:
-        UserError: there is no checkpoint.
-    """
-    folder, step = find_checkpoint(path)
-    handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
-        has_ema = bool(manager.item_metadata(step)['state'].get('ema'))
-        card = ModelCard.from_json(
-            manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
-        )
-        model = create_model(**card.model)
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        expected = abstract_variables(model, card.preprocessing)
-        item = {name: tree for name, tree in expected.items() if tree}
-        item = {'ema': item} if has_ema else item
-        item = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), item
-        )
-        restore = ocp.args.PyTreeRestore(
-            item,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-            partial_restore=True,
-        )
-        restored = manager.restore(step, args=ocp.args.Composite(state=restore))['state']
-    restored = restored['ema'] if has_ema else restored
-    _log.info('Loaded step %d of %s', step, folder)
-    return Weights(
-        f'checkpoint of step {step}',
-        card,
-        restored['params'],
-        clip_grid(card),
-        step=step,
-        batch_stats=restored.get('batch_stats', {}),
-    )
-
-
-def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: Mapping = {}):
-    """Writes a folder with one checkpoint, of step 0, that has no state of an optimizer.
-
-    Raises:
-        UserError: there are checkpoints already, or it cannot be written.
-    """
-    if has_checkpoints(folder):
-        raise UserError(f'{folder} holds checkpoints already: name another folder')
-    state = {'params': params}
-    if batch_stats:
-        state['batch_stats'] = dict(batch_stats)
-    items = ocp.args.Composite(
-        state=ocp.args.PyTreeSave(state), card=ocp.args.JsonSave(card.to_json())
-    )
-    handlers = {
-        # A file per parameter takes half of the memory that one file for all does.
-        'state': ocp.PyTreeCheckpointHandler(use_ocdbt=False),
-        'card': ocp.JsonCheckpointHandler(),
-    }
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
-    try:
-        with ocp.CheckpointManager(
-            folder.absolute(), item_handlers=handlers, options=options
-        ) as manager:
-            manager.save(0, args=items)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f'{folder} cannot be written: {error}') from error
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """Whether there are complete checkpoints in a folder, which need not exist."""
-    return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder.absolute()))
-
-
-def find_checkpoint(path: str | Path) -> tuple[Path, int]:
-    """The folder of checkpoints and the step that `path` means; see `read_checkpoint`."""
-    path = Path(path)
-    if path.name.isdigit() and path.parent.is_dir() and (path / 'card').exists():
-        return path.parent, int(path.name)
-    folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
-    if not folder.is_dir():
-        raise UserError(f'no run folder or checkpoint at {path.absolute()}')
-    options = ocp.CheckpointManagerOptions(best_fn=_metric, best_mode='max', read_only=True)
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        step = manager.best_step()
-        step = manager.latest_step() if step is None else step
-    if step is None:
-        raise UserError(f'{folder.absolute()} holds no complete checkpoint')
-    return folder, step
-
-
-def _metric(metrics: dict[str, float]) -> float:
-    return metrics[_METRIC]

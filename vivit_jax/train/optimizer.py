@@ -7,7 +7,8 @@ import optax
 from ml_collections import ConfigDict
 
 from vivit_jax.errors import UserError
-from vivit_jax.train.parameters import find_frozen, layer_scales
+from vivit_jax.train.freezing import leave_frozen
+from vivit_jax.train.parameters import layer_scales
 
 
 def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:
@@ -23,8 +24,7 @@ def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer of the section `train`: gradient clipping, then SGD or AdamW.
 
-    Weight decay acts on kernels only: not on biases, norms, class tokens and positions. Frozen
-    parameters have no state; their updates are their gradients, which must be 0.
+    Weight decay acts on kernels only: not on biases, norms, class tokens and positions.
 
     Raises:
         UserError: unknown optimizer.
@@ -46,14 +46,11 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
         raise UserError(f"train.optimizer={config.optimizer!r} must be 'sgd' or 'adamw'")
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
 
-    def is_trained(params: dict) -> dict:
-        return jax.tree.map(operator.not_, find_frozen(params, config.freeze))
-
     def scale_by_layer(updates: dict, _) -> dict:
         return jax.tree.map(operator.mul, updates, layer_scales(updates, config.layer_decay))
 
     return optax.chain(
-        optax.masked(optax.chain(clip, update), is_trained), optax.stateless(scale_by_layer)
+        leave_frozen(optax.chain(clip, update), config.freeze), optax.stateless(scale_by_layer)
     )
 
 

@@ -1,11 +1,8 @@
-"""Which parameters of a tree are trained, and how fast."""
+"""The names of parameters, and how fast each layer is trained."""
 
 import re
-from collections.abc import Sequence
 
 import jax
-
-from vivit_jax.errors import UserError
 
 _HEAD = 'output_projection'
 _BLOCK = re.compile(r'(\w+)/(?:encoderblock|subsample)_(\d+)/')
@@ -16,32 +13,6 @@ def parameter_names(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'), params
     )
-
-
-def find_frozen(params: dict, patterns: Sequence[str]) -> dict:
-    """A tree of bool: whether a regular expression is found in the parameter's name.
-
-    Raises:
-        UserError: a pattern is none, or is found nowhere; nothing is left to train.
-    """
-    names = parameter_names(params)
-    flat = jax.tree.leaves(names)
-    for pattern in patterns:
-        try:
-            found = any(re.search(pattern, name) for name in flat)
-        except (re.error, TypeError) as error:
-            raise UserError(
-                f'train.freeze: {pattern!r} is no regular expression: {error}'
-            ) from error
-        if not found:
-            raise UserError(
-                f'train.freeze: {pattern!r} is found in no name of a parameter, such as '
-                f'{flat[0]} or {flat[-1]}'
-            )
-    frozen = jax.tree.map(lambda name: any(re.search(p, name) for p in patterns), names)
-    if all(jax.tree.leaves(frozen)):
-        raise UserError(f'train.freeze={tuple(patterns)} leaves nothing to train')
-    return frozen
 
 
 def layer_scales(params: dict, decay: float) -> dict:

@@ -1,4 +1,4 @@
-"""What a run compiles: the training step and the evaluation step of a config, without any data."""
+"""The compiled programs of a config: training step and evaluation step, without any data."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from ml_collections import ConfigDict
 
 from vivit_jax.config import load
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.evaluator import jit_logits
+from vivit_jax.evaluation.forward import create_forward, jit_logits
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of, replicated
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
-from vivit_jax.train.step import create_forward, create_train_step
+from vivit_jax.train.step import create_train_step
 
 
 class Programs:
@@ -32,7 +32,7 @@ class Programs:
         num_classes: of each head.
         schedule: learning rate by step.
         mirrored: see `mirrored_labels`.
-        platform: what the steps will be lowered for, if not for the devices of the mesh.
+        platform: the steps will be lowered for it; by default for the devices of the mesh.
 
     Raises:
         UserError: the model's keywords do not fit each other or the clips.
@@ -70,7 +70,7 @@ class Programs:
         )
 
     def create_state(self) -> TrainState:
-        """The state before the first step, of fresh parameters."""
+        """The state before the first step, with freshly initialized parameters."""
         key, has_ema = jax.random.key(self.config.seed), bool(self.config.train.ema_decay)
         return init_state(key, self.model, self.optimizer, self.spec, has_ema)
 

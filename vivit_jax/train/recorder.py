@@ -1,4 +1,4 @@
-"""What a training writes down of every step."""
+"""The record of every training step: metrics, progress and unusable videos."""
 
 import math
 import time
@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from vivit_jax.data.pipeline import Batch, error_text
-from vivit_jax.data.videos import Source
+from vivit_jax.batches.loader import Batch, error_text
+from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.train.run_folder import BadVideos
 from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
@@ -31,7 +31,7 @@ class Recorder:
         self,
         workdir: Path,
         config: ConfigDict,
-        source: Source,
+        source: VideoSource,
         *,
         heads: Sequence[str],
         first_step: int,

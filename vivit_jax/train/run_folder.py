@@ -1,4 +1,4 @@
-"""The folder of a run: what it was started with, beside what it produces."""
+"""The run folder: the settings of a run beside its results."""
 
 import csv
 import importlib.metadata
@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import vivit_jax
+from vivit_jax.atomic_files import replace_text
 from vivit_jax.config.load import differences, flatten
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, by_head
@@ -34,11 +35,9 @@ def start_run(
 ):
     """Writes config.json, command.txt, versions.json and label_map.txt, or checks them.
 
-    A report of the weights that a run starts from becomes init_report.txt.
-
-    Several heads have a label_map_<head>.txt each.
-
-    A resumed run may change keys whose `may_change` is set in `config.schema`; this is logged.
+    A report of the weights that a run starts from becomes init_report.txt. Several heads have a
+    label_map_<head>.txt each. A resumed run may change the keys whose `may_change` is set in
+    `config.schema`; changes are logged.
 
     Raises:
         UserError: the folder is of another config or has other classes.
@@ -74,11 +73,11 @@ def start_run(
             f'--workdir={folder} cannot be a folder ({error.strerror}): name another'
         ) from error
     for path, names in label_files.items():
-        _write(path, '\n'.join(names) + '\n')
+        replace_text(path, '\n'.join(names) + '\n')
     if report:
-        _write(folder / 'init_report.txt', f'{report}\n')
-    _write(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
-    _write(config_file, json.dumps(new, indent=2) + '\n')
+        replace_text(folder / 'init_report.txt', f'{report}\n')
+    replace_text(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
+    replace_text(config_file, json.dumps(new, indent=2) + '\n')
     with (folder / 'command.txt').open('a', encoding='utf-8') as file:
         file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + '\n')
 
@@ -89,8 +88,8 @@ class BadVideos:
     Args:
         folder: the run folder.
         num_videos: of the training split.
-        max_fraction: of them that may be unusable.
-        host: index of this process; the others than 0 keep lists of their own.
+        max_fraction: fraction of the videos that may be unusable.
+        host: index of this process; every host but the first keeps a list of its own.
     """
 
     def __init__(self, folder: Path, num_videos: int, max_fraction: float, host: int = 0):
@@ -127,9 +126,3 @@ class BadVideos:
                 f'data.max_bad_fraction={self._max_fraction}; they are listed in '
                 f'{self._path}: mend them, take them out of the CSV, or raise that limit'
             )
-
-
-def _write(path: Path, text: str):
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)

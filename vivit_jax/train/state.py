@@ -1,4 +1,4 @@
-"""What training changes."""
+"""The state of a training: all that a step changes."""
 
 import flax.linen as nn
 import flax.struct
@@ -6,20 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.models.variables import init_variables
+from vivit_jax.video.preprocessing import Preprocessing
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a checkpoint needs in order to go on.
+    """Everything that a checkpoint needs to go on.
 
     Attributes:
         step: int32, updates done, which is also the position in the data.
         params: float32 tree.
         opt_state: of the optimizer.
-        ema: moving averages of `params` and `batch_stats`, by these names, which are what is
-            evaluated; None where there are none.
-        batch_stats: running means and variances of batch norms; empty where there are none.
+        ema: moving averages of `params` and `batch_stats`, by these names, which are evaluated in
+            their place; None: no averages.
+        batch_stats: running means and variances of batch norms; empty without batch norms.
     """
 
     step: jax.Array
@@ -36,26 +37,10 @@ class TrainState:
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def init_variables(key: jax.Array, model: nn.Module, spec: Preprocessing) -> dict:
-    """Fresh `params` and `batch_stats` for clips of a preprocessing."""
-    variables = model.init(key, jnp.zeros((1, *spec.clip_shape, 3)))
-    return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
-
-
-def abstract_params(model: nn.Module, spec: Preprocessing) -> dict:
-    """Shapes and types of the parameters."""
-    return abstract_variables(model, spec)['params']
-
-
-def abstract_variables(model: nn.Module, spec: Preprocessing) -> dict:
-    """Shapes and types of what `init_variables` makes."""
-    return jax.eval_shape(lambda: init_variables(jax.random.key(0), model, spec))
-
-
 def start_state(
     variables: dict, optimizer: optax.GradientTransformation, has_ema: bool = False
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step, with given variables."""
     params = variables['params']
     ema = jax.tree.map(jnp.copy, variables) if has_ema else None
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema, variables['batch_stats'])
@@ -68,5 +53,5 @@ def init_state(
     spec: Preprocessing,
     has_ema: bool = False,
 ) -> TrainState:
-    """That with fresh variables."""
-    return start_state(init_variables(key, model, spec), optimizer, has_ema)
+    """The state before the first step, with freshly initialized variables."""
+    return start_state(init_variables(key, model, spec.clip_shape), optimizer, has_ema)

@@ -1,4 +1,4 @@
-"""One update of the parameters, and one forward pass."""
+"""One update of the parameters."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vivit_jax.augment.labels import swap_labels
-from vivit_jax.augment.mixing import mix
-from vivit_jax.augment.policy import Augmentation, augment, normalize, to_unit_range
-from vivit_jax.data.preprocessing import Preprocessing
+from vivit_jax.augment.batch import augment_batch
+from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
-from vivit_jax.layers.tokens import ModelOutput
-from vivit_jax.train.losses import cross_entropy, smooth_one_hot
-from vivit_jax.train.parameters import find_frozen
+from vivit_jax.train.freezing import stop_frozen
+from vivit_jax.train.losses import cross_entropy
 from vivit_jax.train.state import TrainState
+from vivit_jax.video.preprocessing import Preprocessing
 
 Metrics = dict[str, jax.Array]
 
@@ -36,44 +34,46 @@ def create_train_step(
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """Makes the function (state, batch) -> (state, metrics).
 
-    It is pure: what is random follows from `seed` and the step. A batch holds `rgb` uint8
-    [b t h w 3] and `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over
-    heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
-    `<head>/loss` and `<head>/acc1`. `mirrored` is of `mirrored_labels`; `freeze` is for
-    `find_frozen`; `ema_decay` is that of a state with an average.
+    The function is pure: all that is random follows from `seed` and the step. A batch holds `rgb`
+    uint8 [b t h w 3] and `label` int32 [b] (of each head); the metrics are scalars: loss (the mean
+    over heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads
+    also `<head>/loss` and `<head>/acc1`.
+
+    Args:
+        model: the model.
+        optimizer: of its parameters.
+        schedule: learning rate by step, for the metrics.
+        spec: preprocessing of the clips.
+        policy: augmentation of the clips.
+        label_smoothing: see `augment_batch`.
+        seed: of all that is random.
+        mirrored: see `augment_batch`.
+        ema_decay: of the moving averages of a state that has them.
+        freeze: patterns of the names of frozen parameters, see `find_frozen`.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, dropout_key, mix_key, mirror_key = jax.random.split(key, 4)
-        is_mirrored = jax.random.bernoulli(mirror_key, policy.flip, batch['rgb'].shape[:1])
-        labels = swap_labels(batch['label'], is_mirrored, mirrored)
-        targets = map_heads(
-            lambda label, size: smooth_one_hot(label, size, label_smoothing),
-            labels,
-            model.spec.num_classes,
+        clips_key, dropout_key, mix_key, mirror_key = jax.random.split(key, 4)
+        inputs = augment_batch(
+            (mirror_key, clips_key, mix_key),
+            batch,
+            policy,
+            spec=spec,
+            num_classes=model.spec.num_classes,
+            label_smoothing=label_smoothing,
+            mirrored=mirrored,
         )
-        clips = augment(augment_key, {'rgb': batch['rgb']}, is_mirrored, policy)
-        clips, targets = mix(
-            mix_key, clips, targets, policy.mixup_alpha, policy.cutmix_alpha, policy.repeats
-        )
-        clip = normalize(clips['rgb'], spec)
-
-        frozen = find_frozen(state.params, freeze)
 
         def loss_fn(params: dict) -> tuple[jax.Array, tuple]:
-            params = jax.tree.map(
-                lambda x, is_frozen: jax.lax.stop_gradient(x) if is_frozen else x, params, frozen
-            )
-            rngs = {'dropout': dropout_key}
             output, changed = model.apply(
-                {'params': params, 'batch_stats': state.batch_stats},
-                clip,
+                {'params': stop_frozen(params, freeze), 'batch_stats': state.batch_stats},
+                inputs.clip,
                 train=True,
-                rngs=rngs,
+                rngs={'dropout': dropout_key},
                 mutable='batch_stats',
             )
-            losses = map_heads(cross_entropy, output.logits, targets)
+            losses = map_heads(cross_entropy, output.logits, inputs.targets)
             loss = jnp.mean(jnp.stack(jax.tree.leaves(losses)))
             return loss, (losses, output.logits, changed.get('batch_stats', {}))
 
@@ -82,7 +82,7 @@ def create_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, labels)
+        is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, inputs.label)
         metrics = {
             **name_heads('loss', losses),
             **name_heads('acc1', map_heads(jnp.mean, is_right)),
@@ -100,20 +100,3 @@ def create_train_step(
         return TrainState(state.step + 1, params, opt_state, ema, batch_stats), metrics
 
     return train_step
-
-
-def create_forward(
-    model: nn.Module, spec: Preprocessing
-) -> Callable[[dict, jax.Array], ModelOutput]:
-    """Makes the function (variables, rgb) -> output, for uint8 clips [... t h w 3].
-
-    Logits and features keep the leading axes, such as videos and their views.
-    """
-
-    def forward(variables: dict, rgb: jax.Array) -> ModelOutput:
-        leading = rgb.shape[:-4]
-        clip = normalize(to_unit_range(rgb.reshape(-1, *rgb.shape[-4:])), spec)
-        output = model.apply(variables, clip)
-        return jax.tree.map(lambda x: x.reshape(*leading, -1), output)
-
-    return forward

@@ -1,4 +1,4 @@
-"""Where numbers go while a model trains: metrics.jsonl, TensorBoard and the terminal."""
+"""Metrics of a training: metrics.jsonl, TensorBoard and the terminal."""
 
 import json
 import logging
@@ -11,14 +11,16 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from vivit_jax.atomic_files import replace_text
+
 _log = logging.getLogger(__name__)
 
 
 class MetricWriter:
     """Writes one line per step to metrics.jsonl, and the same numbers to TensorBoard.
 
-    What is written for the newest step is held back until a later step or `flush`, so that all
-    metrics of a step share a line.
+    The metrics of the newest step are held back until a later step or `flush`, so that all metrics
+    of a step share a line.
 
     Args:
         folder: the run folder.
@@ -44,7 +46,7 @@ class MetricWriter:
         self._metrics.update(metrics)
 
     def flush(self):
-        """Writes what is held back to the disk."""
+        """Writes the metrics that are held back to the disk."""
         if self._active and self._metrics:
             self._file.write(json.dumps({'step': self._step, **self._metrics}) + '\n')
             self._file.flush()
@@ -67,7 +69,7 @@ class Progress:
         step: where the run starts.
         num_steps: where it ends.
         batch_size: clips per step.
-        heads: names of several heads, whose accuracies are shown beside that of the action.
+        heads: names of several heads; their accuracies are shown beside the accuracy of the action.
         active: False on all hosts but the first.
     """
 
@@ -141,6 +143,4 @@ def _keep_lines(path: Path, step: int):
                 kept.append(line + '\n')
         except (json.JSONDecodeError, KeyError):
             continue
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(kept), encoding='utf-8')
-    temporary.replace(path)
+    replace_text(path, ''.join(kept))

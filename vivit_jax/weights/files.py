@@ -10,6 +10,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from vivit_jax.atomic_files import replacing
 from vivit_jax.errors import UserError
 
 _METADATA = 'metadata'  # entry of an .npz with what the header of a .safetensors holds
@@ -96,24 +97,23 @@ def save_tensors(path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[st
 
     Args:
         path: of the file.
-        arrays: by name; emptied, so that no more than one copy need be in memory.
+        arrays: by name; a .safetensors takes them out of the dict one by one, so that no more than
+            one copy need be in memory.
         metadata: strings stored beside them.
 
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f'{path.name}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == '.npz':
-            with temporary.open('wb') as file:
-                np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(dict(metadata)))})
-        else:
-            contiguous = {name: np.ascontiguousarray(arrays.pop(name)) for name in list(arrays)}
-            save_file(contiguous, temporary, dict(metadata))
-        temporary.replace(path)
+        with replacing(path) as unfinished:
+            if path.suffix == '.npz':
+                with unfinished.open('wb') as file:
+                    np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(dict(metadata)))})
+            else:
+                contiguous = {name: np.ascontiguousarray(arrays.pop(name)) for name in list(arrays)}
+                save_file(contiguous, unfinished, dict(metadata))
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f'{path} cannot be written: {error}') from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_variables
+from vivit_jax.models.variables import abstract_variables
 
 
 def find_misfits(
@@ -25,7 +25,9 @@ def find_misfits(
     Raises:
         ValueError: the sizes of the model do not fit each other.
     """
-    collections = abstract_variables(create_model(**card.model), card.preprocessing).values()
+    collections = abstract_variables(
+        create_model(**card.model), card.preprocessing.clip_shape
+    ).values()
     expected = {
         name: shape
         for tree in collections

@@ -11,10 +11,10 @@ from pathlib import Path
 import flax.traverse_util
 import numpy as np
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.files import Tensors
 from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json

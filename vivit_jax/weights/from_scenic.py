@@ -8,10 +8,10 @@ from pathlib import Path
 import flax.traverse_util
 import numpy as np
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.flax_msgpack import read_train_state
 from vivit_jax.weights.positions import format_grid

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import model_keywords, specify
 from vivit_jax.models.vivit.specification import Joint
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
 from vivit_jax.weights.source import Weights, clip_grid

@@ -9,16 +9,16 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from vivit_jax.data.preprocessing import Preprocessing
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.checkpoints import read_checkpoint
-from vivit_jax.train.state import abstract_params
+from vivit_jax.models.variables import abstract_params
+from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights import from_imagenet_vit, huggingface, native, torch_export
 from vivit_jax.weights.files import file_format, open_tensors
 from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.orbax import read_checkpoint
 from vivit_jax.weights.source import Weights
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
     if misfits := find_misfits(weights.card, {**params, **statistics}):
         raise UserError('\n  '.join([f'{weights.kind} does not fit its model:', *misfits]))
     if not weights.has_head:
-        expected = abstract_params(model, weights.card.preprocessing)
+        expected = abstract_params(model, weights.card.preprocessing.clip_shape)
         for name, shape in flax.traverse_util.flatten_dict(expected, sep='/').items():
             params.setdefault(name, np.zeros(shape.shape, shape.dtype))
     params = flax.traverse_util.unflatten_dict(params, sep='/')

@@ -13,7 +13,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.layers.specification import Specification
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.state import abstract_variables
+from vivit_jax.models.variables import abstract_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def from_torch(
     """
     try:
         model = create_model(**card.model)
-        expected = abstract_variables(model, card.preprocessing)
+        expected = abstract_variables(model, card.preprocessing.clip_shape)
     except (ValueError, TypeError) as error:
         raise UserError(f'{path} names a model that cannot be made: {error}') from error
     collections = {name: _flatten(tree) for name, tree in expected.items()}

@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+
+from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.evaluation.results import Results, describe_results, save_results
+
+LOGITS = np.log(np.float32([[[0.7, 0.2, 0.1]], [[0.3, 0.6, 0.1]]]))  # one view
+ONE = Results(LOGITS, np.array([0, 0]), {})
+TWO = Results(
+    {'noun': LOGITS[..., :2], 'verb': LOGITS},  # sorted, as JAX returns it
+    {'verb': np.array([0, 0]), 'noun': np.array([0, 1])},
+    {1: 'b.mp4: damaged'},
+)
+
+
+def test_one_head_is_described_in_a_line():
+    text = describe_results(ONE, 'val', '1x1', ONE.metrics('logits'))
+    assert text == (
+        'val, 1x1, 2 videos: top-1 50.00 %, top-5 100.00 %, mean class 50.00 %, loss 0.7803'
+    )
+
+
+def test_several_heads_have_a_line_each_after_that_of_the_action():
+    metrics = TWO.metrics('logits')
+    action, verb, noun, failures = describe_results(TWO, 'test', '1x1', metrics).splitlines()
+    # The second video failed; of the first verb and noun are right.
+    assert action.startswith('test, 1x1, 2 videos: action top-1 50.00 %, top-5 50.00 %, loss ')
+    assert verb.startswith('  verb top-1 50.00 %') and 'mean class 50.00 %' in verb
+    assert verb.endswith(f'loss {-np.log(0.7):.4f}')
+    assert noun.startswith('  noun top-1 50.00 %')
+    assert 'b.mp4: damaged' in failures
+
+
+@pytest.mark.parametrize(
+    ('results', 'label_names', 'arrays'),
+    [
+        (ONE, ('a', 'b', 'c'), {'logits': LOGITS, 'labels': [0, 0], 'label_names': [*'abc']}),
+        (
+            TWO,
+            {'verb': ('a', 'b', 'c'), 'noun': ('x', 'y')},
+            {
+                'verb/logits': LOGITS,
+                'noun/logits': LOGITS[..., :2],
+                'verb/labels': [0, 0],
+                'noun/labels': [0, 1],
+                'verb/label_names': [*'abc'],
+                'noun/label_names': [*'xy'],
+            },
+        ),
+    ],
+    ids=['one head', 'two heads'],
+)
+def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
+    source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
+    summary = {'split': 'test', 'views': '1x1', 'step': 3, 'test/acc1@1x1': 0.5}
+    path = save_results(tmp_path / 'evaluation', 'step7', results, source, label_names, summary)
+    saved = np.load(path)
+    assert set(saved) == {*arrays, 'videos', 'failed'}
+    for name, expected in arrays.items():
+        np.testing.assert_array_equal(saved[name], expected)
+    assert saved['videos'].tolist() == ['a.mp4', 'b.mp4']
+    assert saved['failed'].tolist() == list(results.failures)
+    assert json.loads(path.with_suffix('.json').read_text())['test/acc1@1x1'] == 0.5
+
+
+def test_loss_of_equal_probabilities_is_warned_of():
+    constant = Results(np.zeros((2, 1, 4), np.float32), np.array([0, 3]), {})
+    text = describe_results(constant, 'val', '1x1', constant.metrics('logits'))
+    assert 'Warning: the loss is ln(4)' in text.splitlines()[-1]
+    assert 'Warning' not in describe_results(ONE, 'val', '1x1', ONE.metrics('logits'))
+
+
+def test_the_head_that_answers_all_alike_is_named():
+    logits = {'verb': LOGITS, 'noun': np.full((2, 1, 5), 3.0, np.float32)}
+    results = Results(logits, {'verb': np.array([0, 0]), 'noun': np.array([0, 1])}, {})
+    text = describe_results(results, 'val', '1x1', results.metrics('logits'))
+    assert [line for line in text.splitlines() if 'Warning' in line] == [
+        line for line in text.splitlines() if 'of noun is ln(5)' in line
+    ]
+    assert 'of noun is ln(5)' in text

@@ -1,0 +1,40 @@
+"""The lines of annotation files, as they stand there: text, and nothing checked yet."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from vivit_jax.errors import UserError
+
+
+class AnnotationError(UserError):
+    """Annotations cannot be used; the message names the file and the line and says what to do."""
+
+
+class Annotation(NamedTuple):
+    """One video in an annotation file.
+
+    Attributes:
+        place: file and line, for messages.
+        values: text by the columns of the native CSV: `video_path`, the labels (class names, or
+            indices from 0) and, if the file has them, `start_sec`, `end_sec`, `start_frame` and
+            `num_frames`.
+    """
+
+    place: str
+    values: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What a reader finds in the annotation files of a dataset.
+
+    Attributes:
+        splits: annotations by `'train'`, `'val'`, `'test'`.
+        label_names: for each label column whose classes have an order, their names in that order.
+        expected: published size of a split, in words, if it is known.
+    """
+
+    splits: Mapping[str, Sequence[Annotation]]
+    label_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    expected: Mapping[str, str] = dataclasses.field(default_factory=dict)

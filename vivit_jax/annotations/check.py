@@ -1,0 +1,272 @@
+"""Finding the mistakes in annotations before training starts."""
+
+import collections
+import difflib
+import functools
+import logging
+import operator
+import os
+from collections.abc import Collection, Mapping, Sequence
+
+from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels
+
+_log = logging.getLogger(__name__)
+
+_ONE_HEAD = {'label': 'label'}
+
+_MOST_CLASSES = 1_000_000  # more are a column of something else than classes
+
+# Columns that name a part of a video, in the order of the fields of `LabeledVideo`.
+_PARTS = {
+    'start_sec': (float, 'a number of seconds'),
+    'end_sec': (float, 'a number of seconds'),
+    'start_frame': (int, 'a number of frames'),
+    'num_frames': (int, 'a number of frames'),
+}
+
+
+def check_annotations(
+    annotations: Annotations,
+    *,
+    label_columns: Mapping[str, str] = _ONE_HEAD,
+    label_names: PerHead[Sequence[str]] | None = None,
+    num_classes: PerHead[int] | None = None,
+    max_bad_fraction: float = 0.0,
+    has_files: bool = True,
+) -> Dataset:
+    """Checks the annotations of a dataset and turns their text into labelled videos.
+
+    Args:
+        annotations: from a reader.
+        label_columns: for each head the column of its labels.
+        label_names: the classes in order; by default, and if they are only numbers, the
+            classes of the annotations, or else the sorted labels of the split `train`.
+        num_classes: classes of the model; by default the number that was found.
+        max_bad_fraction: fraction of a split's files that may be missing.
+        has_files: whether videos are files, which must exist.
+
+    Raises:
+        AnnotationError: see the checks below.
+    """
+    given_names = _of_heads('The list of classes', label_names, label_columns)
+    given_sizes = _of_heads(f'model.num_classes={num_classes}', num_classes, label_columns)
+    names, labels = {}, {}
+    for head, column in label_columns.items():
+        _check_labels(annotations.splits, column)
+        given, ordered = given_names[head], annotations.label_names.get(column)
+        # A model that knows only the number of its classes takes the names of the dataset.
+        if given is None or (ordered and tuple(given) == numbered_labels(len(ordered))):
+            given = ordered
+        names[head], labels[head] = _read_labels(
+            annotations.splits, column, given, given_sizes[head]
+        )
+    names = _only_or_all(names)
+    splits = {
+        split: _videos_of(lines, _only_or_all({head: labels[head][split] for head in labels}))
+        for split, lines in annotations.splits.items()
+    }
+    _check_overlap(splits)
+    for split, videos in splits.items() if has_files else ():
+        _check_files(split, videos, names, max_bad_fraction, annotations.expected.get(split))
+    return Dataset(splits, names, annotations.expected)
+
+
+def _of_heads(what: str, value: PerHead | None, heads: Collection[str]) -> dict[str, object]:
+    if value is None:
+        return dict.fromkeys(heads)
+    if len(heads) == 1 and not isinstance(value, dict):
+        return dict.fromkeys(heads, value)
+    if len(heads) > 1 and isinstance(value, dict) and value.keys() == set(heads):
+        return value
+    found = f'the heads {", ".join(value)}' if isinstance(value, dict) else 'a single head'
+    raise AnnotationError(
+        f'{what} is for {found}, but data.label_columns names {", ".join(heads)}: they must agree'
+    )
+
+
+def _only_or_all(values: dict) -> PerHead:
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def _check_labels(splits: Mapping[str, Sequence[Annotation]], column: str):
+    for split, lines in splits.items():
+        if not lines:
+            raise AnnotationError(f'the split {split} is empty')
+        without = next((line for line in lines if not line.values.get(column)), None)
+        if without:
+            raise AnnotationError(f'{without.place}: no {column}')
+
+
+def _is_index(label: str) -> bool:
+    return label.isascii() and label.isdigit()
+
+
+def _read_labels(
+    tables: Mapping[str, Sequence[Annotation]],
+    column: str,
+    label_names: Sequence[str] | None,
+    num_classes: int | None,
+) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    """The classes of a column, and of every split the class indices."""
+    labels = {split: [line.values[column] for line in lines] for split, lines in tables.items()}
+    every = [label for split in labels.values() for label in split]
+    are_indices = all(map(_is_index, every))
+    if label_names is None:
+        if 'train' not in tables:
+            raise AnnotationError('no class names: set data.train_csv or data.label_map')
+        if are_indices:
+            size = num_classes or min(max(map(int, every)) + 1, _MOST_CLASSES)
+            _check_base(every, size, column)
+            label_names = [str(i) for i in range(size)]
+        else:
+            label_names = sorted(set(labels['train']))
+    label_names = tuple(label_names)
+    if len(set(label_names)) < len(label_names):
+        twice = collections.Counter(label_names).most_common(1)[0][0]
+        raise AnnotationError(f'column {column!r}: two classes have the name {twice!r}')
+    if num_classes is not None and num_classes != len(label_names):
+        raise AnnotationError(
+            f'model.num_classes={num_classes}, but there are {len(label_names)} classes '
+            f'({", ".join(label_names[:3])}, …) in column {column!r}; leave model.num_classes '
+            'unset to follow the data'
+        )
+    to_index = {name: i for i, name in enumerate(label_names)}
+    if are_indices and not all(map(_is_index, label_names)):
+        _check_base(every, len(label_names), column)
+        to_index = {str(i): i for i in range(len(label_names))}
+    for lines in tables.values():
+        _check_known(lines, column, to_index)
+    indices = {split: [to_index[label] for label in found] for split, found in labels.items()}
+    if 'train' in indices:
+        _check_classes(column, label_names, set(indices['train']))
+    return label_names, indices
+
+
+def _check_base(labels: Sequence[str], num_classes: int, column: str):
+    indices = list(map(int, labels))
+    lowest, highest = min(indices), max(indices)
+    if lowest == 1 and highest in (num_classes, num_classes - 1):
+        raise AnnotationError(
+            f'column {column!r}: labels run from 1 to {highest} and look 1-based; classes count '
+            'from 0: subtract 1 from every label, or write class names'
+        )
+    if highest >= num_classes:
+        raise AnnotationError(
+            f'column {column!r}: label {highest} is out of range: with {num_classes} classes '
+            f'labels are 0 … {num_classes - 1}'
+        )
+
+
+def _check_known(lines: Sequence[Annotation], column: str, to_index: Mapping[str, int]):
+    labels = [line.values[column] for line in lines]
+    unknown = [line for line in lines if line.values[column] not in to_index]
+    if not unknown:
+        return
+    if all(map(_is_index, labels)):
+        _check_base(labels, len(to_index), column)
+    place, label = unknown[0].place, unknown[0].values[column]
+    near = difflib.get_close_matches(label, to_index, n=1)
+    raise AnnotationError(
+        f'{place}: {column} {label!r} is none of the {len(to_index)} classes'
+        f'{f"; did you mean {near[0]!r}?" if near else ""} '
+        f'({len(unknown)} of {len(lines)} lines have such labels)'
+    )
+
+
+def _check_classes(column: str, label_names: Sequence[str], labels: Collection[int]):
+    absent = [name for i, name in enumerate(label_names) if i not in labels]
+    if absent:
+        _log.warning(
+            'column %r: %d classes have no training video: %s', column, len(absent), _some(absent)
+        )
+
+
+def _videos_of(lines: Sequence[Annotation], labels: PerHead[Sequence[int]]) -> list[LabeledVideo]:
+    videos = []
+    for index, (place, values) in enumerate(lines):
+        start, end, first, count = (
+            _number(place, values, name, kind, what) for name, (kind, what) in _PARTS.items()
+        )
+        if end is not None and end <= (start or 0):
+            raise AnnotationError(f'{place}: end_sec={end} does not lie after start_sec={start}')
+        if (first or 0) < 0 or (count is not None and count < 1):
+            raise AnnotationError(f'{place}: start_frame={first}, num_frames={count} is no part')
+        label = map_heads(operator.itemgetter(index), labels)
+        videos.append(LabeledVideo(values['video_path'], label, start, end, first, count))
+    return videos
+
+
+def _number(place: str, values: Mapping[str, str], column: str, kind: type, what: str):
+    try:
+        return kind(values[column]) if values.get(column) else None
+    except ValueError:
+        raise AnnotationError(f'{place}: {column}={values[column]!r} is not {what}') from None
+
+
+def _check_overlap(splits: Mapping[str, Sequence[LabeledVideo]]):
+    real_path = functools.cache(os.path.realpath)  # a video may have thousands of parts
+
+    def key(video: LabeledVideo) -> tuple:
+        part = video.start_sec, video.end_sec, video.start_frame, video.num_frames
+        return real_path(video.video_path), *part
+
+    keys = {split: [key(video) for video in videos] for split, videos in splits.items()}
+    for split, videos in splits.items():
+        labels = collections.defaultdict(list)
+        for name, video in zip(keys[split], videos, strict=True):
+            if video.label not in labels[name]:
+                labels[name].append(video.label)
+        twice = [name[0] for name, found in labels.items() if len(found) > 1]
+        if twice:
+            _log.warning(
+                '%s: %d videos are listed with several labels, such as %s',
+                split,
+                len(twice),
+                twice[0],
+            )
+    train = set(keys.get('train', ()))
+    for split in splits.keys() - {'train'}:
+        videos = zip(keys[split], splits[split], strict=True)
+        shared = [video.video_path for name, video in videos if name in train]
+        if shared:
+            raise AnnotationError(
+                f'{len(shared)} videos are in both train and {split}: {_some(shared)}; accuracy '
+                'on videos seen in training means nothing: remove them from one of the two'
+            )
+
+
+def _check_files(
+    split: str,
+    videos: Sequence[LabeledVideo],
+    label_names: LabelNames,
+    max_bad_fraction: float,
+    expected: str | None,
+):
+    exists = functools.cache(os.path.exists)
+    missing = [video for video in videos if not exists(video.video_path)]
+    found = len(videos) - len(missing)
+    known = f' ({expected})' if expected else ''
+    _log.info('%s: %s videos listed, %s found%s', split, f'{len(videos):,}', f'{found:,}', known)
+    if not missing:
+        return
+    by_class = []
+    for head, names in by_head(label_names).items():
+        counts = collections.Counter(names[by_head(video.label)[head]] for video in missing)
+        most = _some([f'{name} {count}' for name, count in counts.most_common()])
+        by_class.append(f'by {head or "class"}: {most}')
+    message = (
+        f'{len(missing)} of {len(videos)} videos of the {split} split do not exist, such as '
+        f'{missing[0].video_path}; {"; ".join(by_class)}'
+    )
+    if len(missing) > max_bad_fraction * len(videos):
+        raise AnnotationError(
+            f'{message}. Paths are relative to data.root, or to the folder of the CSV; raise '
+            f'data.max_bad_fraction={max_bad_fraction} to go on without them'
+        )
+    _log.warning('%s', message)
+
+
+def _some(items: Sequence[str], most: int = 5) -> str:
+    return ', '.join(items[:most]) + (f', … ({len(items)} in all)' if len(items) > most else '')

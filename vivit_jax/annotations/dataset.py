@@ -1,0 +1,46 @@
+"""Labelled videos by split: a dataset that was checked."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+from vivit_jax.heads import LabelNames, PerHead
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabeledVideo:
+    """One labelled video, or one labelled part of a video.
+
+    Attributes:
+        video_path: file to decode, or folder of frames.
+        label: index of the class, of each head.
+        start_sec, end_sec: the part of a file; None: from its start, to its end.
+        start_frame, num_frames: the part of a folder: how many frames precede the part, and how
+            many it has; None: from the first frame, to the last.
+    """
+
+    video_path: str
+    label: PerHead[int]
+    start_sec: float | None = None
+    end_sec: float | None = None
+    start_frame: int | None = None
+    num_frames: int | None = None
+
+
+_Split = TypeVar('_Split', bound=Sequence[LabeledVideo])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Generic[_Split]):
+    """The splits of a dataset and its classes.
+
+    Attributes:
+        splits: by `'train'`, `'val'`, `'test'`: lists of labelled videos after the check, and
+            after loading a `VideoSource` each, which opens them.
+        label_names: the classes.
+        expected: published size of a split, in words, if it is known.
+    """
+
+    splits: Mapping[str, _Split]
+    label_names: LabelNames
+    expected: Mapping[str, str] = dataclasses.field(default_factory=dict)

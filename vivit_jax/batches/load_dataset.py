@@ -1,0 +1,188 @@
+"""The dataset that a config names, its videos ready to be opened."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from vivit_jax.annotations.annotation import Annotations
+from vivit_jax.annotations.catalog import DATASETS, read_dataset
+from vivit_jax.annotations.check import check_annotations
+from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.annotations.label_map import read_label_map, read_label_maps
+from vivit_jax.annotations.readers.csv_files import read_csv_files
+from vivit_jax.batches.array_record import ArrayRecords, find_shards
+from vivit_jax.batches.sources import VideoFiles, VideoSource
+from vivit_jax.batches.tfrecord import load_tfrecords
+from vivit_jax.errors import UserError
+from vivit_jax.heads import LabelNames, PerHead
+from vivit_jax.video.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
+
+SOURCES = ('csv', 'synthetic', 'records', 'tfrecords')  # beside the datasets of the catalog
+
+
+def load_dataset(
+    data: ConfigDict,
+    *,
+    num_classes: PerHead[int] | None = None,
+    label_names: LabelNames | None = None,
+    splits: Sequence[str] = ('train', 'val', 'test'),
+) -> Dataset[VideoSource]:
+    """Reads and checks the annotations of the section `data` of a config.
+
+    The heads are `data.label_columns`. The embedded videos have two columns, `label` (motion) and
+    `sprite` (shape); heads with other names take these columns in this order.
+
+    Args:
+        data: the section.
+        num_classes: of the model, if it is fixed.
+        label_names: the classes of a trained model, which win over the classes of the data.
+        splits: the splits to read, as far as the dataset has them.
+
+    Returns:
+        A source of videos for each split.
+
+    Raises:
+        UserError: see `check_annotations` and the readers of `vivit_jax.annotations.readers`.
+    """
+    heads = data.label_columns
+    _check_heads(heads)
+    if label_names is None and data.label_map:
+        label_names = read_label_maps(data.label_map, heads)
+    if data.source == 'tfrecords':  # they hold labels and videos in one
+        return _load_tfrecords(data, label_names, splits)
+    columns = dict(zip(heads, heads, strict=True))
+    if data.source == 'synthetic':
+        columns = _embedded_columns(heads)
+    dataset = check_annotations(
+        _read_annotations(data, tuple(columns.values()), splits),
+        label_columns=columns,
+        label_names=label_names,
+        num_classes=num_classes,
+        max_bad_fraction=data.max_bad_fraction,
+        has_files=data.source != 'records',
+    )
+    sources = {
+        split: _find_records(data.root, split, videos)
+        if data.source == 'records'
+        else VideoFiles(videos)
+        for split, videos in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=sources)
+
+
+def _read_annotations(
+    data: ConfigDict, columns: Sequence[str], splits: Sequence[str]
+) -> Annotations:
+    if data.source == 'synthetic':
+        folder = create_synthetic_videos(
+            SyntheticVideos(**data.synthetic.to_dict()), data.cache_dir
+        )
+        return read_csv_files(
+            {split: str(folder / f'{split}.csv') for split in splits}, '', columns
+        )
+    if data.source == 'csv':
+        return read_csv_files(_listed_files(data, splits), data.root, columns)
+    if data.source == 'records':
+        return _read_records(data.root, columns, splits)
+    return _read_published(data, splits)
+
+
+def _listed_files(data: ConfigDict, splits: Sequence[str]) -> dict[str, str]:
+    files = {split: data[f'{split}_csv'] for split in splits if data[f'{split}_csv']}
+    if not files:
+        keys = ' or '.join(f'data.{split}_csv' for split in splits)
+        raise UserError(
+            f'no videos: set {keys}, or data.source and data.root to a dataset and its folder'
+        )
+    return files
+
+
+def _read_published(data: ConfigDict, splits: Sequence[str]) -> Annotations:
+    """The annotations of a dataset of the catalog, in the layout of its publisher."""
+    if data.source not in DATASETS:
+        known = ', '.join([*SOURCES, *DATASETS])
+        raise UserError(f'there is no data.source={data.source!r}; known: {known}')
+    if not data.root:
+        raise UserError(
+            f'set data.root to the folder of the videos of {data.source}, and data.annotations '
+            'where its annotation files are elsewhere. To see a config run without its data, add '
+            '":runlocal" to --config'
+        )
+    info = DATASETS[data.source]
+    if not set(data.label_columns) <= set(info.label_columns):
+        columns = ' '.join(f'--config.data.label_columns={x}' for x in info.label_columns)
+        raise UserError(
+            f'{data.source} has labels for {" and ".join(info.label_columns)}, not for '
+            f'{", ".join(data.label_columns)}: give {columns}'
+        )
+    annotations = read_dataset(
+        info, data.root, annotations=data.annotations, protocol=data.protocol
+    )
+    found = {split: lines for split, lines in annotations.splits.items() if split in splits}
+    if not found:
+        raise UserError(f'{data.source} in {data.root} has no split {" or ".join(splits)}')
+    return dataclasses.replace(annotations, splits=found)
+
+
+def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) -> Annotations:
+    """The CSV files and class names that lie beside records."""
+    files = {split: os.path.join(folder, f'{split}.csv') for split in splits}
+    files = {split: path for split, path in files.items() if os.path.exists(path)}
+    if not files:
+        raise UserError(
+            f'data.root={folder!r} holds no {" or ".join(f"{split}.csv" for split in splits)}: it '
+            'should be what vivit_jax.prepare records wrote, such as /data/tfds/kinetics400/1.0.0'
+        )
+    annotations = read_csv_files(files, folder, columns)
+    classes = {column: os.path.join(folder, f'{column}.labels.txt') for column in columns}
+    return dataclasses.replace(
+        annotations, label_names={column: read_label_map(path) for column, path in classes.items()}
+    )
+
+
+def _find_records(folder: str, split: str, videos: Sequence[LabeledVideo]) -> ArrayRecords:
+    """What `python -m vivit_jax.prepare records` wrote: row i of a split's CSV is record i."""
+    # A record is not a file: its id is the path as the CSV has it.
+    videos = [
+        dataclasses.replace(video, video_path=os.path.relpath(video.video_path, folder))
+        for video in videos
+    ]
+    return ArrayRecords(videos, find_shards(folder, split))
+
+
+def _load_tfrecords(
+    data: ConfigDict, label_names: LabelNames | None, splits: Sequence[str]
+) -> Dataset[VideoSource]:
+    if label_names is None or len(data.label_columns) > 1:
+        raise UserError(
+            "data.source='tfrecords' needs data.label_map, a file with the class names that "
+            'clip/label/text uses, one a line, and one head: the numbers in such files differ '
+            'between the runs that made them'
+        )
+    files = _listed_files(data, splits)
+    sources = {split: load_tfrecords(path, label_names) for split, path in files.items()}
+    return Dataset(sources, label_names)
+
+
+def _check_heads(heads: tuple[str, ...]):
+    # They become parts of names of metrics, files and parameters.
+    usable = all(isinstance(head, str) and head and '/' not in head for head in heads)
+    if not heads or not usable or len(set(heads)) < len(heads):
+        raise UserError(
+            f'data.label_columns={heads} must be different columns of the CSV files, without "/" '
+            "in their names, such as ('verb', 'noun')"
+        )
+
+
+def _embedded_columns(heads: tuple[str, ...]) -> dict[str, str]:
+    """For each head the column of its name; if one has none, the columns in their order."""
+    if set(heads) <= set(LABEL_COLUMNS):
+        return {head: head for head in heads}
+    if len(heads) > len(LABEL_COLUMNS):
+        raise UserError(
+            f'data.label_columns={heads}: the embedded videos have labels for '
+            f'{len(LABEL_COLUMNS)} heads only: {", ".join(LABEL_COLUMNS)}'
+        )
+    return dict(zip(heads, LABEL_COLUMNS, strict=False))

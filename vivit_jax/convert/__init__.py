@@ -1,0 +1,1 @@
+"""Turns weights from one form into another."""

@@ -1,0 +1,96 @@
+"""Whether source and output of a conversion compute the same."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vivit_jax.errors import UserError
+from vivit_jax.heads import by_head
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.weights import huggingface
+from vivit_jax.weights.load import load_checkpoint
+
+_TOLERANCE = 1e-4  # float32 through dozens of layers, summed in another order
+
+
+class Reference:
+    """What a model says of a random clip, to be compared with others.
+
+    Args:
+        card: of the model.
+        variables: its `params` and `batch_stats`.
+    """
+
+    def __init__(self, card: ModelCard, variables: dict):
+        rng = np.random.default_rng(0)
+        shape = (1, *card.preprocessing.clip_shape, 3)
+        self._clip = rng.uniform(-1, 1, shape).astype(np.float32)
+        self._ours = _run(create_model(**card.model), variables, self._clip)
+
+    def compare(self, side: str, path: Path) -> bool:
+        """Runs what a path holds, in the framework that it is for if that is installed.
+
+        Prints the differences of features and logits; returns whether they are small.
+        """
+        framework, theirs = _run_path(path, self._clip)
+        relative = float(np.linalg.norm(theirs - self._ours) / np.linalg.norm(self._ours))
+        print(
+            f'Verified: {side} in {framework} against the converted weights, features and logits '
+            f'of a random clip: largest difference {np.abs(theirs - self._ours).max():.2e} at '
+            f'values up to {np.abs(self._ours).max():.3g}, relative {relative:.2e}'
+        )
+        agrees = relative <= _TOLERANCE  # not where it is not a number
+        if not agrees:
+            print(f'Error: they should differ by at most {_TOLERANCE} (relative)')
+        return agrees
+
+
+def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
+    if path.is_dir() and huggingface.matches(path):
+        try:
+            return 'transformers', _run_transformers(path, clip)
+        except ImportError:
+            pass
+    elif path.suffix == '.safetensors':
+        try:
+            return 'PyTorch', _run_torch(path, clip)
+        except (ImportError, UserError):
+            pass  # no PyTorch, or not of this package
+    model, variables, *_ = load_checkpoint(path)
+    return 'JAX', _run(model, variables, clip)
+
+
+def _run(model, variables: dict, clip: np.ndarray) -> np.ndarray:
+    apply = jax.jit(model.clone(spec=dataclasses.replace(model.spec, dtype='float32')).apply)
+    with jax.default_matmul_precision('highest'):
+        result = apply(variables, clip)
+    return _flat(result.features, result.logits)
+
+
+def _run_torch(path: Path, clip: np.ndarray) -> np.ndarray:
+    import torch
+
+    from vivit_jax.torch.files import load_model
+
+    model, _ = load_model(path)
+    with torch.inference_mode():
+        result = model(torch.from_numpy(clip))
+    return _flat(result.features, result.logits)
+
+
+def _run_transformers(folder: Path, clip: np.ndarray) -> np.ndarray:
+    import torch
+    from transformers import VivitForVideoClassification
+
+    model = VivitForVideoClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        hidden = model.vivit(torch.from_numpy(clip).permute(0, 1, 4, 2, 3)).last_hidden_state
+        return _flat(hidden[:, 0], model.classifier(hidden[:, 0]))
+
+
+def _flat(features, logits) -> np.ndarray:
+    by_name = sorted(by_head(logits).items())  # JAX sorts what it returns
+    return np.concatenate([np.ravel(x) for x in (features, *(logits for _, logits in by_name))])

@@ -1,0 +1,82 @@
+"""The test of a trained model."""
+
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vivit_jax.batches.load_dataset import load_dataset
+from vivit_jax.config import load
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.evaluator import Evaluator
+from vivit_jax.evaluation.forward import create_forward
+from vivit_jax.evaluation.results import describe_results, save_results
+from vivit_jax.evaluation.views import check_merge, parse_views
+from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of, replicated
+from vivit_jax.weights.load import create_weights_model, read_weights
+from vivit_jax.weights.start import find_untrained_heads
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
+    """Tests a checkpoint on `eval.views` views of the test split, or else of val.
+
+    The checkpoint says how clips are made; the config's preprocessing is ignored. Prints the result
+    with its protocol and saves it with all logits in `evaluation/` of the run folder.
+
+    Args:
+        config: the sections `data` and `eval` are used.
+        workdir: the run folder.
+        checkpoint: whatever `read_weights` reads.
+
+    Returns:
+        The metrics, accuracies as fractions.
+    """
+    load.check_ranges(config)
+    check_merge(config.eval.merge)
+    views = parse_views(config.eval.views)
+    mesh = create_mesh()
+    weights = read_weights(checkpoint)
+    model, variables = create_weights_model(weights)
+    model = fit_dtype(model, platform_of(mesh))
+    spec, label_names = weights.card.preprocessing, weights.card.label_names
+    untrained = find_untrained_heads(variables['params'])
+    if untrained and not config.eval.allow_untrained_head:
+        raise UserError(
+            f'{checkpoint} has a classifier that was never trained ({", ".join(untrained)}): all '
+            'its weights are zero, and every video would get the same answer. Fine-tune it, with '
+            '--config.init_from, or give --config.eval.allow_untrained_head=True'
+        )
+    videos = load_dataset(config.data, label_names=label_names, splits=('val', 'test'))
+    split = 'test' if 'test' in videos.splits else 'val'
+    source = videos.splits[split]
+    variables = jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)),
+        variables,
+    )
+    evaluator = Evaluator(
+        create_forward(model, spec), mesh, spec, config.eval.batch_size, load.workers(config)
+    )
+    results = evaluator(variables, source, views)
+    metrics = results.metrics(config.eval.merge)
+    protocol = f'{config.eval.views} views (temporal x spatial), mean of {config.eval.merge}'
+    step = checkpoint.stem if weights.step is None else f'step {weights.step}'
+    _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
+    if jax.process_index() == 0:
+        summary = {
+            'split': split,
+            'views': config.eval.views,
+            'step': weights.step,
+            'protocol': protocol,
+            'checkpoint': str(checkpoint),
+            'videos': len(source),
+            **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
+        }
+        path = save_results(
+            workdir / 'evaluation', step.replace(' ', ''), results, source, label_names, summary
+        )
+        _log.info('Logits of every view: %s', path)
+    return metrics

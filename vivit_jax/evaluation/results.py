@@ -1,0 +1,117 @@
+"""The result of an evaluation: logits of every view, described in words, and saved."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from vivit_jax.batches.sources import VideoSource
+from vivit_jax.evaluation.metrics import classification_metrics
+from vivit_jax.evaluation.views import merge_views
+from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads, name_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The logits of all views of a split.
+
+    Attributes:
+        logits: float32 [videos views classes] of each head, temporal views outermost; zero for
+            failed videos.
+        labels: int32 [videos] of each head.
+        failures: message per video (its index) that could not be decoded.
+    """
+
+    logits: PerHead[np.ndarray]
+    labels: PerHead[np.ndarray]
+    failures: dict[int, str]
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the split, failed ones included."""
+        return len(next(iter(by_head(self.labels).values())))
+
+    def metrics(self, merge: str) -> dict[str, float]:
+        """Metrics of the merged views; failed videos count as wrong."""
+        failed = np.isin(np.arange(self.num_videos), list(self.failures))
+        scores = map_heads(lambda logits: merge_views(logits, merge), self.logits)
+        return classification_metrics(scores, self.labels, failed)
+
+
+def describe_results(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
+    """Protocol, accuracies in percent and loss in a line; several heads have a line each below."""
+    names = {'acc1': 'top-1', 'acc5': 'top-5', 'mean_class_acc': 'mean class'}
+
+    def numbers(prefix: str) -> str:
+        found = [
+            f'{text} {100 * metrics[prefix + name]:.2f} %'
+            for name, text in names.items()
+            if prefix + name in metrics
+        ]
+        return ', '.join([*found, f'loss {metrics[prefix + "loss"]:.4f}'])
+
+    heads = head_names(results.labels)
+    title = f'{split}, {protocol}, {results.num_videos} videos: '
+    lines = [title + ('action ' if heads else '') + numbers('')]
+    lines += [f'  {head} {numbers(f"{head}/")}' for head in heads]
+    lines += _warn_of_constant_answers(metrics, results)
+    if results.failures:
+        first = next(iter(results.failures.values()))
+        lines.append(
+            f'{len(results.failures)} videos could not be decoded and count as wrong, such as '
+            f'{first}'
+        )
+    return '\n'.join(lines)
+
+
+def _warn_of_constant_answers(metrics: dict[str, float], results: Results) -> list[str]:
+    """Warnings of a loss of ln(classes), which equal probabilities for all classes have."""
+    lines = []
+    for head, logits in by_head(results.logits).items():
+        classes = logits.shape[-1]
+        if abs(metrics[f'{head}/loss' if head else 'loss'] - math.log(classes)) < 1e-3:
+            lines.append(
+                f'Warning: the loss {f"of {head} " if head else ""}is ln({classes}), that of equal '
+                'probabilities for all classes: the classifier has learned nothing, or its weights '
+                'were not loaded'
+            )
+    return lines
+
+
+def save_results(
+    folder: Path,
+    step: str,
+    results: Results,
+    source: VideoSource,
+    label_names: LabelNames,
+    summary: dict[str, object],
+) -> Path:
+    """Writes `<split>_<views>_<step>.npz` (all logits, so that merging can be redone) and a
+    `.json` with the protocol and the metrics; returns the path of the former.
+
+    Of several heads `logits`, `labels` and `label_names` are called `<head>/logits` and so on.
+
+    Args:
+        folder: `evaluation` in the run folder.
+        step: what was tested, such as `'step640'`.
+        results: what was seen.
+        source: names the videos.
+        label_names: the classes.
+        summary: at least `split` and `views`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'{summary["split"]}_{summary["views"]}_{step}.npz'
+    np.savez_compressed(
+        path,
+        **name_heads('logits', results.logits),
+        **name_heads('labels', results.labels),
+        **name_heads('label_names', map_heads(np.array, label_names)),
+        videos=np.array([source.name(i) for i in range(len(source))]),
+        failed=np.array(sorted(results.failures), np.int32),
+    )
+    failures = {source.name(i): text for i, text in results.failures.items()}
+    text = json.dumps({**summary, 'failures': failures}, indent=2)
+    path.with_suffix('.json').write_text(text + '\n', encoding='utf-8')
+    return path

@@ -1,0 +1,90 @@
+"""What a config describes: data, durations and programs, without a run folder."""
+
+import logging
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vivit_jax.augment.mirrored_labels import find_directions, mirrored_labels
+from vivit_jax.batches.load_dataset import load_dataset
+from vivit_jax.batches.loader import check_repeats
+from vivit_jax.config import load
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.views import check_merge, parse_views
+from vivit_jax.heads import LabelNames, PerHead, map_heads
+from vivit_jax.parallel.mesh import check_batch_size, create_mesh
+from vivit_jax.train.optimizer import create_schedule
+from vivit_jax.train.programs import Programs
+
+_log = logging.getLogger(__name__)
+
+
+class Experiment:
+    """The parts that a config describes, all checked. Making one writes and compiles nothing.
+
+    Args:
+        config: see `vivit_jax.config.schema`.
+
+    Attributes:
+        config: the same.
+        mesh: all devices.
+        dataset: sources of the videos of each split, and the classes.
+        train_source: the training split.
+        crop: draws the crop of a training clip.
+        num_steps: of the training.
+        save_every: steps between checkpoints; 0: only at the end.
+        eval_every: steps between validations; 0: only at the end.
+        programs: model, optimizer and steps.
+
+    Raises:
+        UserError: something does not fit; the message says what to do.
+    """
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        spec, policy = load.preprocessing(config), load.augmentation(config)
+        self.crop = load.random_crop(config, spec)
+        load.check_ranges(config)
+        parse_views(config.eval.views)
+        check_merge(config.eval.merge)
+        self.mesh = create_mesh()
+        check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
+        check_repeats(config.train.batch_size, policy.repeats, jax.process_count())
+        self.dataset = load_dataset(config.data, num_classes=config.model.num_classes)
+        if 'train' not in self.dataset.splits:
+            raise UserError(
+                'no training videos: set data.train_csv, or data.source to a dataset that has a '
+                'training split in data.root'
+            )
+        self.train_source = self.dataset.splits['train']
+
+        steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
+        self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
+        if not self.num_steps:
+            raise UserError('set train.num_epochs or train.num_steps')
+        warmup_steps = load.steps(config.train, 'warmup', steps_per_epoch)
+        self.save_every = load.steps(config.train, 'checkpoint_every', steps_per_epoch)
+        self.eval_every = load.steps(config.eval, 'every', steps_per_epoch)
+
+        names = self.dataset.label_names
+        self.programs = Programs(
+            config,
+            self.mesh,
+            map_heads(len, names),
+            create_schedule(config.train.learning_rate, warmup_steps, self.num_steps),
+            _mirrored_labels(config.augment, names) if config.augment.flip else None,
+        )
+
+
+def _mirrored_labels(augment: ConfigDict, names: LabelNames) -> PerHead[np.ndarray] | None:
+    directions = find_directions(names)
+    if directions and not augment.flip_swaps:
+        _log.warning(
+            'augment.flip=%s mirrors clips of %s, which then has the wrong label: set '
+            'augment.flip=0, or augment.flip_swaps to the words that change places, such as '
+            "(('left','right'),)",
+            augment.flip,
+            ', '.join(directions[:3]),
+        )
+    return mirrored_labels(names, augment.flip_swaps)

@@ -1,0 +1,168 @@
+"""Readers of frames: the interface, how a reader fails, and which pixels it gives."""
+
+import abc
+from collections.abc import Callable, Iterator, Sequence
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from vivit_jax.errors import UserError
+from vivit_jax.video.crops import Crops
+
+# What a damaged file can raise in FFmpeg and PyAV; MemoryError comes from absurd sizes in headers.
+DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError, OverflowError)
+
+
+class VideoError(UserError):
+    """A video cannot be used; the message names the file and the reason."""
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, without the words that the error's class adds."""
+    return getattr(error, 'strerror', None) or str(error) or type(error).__name__
+
+
+class FrameReader(abc.ABC):
+    """A video as a sequence of frames.
+
+    Attributes:
+        name: what messages call the video.
+    """
+
+    name: str
+
+    def __enter__(self) -> 'FrameReader':
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    @property
+    @abc.abstractmethod
+    def timestamps_sec(self) -> np.ndarray:
+        """Presentation time of every frame, float64 [frames]."""
+
+    @abc.abstractmethod
+    def close(self):
+        """Closes files and decoders. Frames already read stay valid."""
+
+    @abc.abstractmethod
+    def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decodes the frames at ascending places, and gives each with its place.
+
+        A place that does not ascend means that the reader has started over, in a better way: what
+        it gave before does not count. If the file ends early, the last frame comes with its own
+        place instead of the missing ones.
+        """
+
+    def read(
+        self,
+        indices: Sequence[int],
+        crops: Callable[[int, int], Crops] | None = None,
+        interpolation: str = 'bilinear',
+    ) -> np.ndarray:
+        """Decodes, resizes and cuts frames.
+
+        Args:
+            indices: places in presentation order, in any order, repeats allowed.
+            crops: given height and width of the upright frames, says how to resize and cut them;
+                it is called once. By default the frames are kept whole.
+            interpolation: of the resizing.
+
+        Returns:
+            uint8 [n h w 3], or [crops n size size 3].
+
+        Raises:
+            VideoError: a frame that was asked for cannot be decoded.
+            IndexError: there is no such frame.
+        """
+        wanted = np.asarray(indices)
+        if wanted.min() < 0 or wanted.max() >= len(self):
+            raise IndexError(
+                f'{self.name}: frames {wanted.min()} … {wanted.max()} asked for, but it has '
+                f'{len(self)}'
+            )
+        pixels, last, cut = {}, -1, None
+        for place, frame in self._decode(np.unique(wanted).tolist()):
+            if place <= last:
+                pixels.clear()
+            if cut is None:
+                height, width = _upright_size(frame)
+                cut = _Cutter((crops or _whole)(height, width), interpolation)
+            try:
+                pixels[place] = cut(frame)
+            except DECODE_ERRORS as error:
+                raise VideoError(
+                    f'{self.name}: damaged: frame {place} of {len(self)} cannot be resized '
+                    f'({reason(error)})'
+                ) from error
+            last = place
+        # Fewer frames than announced: the last one stands for the missing.
+        clip = np.stack([pixels[min(place, last)] for place in wanted.tolist()], axis=1)
+        return clip if crops else clip[0]
+
+
+def _whole(height: int, width: int) -> Crops:
+    return Crops(height, width, ((0, 0),), (height, width))
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise turns that make a frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    size = frame.height, frame.width
+    return size[::-1] if _quarter_turns(frame) % 2 else size
+
+
+class _Cutter:
+    """Turns decoded frames upright, resizes and cuts them: uint8 [crops h w 3]."""
+
+    def __init__(self, crops: Crops, interpolation: str):
+        self._crops = crops
+        self._interpolation = interpolation.upper()
+        # Shared by all frames: a scaler of its own for each costs seven times as much.
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        quarter_turns = _quarter_turns(frame)
+        height, width = self._crops.height, self._crops.width
+        if quarter_turns % 2:
+            height, width = width, height
+        # Scaling to separate planes takes a third of the time, and half-size colours are
+        # interpolated whatever the width; without scaling FFmpeg spoils their right edge.
+        is_scaled = (height, width) != (frame.height, frame.width)
+        frame = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format='gbrp' if is_scaled else 'rgb24',
+            interpolation=self._interpolation,
+            threads=1,
+        )
+        planes = [np.rot90(plane, quarter_turns) for plane in _planes(frame)]
+        return np.stack([self._box(planes, top, left) for top, left in self._crops.corners])
+
+    def _box(self, planes: list[np.ndarray], top: int, left: int) -> np.ndarray:
+        high, wide = self._crops.size
+        parts = [plane[top : top + high, left : left + wide] for plane in planes]
+        return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+
+
+def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
+    """The pixels, not copied: [h w 3], or red, green and blue [h w] where they lie apart."""
+    rows = [
+        np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+        for plane in frame.planes
+    ]
+    if len(rows) == 1:
+        return [rows[0][:, : 3 * frame.width].reshape(frame.height, frame.width, 3)]
+    green, blue, red = (part[:, : frame.width] for part in rows)
+    return [red, green, blue]
