@@ -18,7 +18,7 @@ LEVELS = (
     ('weights', 'config'),
     ('augment', 'model_card'),
     ('models', 'batches'),
-    ('layers', 'video'),
+    ('layers', 'video', 'costs'),
     ('parallel', 'annotations'),
     ('heads', 'processes', 'atomic_files', 'terminal'),
     ('errors',),

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.annotations.catalog import find_dataset
 from vivit_jax.config.schema import default_config
-from vivit_jax.models.registry import model_keywords
+from vivit_jax.models.registry import MODELS, model_keywords
 
 
 def check_argument(arg: str, *known: str):
@@ -106,7 +106,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     if config.model.get('tokenizer') == 'uniform_frames':
         length = 1
     config.model.tubelet_size = (length, 8, 8)
-    for keyword, value in _TINY.get(config.model.name, {}).items():
+    for keyword, value in MODELS[config.model.name].TINY.items():
         if config.model[keyword] != 0:
             config.model[keyword] = value
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
