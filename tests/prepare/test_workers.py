@@ -37,7 +37,8 @@ def test_what_came_before_a_death_is_kept():
 def test_errors_of_tasks_are_raised_here():
     with pytest.raises(RuntimeError, match=r'ZeroDivisionError: division by zero'):
         list(run_tasks(eval, ['1/0'], num_workers=1))
-    refuse = '__import__("vivit_jax.annotations.catalog").data.catalog.find_dataset("nonsense")'
+    catalog = '__import__("vivit_jax.annotations.catalog").annotations.catalog'
+    refuse = f'{catalog}.find_dataset("nonsense")'
     with pytest.raises(UserError, match=r"unknown dataset 'nonsense'"):
         list(run_tasks(eval, [refuse], num_workers=1))
 
