@@ -25,9 +25,7 @@ from vivit_jax.models.registry import list_models
 
 
 def get_config(arg=''):
-    """`arg`: '', 'runlocal' or a model: 'vivit_joint', 'vivit_fe', 'vivit_fsa', 'vivit_fdp',
-    'convivit', 'rpe_stdt' or 'ctn'.
-    """
+    """`arg`: '', 'runlocal' or a model of `vivit_jax.list_models()`."""
     check_argument(arg, 'runlocal', *list_models())
     model = arg if arg in list_models() else 'vivit_fe'
     config = small(model, hidden_size=128, mlp_dim=512, tubelet_size=(8, 8, 8), drop_path_rate=0.1)

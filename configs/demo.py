@@ -19,9 +19,7 @@ from vivit_jax.models.registry import list_models
 
 
 def get_config(arg=''):
-    """`arg`: '', 'blind', 'image', 'finetune' or a model: 'vivit_joint', 'vivit_fe', 'vivit_fsa',
-    'vivit_fdp', 'convivit', 'rpe_stdt' or 'ctn'.
-    """
+    """`arg`: '', 'blind', 'image', 'finetune' or a model of `vivit_jax.list_models()`."""
     check_argument(arg, 'blind', 'image', 'finetune', *list_models())
     models = {'': 'vivit_fe', 'blind': 'vivit_fe', 'image': 'vivit_joint', 'finetune': 'vivit_fe'}
     config = small(models.get(arg, arg), hidden_size=96, mlp_dim=192, tubelet_size=(4, 8, 8))

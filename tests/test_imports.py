@@ -4,6 +4,8 @@ import ast
 import functools
 import graphlib
 import itertools
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,23 @@ def test_models_know_neither_configs_nor_data(package):
         if package_of(module) == package:
             ours, libraries = imports(module)
             assert not unwanted & ({package_of(x) for x in ours} | libraries), module
+
+
+# Modules of distributions that are called otherwise.
+MODULES = {'absl-py': 'absl', 'orbax-checkpoint': 'orbax', 'protobuf': 'google'}
+OPTIONAL = {'torch', 'transformers'}  # of extras, imported where they are needed
+
+
+def test_libraries_are_imported_exactly_if_they_are_declared():
+    text = (ROOT.parent / 'setup.py').read_text(encoding='utf-8')
+    (requirements,) = (
+        ast.literal_eval(keyword.value)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == 'install_requires'
+    )
+    names = [re.match(r'[\w-]+', requirement)[0] for requirement in requirements]
+    declared = {MODULES.get(name, name.replace('-', '_')) for name in names}
+    found = {name for module in modules() for name in imports(module)[1]}
+    assert found - sys.stdlib_module_names == declared | OPTIONAL

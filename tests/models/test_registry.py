@@ -1,31 +1,33 @@
-import jax
-import jax.numpy as jnp
+import inspect
+from pathlib import Path
+
 import pytest
 
 from vivit_jax.layers.keywords import SIZES
-from vivit_jax.models.registry import create_model, list_models, model_keywords
-
-# Of every model as it comes; ViViT, table 2, has the first digits of its four.
-PARAMETERS = {
-    'vivit_joint': 88_954_000,
-    'vivit_fe': 115_062_928,
-    'vivit_fsa': 117_319_312,
-    'vivit_fdp': 88_952_464,
-    'convivit': 138_685_581,
-    'rpe_stdt': 96_839_781,
-    'ctn': 86_218_000,
-}
+from vivit_jax.models.published import published_models
+from vivit_jax.models.registry import (
+    MODELS,
+    create_model,
+    list_models,
+    model_keywords,
+    specify,
+)
 
 
-def test_every_model_has_an_expected_parameter_count():
-    assert set(list_models()) == set(PARAMETERS)
+@pytest.mark.parametrize('name', list_models())
+def test_every_model_has_published_figures_of_its_defaults(name):
+    # test_cost.py compares them with what is counted.
+    defaults = specify(name)
+    rows = [row for row in published_models() if row.keywords['name'] == name]
+    assert any(specify(**row.keywords) == defaults for row in rows)
 
 
-@pytest.mark.parametrize('name', PARAMETERS)
-def test_default_model_has_published_parameter_count(name):
-    clip = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32)
-    shapes = jax.eval_shape(create_model(name).init, jax.random.key(0), clip)
-    assert sum(x.size for x in jax.tree.leaves(shapes['params'])) == PARAMETERS[name]
+@pytest.mark.parametrize('name', list_models())
+def test_every_model_has_a_twin_and_keywords_for_tests(name):
+    folder = Path(inspect.getfile(MODELS[name])).parent
+    files = {path.name for path in folder.iterdir()}
+    assert {'specification.py', 'model.py', 'torch.py', 'published.py'} <= files
+    assert {*MODELS[name].TINY, *MODELS[name].SMALL} <= model_keywords(name).keys()
 
 
 @pytest.mark.parametrize('name', ['vivit_ef', 'ViViT_fe', 'vivitfe'])

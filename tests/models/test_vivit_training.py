@@ -27,31 +27,6 @@ def test_training_without_rates_equals_evaluation(create_tiny, random_clip, rand
     )
 
 
-@pytest.mark.parametrize(
-    ('name', 'scan_layers'), [*((name, False) for name in VIVITS), ('vivit_fsa', True)]
-)
-@pytest.mark.parametrize('keyword', ['dropout_rate', 'attention_dropout_rate', 'drop_path_rate'])
-def test_rate_acts_in_training_only_and_by_its_key(
-    create_tiny, random_clip, random_params, dropout_key, name, keyword, scan_layers
-):
-    model = create_tiny(name, scan_layers=scan_layers, **{keyword: 0.5})
-    clip = random_clip((6, 4, 16, 16, 3))
-    variables = {'params': random_params(model, clip)}
-
-    def logits(model, key=None, train=True):
-        rngs = None if key is None else {'dropout': key}
-        return model.apply(variables, clip, train=train, rngs=rngs).logits
-
-    first, again, second = (logits(model, dropout_key(seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert np.isfinite(first).all()
-    assert np.abs(first - second).max() > 1e-3
-    plain = logits(create_tiny(name), train=False)
-    assert np.abs(first - plain).max() > 1e-3
-    evaluated = logits(model, dropout_key(), train=False)
-    np.testing.assert_allclose(evaluated, plain, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize('name', VIVITS)
 def test_dropout_rate_reaches_every_dropout(create_tiny, random_clip, name):
     rates = []

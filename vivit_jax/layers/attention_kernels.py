@@ -10,6 +10,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -67,8 +68,11 @@ def dot_product_attention(
         [b n k d].
 
     Raises:
+        AssertionError: the shapes differ, or have no four axes.
         ValueError: dropout is asked of a fused kernel, or a bias is given to a kernel without.
     """
+    chex.assert_rank((query, key, value), 4)
+    chex.assert_equal_shape((query, key, value))
     drops = dropout_key is not None and dropout_rate > 0
     if implementation == 'auto':
         names = {
