@@ -17,7 +17,7 @@ action, set `--config.augment.flip=0.5`. `--config=configs/custom.py:ctn` trains
 tubelets of half the clip. For larger data see kinetics400_fe.py.
 
 Measured on MSR-Action3D (20 actions, 283 training and 273 test videos of other people, chance 5 %):
-see README.md.
+see docs/results.md.
 """
 
 from vivit_jax.config.presets import check_argument, runlocal, small
