@@ -18,9 +18,11 @@ from vivit_jax.costs import (
     xla_flops,
 )
 from vivit_jax.layers.convolution import convolution
+from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.transformer import EncoderBlock
 from vivit_jax.models.published import TOLERANCES, published_models
 from vivit_jax.models.registry import create_model, list_models
+from vivit_jax.models.vivit.model import FactorizedDotProductBlock, FactorizedSelfAttentionBlock
 
 CLIP = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
 FLOAT = 4  # bytes
@@ -118,16 +120,19 @@ def test_loop_without_products_counts_nothing():
     assert count_macs(loop, shape(), shape(4, 3)) == (0, 0)
 
 
+_SPEC = Specification(hidden_size=8, num_heads=2, mlp_dim=16, attention_implementation='einsum')
+
+
 @pytest.mark.parametrize(
-    ('attentions', 'tokens', 'pairs', 'num_attentions'),
+    ('block', 'tokens', 'pairs', 'num_attentions'),
     [
-        ((('tokens',),), (2, 5, 8), 2 * 5 * 5, 1),
-        ((('space',), ('time',)), (1, 3, 5, 8), 3 * 5 * 5 + 5 * 3 * 3, 2),
-        ((('time', 'space'),), (1, 3, 5, 8), (3 * 5 * 5 + 5 * 3 * 3) / 2, 1),
+        (EncoderBlock(_SPEC), (2, 5, 8), 2 * 5 * 5, 1),
+        (FactorizedSelfAttentionBlock(_SPEC), (1, 3, 5, 8), 3 * 5 * 5 + 5 * 3 * 3, 2),
+        (FactorizedDotProductBlock(_SPEC), (1, 3, 5, 8), (3 * 5 * 5 + 5 * 3 * 3) / 2, 1),
     ],
+    ids=['plain', 'self_attention', 'dot_product'],
 )
-def test_encoder_block_follows_its_closed_form(attentions, tokens, pairs, num_attentions):
-    block = EncoderBlock(2, 16, attentions, attention_implementation='einsum')
+def test_encoder_block_follows_its_closed_form(block, tokens, pairs, num_attentions):
     params = jax.eval_shape(block.init, jax.random.key(0), shape(*tokens))
     total, linear = count_macs(lambda p, x: block.apply(p, x)[0], params, shape(*tokens))
     width = tokens[-1]
