@@ -150,10 +150,10 @@ def test_runlocal_keeps_structure_and_is_small():
 def test_runlocal_keeps_the_kind_of_model(keywords, tubelet_size, temporal_num_layers):
     config = default_config()
     config.model.update(keywords)
-    model = create_model(**load.model_keywords(runlocal(config)))
-    assert (model.spec.tubelet_size, model.spec.temporal_num_layers) == (tubelet_size, temporal_num_layers)
+    model = create_model(**load.model_keywords(runlocal(config))).spec
+    assert (model.tubelet_size, model.temporal_num_layers) == (tubelet_size, temporal_num_layers)
     for keyword in ('tokenizer', 'pool'):
-        assert getattr(model.spec, keyword) == keywords.get(
+        assert getattr(model, keyword) == keywords.get(
             keyword, getattr(create_model('vivit_fe'), keyword)
         )
     # It follows the embedded data.
