@@ -14,7 +14,7 @@ from vivit_jax.config import load
 from vivit_jax.config.presets import runlocal
 from vivit_jax.config.schema import default_config
 from vivit_jax.evaluation.views import parse_views
-from vivit_jax.models.registry import create_model
+from vivit_jax.models.registry import create_model, specify
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.state import init_state
 from vivit_jax.train.step import create_train_step
@@ -150,11 +150,11 @@ def test_runlocal_keeps_structure_and_is_small():
 def test_runlocal_keeps_the_kind_of_model(keywords, tubelet_size, temporal_num_layers):
     config = default_config()
     config.model.update(keywords)
-    model = create_model(**load.model_keywords(runlocal(config))).spec
+    model = specify(**load.model_keywords(runlocal(config)))
     assert (model.tubelet_size, model.temporal_num_layers) == (tubelet_size, temporal_num_layers)
     for keyword in ('tokenizer', 'pool'):
         assert getattr(model, keyword) == keywords.get(
-            keyword, getattr(create_model('vivit_fe'), keyword)
+            keyword, getattr(specify('vivit_fe'), keyword)
         )
     # It follows the embedded data.
     assert config.model.num_classes is None
