@@ -15,8 +15,9 @@ not fit into `--minutes` any more is skipped. What fails becomes a row that says
 with the same OUTPUT on such a device adds to the tables, and knows the peak of section a and the
 batches of section c.
 
-Needs jax, flax, optax, ml-collections and numpy, for section d also torch and transformers; the
-package itself need not be installed. `--tiny` runs all of it on a CPU, to see that nothing fails.
+Needs jax, flax, optax, ml-collections, numpy, einops and chex, for section d also torch and
+transformers; the package itself need not be installed. `--tiny` runs all of it on a CPU, to see that
+nothing fails.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from vivit_jax.layers.attention_kernels import IMPLEMENTATIONS
 from vivit_jax.models.registry import list_models
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ('jax', 'flax', 'optax', 'ml-collections', 'numpy')  # that it needs
+PACKAGES = ('jax', 'flax', 'optax', 'ml-collections', 'numpy', 'einops', 'chex')  # that it needs
 
 # A sitecustomize.py that hides packages from a program and from all that it starts.
 HIDE = """
@@ -154,7 +154,7 @@ def test_finds_a_batch_that_fills_the_memory(sections, monkeypatch, guess, per_c
 
 
 def test_batches_are_halved_only_for_want_of_memory(sections):
-    from accelerator_sections.videos import attempt, with_smaller_batches
+    from accelerator_sections.rows import attempt, with_smaller_batches
 
     tried = []
 
