@@ -8,6 +8,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from vivit_jax.weights.copy_rules import FRESH, ZERO, Rules
 from vivit_jax.weights.positions import (
     count_class_tokens,
     fit_positions,
@@ -15,7 +16,6 @@ from vivit_jax.weights.positions import (
     table_places,
 )
 from vivit_jax.weights.report import Entry, Report
-from vivit_jax.weights.rules import FRESH, ZERO, Rules
 from vivit_jax.weights.tubelets import fit_kernel
 
 

@@ -15,11 +15,11 @@ from vivit_jax.errors import UserError
 from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.files import Tensors
-from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.misfits import find_misfits
+from vivit_jax.weights.tensor_files import Tensors
+from vivit_jax.weights.weights import Weights
 
 # What the sizes are read from, and its axes.
 _KERNEL = 'embedding/kernel'

@@ -12,10 +12,10 @@ from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.flax_msgpack import read_train_state
+from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.positions import format_grid
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.weights import Weights
 
 # Before Linen the modules of a block were numbered together; all other names are ours.
 _RULES = (

@@ -16,9 +16,8 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import model_keywords, specify
 from vivit_jax.models.vivit.specification import Joint
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.tensor_files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.torch_layout import (
     CONV,
     INTO_HEADS,
@@ -30,6 +29,7 @@ from vivit_jax.weights.torch_layout import (
     module_rules,
     to_torch,
 )
+from vivit_jax.weights.weights import Weights, clip_grid
 
 _OUR_BLOCK, _THEIR_BLOCK = r'Transformer/encoderblock_(\d+)', r'vivit.encoder.layer.\1'
 _ATTENTION = f'{_OUR_BLOCK}/MultiHeadDotProductAttention_0'

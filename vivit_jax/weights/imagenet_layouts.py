@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vivit_jax.weights.files import Tensors
+from vivit_jax.weights.tensor_files import Tensors
 
 TABLE = 'Transformer/posembed_input/pos_embedding'
 _BLOCK = r'Transformer/encoderblock_\1'

@@ -9,10 +9,10 @@ import flax.linen as nn
 import flax.traverse_util
 
 from vivit_jax.errors import UserError
+from vivit_jax.weights.copy_rules import NEW_HEAD, TEMPORAL_ATTENTION_INITS, UNUSED, image_vit_rules
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.positions import count_class_tokens, format_grid
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.rules import NEW_HEAD, TEMPORAL_ATTENTION_INITS, UNUSED, image_vit_rules
 from vivit_jax.weights.tubelets import TUBELET_INITS
 
 _POSITIONS = 'Transformer/posembed_input/pos_embedding'

@@ -14,12 +14,12 @@ from vivit_jax.heads import LabelNames
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights import from_imagenet_vit, huggingface, native, torch_export
-from vivit_jax.weights.files import file_format, open_tensors
-from vivit_jax.weights.fitting import find_misfits
+from vivit_jax.weights import from_imagenet_vit, huggingface, torch_export, vivit_jax_npz
 from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import read_checkpoint
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.tensor_files import file_format, open_tensors
+from vivit_jax.weights.weights import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ def _read_file(path: Path, model: str | None) -> Weights:
     tensors = open_tensors(path)
     if torch_export.matches(tensors):
         return torch_export.read_torch(tensors, path)
-    if native.matches(tensors):
-        return native.read_npz(tensors, path)
+    if vivit_jax_npz.matches(tensors):
+        return vivit_jax_npz.read_npz(tensors, path)
     if from_imagenet_vit.matches(tensors.keys()):
         return from_imagenet_vit.read_image_vit(tensors, path)
     names = ', '.join(list(tensors)[:5])

@@ -11,7 +11,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.weights import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from vivit_jax.layers.specification import Specification
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import specify
-from vivit_jax.weights.files import Tensors, save_tensors
 from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, has_card, metadata_to_card
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.tensor_files import Tensors, save_tensors
 from vivit_jax.weights.torch_layout import (
     INTO_HEADS,
     KINDS,
@@ -20,6 +19,7 @@ from vivit_jax.weights.torch_layout import (
     module_rules,
     to_torch,
 )
+from vivit_jax.weights.weights import Weights, clip_grid
 
 # A file without metadata that has this is one of ours nevertheless.
 _SIGN = 'tokenizer.projection.weight'

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, specify
+from vivit_jax.weights.copy_rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.inflation import init_from_image_vit
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.weights import Weights
 
 _REINIT = ('head',)
 

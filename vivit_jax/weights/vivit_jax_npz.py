@@ -7,9 +7,9 @@ import flax.traverse_util
 import numpy as np
 
 from vivit_jax.model_card import ModelCard
-from vivit_jax.weights.files import Tensors, save_tensors
 from vivit_jax.weights.metadata import NATIVE, card_to_metadata, has_card, metadata_to_card
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.tensor_files import Tensors, save_tensors
+from vivit_jax.weights.weights import Weights, clip_grid
 
 _STATISTICS = 'batch_stats'
 

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 
 import flax.traverse_util
-import jax
 import numpy as np
 
-from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
@@ -45,27 +43,3 @@ def find_misfits(
         elif arrays[name].shape != expected[name].shape:
             lines.append(f'{shown}: {arrays[name].shape}, needed {expected[name].shape} ({name})')
     return lines
-
-
-def fit_statistics(fresh: dict, found: Mapping) -> dict:
-    """Running statistics of batches: those that were found where they fit, else fresh ones.
-
-    Args:
-        fresh: those of the model, or only their shapes where none of them is to be kept.
-        found: those of a file.
-
-    Raises:
-        UserError: of some there are neither.
-    """
-    fresh, found = (flax.traverse_util.flatten_dict(tree, sep='/') for tree in (fresh, found))
-    result = {
-        name: found[name] if name in found and found[name].shape == value.shape else value
-        for name, value in fresh.items()
-    }
-    missing = [name for name, x in result.items() if isinstance(x, jax.ShapeDtypeStruct)]
-    if missing:
-        raise UserError(
-            f'the weights lack the running statistics {", ".join(missing)}: take weights of the '
-            'same model and settings, or start a training from these'
-        )
-    return flax.traverse_util.unflatten_dict(result, sep='/')
