@@ -9,14 +9,14 @@ from vivit_jax.errors import UserError
 
 
 def fit_statistics(fresh: dict, found: Mapping) -> dict:
-    """Running statistics of batches: those that were found where they fit, else fresh ones.
+    """Takes each running statistic from a file if it is there and fits, else the fresh one.
 
     Args:
-        fresh: those of the model, or only their shapes where none of them is to be kept.
-        found: those of a file.
+        fresh: the model's initial statistics. Their shapes are enough if none is to be kept.
+        found: the statistics in the file.
 
     Raises:
-        UserError: of some there are neither.
+        UserError: a statistic is neither in the file nor given as a fresh value.
     """
     fresh, found = (flax.traverse_util.flatten_dict(tree, sep='/') for tree in (fresh, found))
     result = {

@@ -1,4 +1,4 @@
-"""Whether the variables of a file are those of the model that they seem to be of."""
+"""Compares the variables of a file with the variables of the model that they should belong to."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from vivit_jax.models.variables import abstract_variables
 def find_misfits(
     card: ModelCard, arrays: Mapping[str, np.ndarray], origins: Mapping[str, str] = {}
 ) -> list[str]:
-    """A line with name and shapes for each array that is missing, unknown or misshapen.
+    """Returns a line with name and shapes for each array that is missing, unknown or misshapen.
 
     Args:
-        card: of the model; its classifier may be missing altogether.
+        card: the card of the model. It is no misfit if the whole classifier is missing.
         arrays: parameters and running statistics, by path with slashes.
-        origins: their names in the file, where these are others.
+        origins: the names of arrays in the file, if they differ from the paths.
 
     Raises:
         ValueError: the sizes of the model do not fit each other.

@@ -1,4 +1,4 @@
-"""Weights read from a file, under the names of this package."""
+"""Weights that were read from a file, under this package's parameter names."""
 
 import dataclasses
 
@@ -8,21 +8,21 @@ from vivit_jax.models.registry import specify
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What a reader makes of a file, whatever wrote it.
+    """The result of every reader of weights, whichever program wrote the file.
 
     Attributes:
-        kind: what was found, for people, such as `'image ViT, AugReg .npz'`.
-        card: model, preprocessing and classes, as far as the file tells them, else as usual: the
-            original ViViT's preprocessing, classes called by their numbers. A ViT for images is a
-            `vivit_joint` of the tokenizer `uniform_frames` for clips of one frame.
-        params: float32 NumPy tree, the parameters of that model.
-        grid: tokens along time, height and width that the position table is made for.
-        unused: names in the file of what such a model has no place for.
-        has_head: whether the file has a classifier; without, `params` lack it, and `card` tells of
-            one class.
-        step: of the training, where it is known.
-        batch_stats: running statistics of batch norms; empty where there are none.
-        notes: what was assumed, or looks wrong, for people.
+        kind: the kind of file, for people, such as `'image ViT, AugReg .npz'`.
+        card: model, preprocessing and classes. If the file does not tell them, the card has the
+            original ViViT's preprocessing and numbers as class names. A ViT for images is a
+            `vivit_joint` with the tokenizer `uniform_frames` for clips of one frame.
+        params: the parameters of that model, a tree of float32 NumPy arrays.
+        grid: tokens along time, height and width for which the position table was made.
+        unused: names of arrays in the file for which the model has no place.
+        has_head: whether the file has a classifier. If not, `params` have none either, and `card`
+            says one class.
+        step: the training step of the weights, or None if the file does not tell it.
+        batch_stats: running statistics of batch norms; empty if the model has no batch norm.
+        notes: assumptions that the reader made, and values that look wrong, for people.
     """
 
     kind: str
@@ -37,10 +37,10 @@ class Weights:
 
     @property
     def is_image_model(self) -> bool:
-        """Whether the weights are those of a ViT for images."""
+        """Whether the weights belong to a ViT for images."""
         return self.grid[0] == 1 and self.card.model.get('tokenizer') == 'uniform_frames'
 
 
 def clip_grid(card: ModelCard) -> tuple[int, int, int]:
-    """Tokens of a model's clips along time, height and width."""
+    """The number of tokens of a model's clip along time, height and width."""
     return specify(**card.model).grid(card.preprocessing.clip_shape)
