@@ -25,7 +25,7 @@ from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
-from vivit_jax.weights.native import write_npz
+from vivit_jax.weights.vivit_jax_npz import write_npz
 
 model = {'name': sys.argv[1], 'size': sys.argv[2], 'num_classes': 400}
 card = ModelCard(model, Preprocessing(), numbered_labels(400))

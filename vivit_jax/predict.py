@@ -103,8 +103,8 @@ class Predictor:
 
         from vivit_jax.evaluation.forward import create_forward
         from vivit_jax.parallel.mesh import fit_dtype
+        from vivit_jax.weights.init_from import find_untrained_heads
         from vivit_jax.weights.load import load_checkpoint
-        from vivit_jax.weights.start import find_untrained_heads
 
         model, self._variables, self.preprocessing, self.label_names = load_checkpoint(checkpoint)
         self.untrained_heads = find_untrained_heads(self._variables['params'])

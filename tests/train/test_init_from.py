@@ -15,7 +15,7 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint
-from vivit_jax.weights.native import write_npz
+from vivit_jax.weights.vivit_jax_npz import write_npz
 
 ROOT = Path(__file__).parents[2]
 

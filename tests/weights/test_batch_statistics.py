@@ -14,12 +14,12 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.fitting import fit_statistics
+from vivit_jax.weights.batch_statistics import fit_statistics
 from vivit_jax.weights.huggingface import write_huggingface
 from vivit_jax.weights.load import load_checkpoint, read_weights
-from vivit_jax.weights.native import write_npz
 from vivit_jax.weights.orbax import write_checkpoint
 from vivit_jax.weights.torch_export import export_torch
+from vivit_jax.weights.vivit_jax_npz import write_npz
 
 ROOT = Path(__file__).parents[2]
 SPEC = Preprocessing(num_frames=4, crop_size=8, short_side=12, value_range=(0, 1))

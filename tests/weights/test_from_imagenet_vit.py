@@ -10,8 +10,8 @@ import safetensors.numpy
 
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
-from vivit_jax.weights.files import open_tensors
 from vivit_jax.weights.from_imagenet_vit import matches, read_image_vit
+from vivit_jax.weights.tensor_files import open_tensors
 
 GRID, SIDE, WIDTH, HEADS, CLASSES = (3, 3), 12, 16, 2, 7
 TABLE = 'Transformer/posembed_input/pos_embedding'

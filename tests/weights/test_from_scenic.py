@@ -15,8 +15,8 @@ import pytest
 
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
-from vivit_jax.weights.files import file_format
 from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.tensor_files import file_format
 
 WIDTH, HEADS, MLP_DIM, PATCH = 16, 2, 24, 56  # four patches along 224 pixels
 ATTENTION = 'MultiHeadDotProductAttention'

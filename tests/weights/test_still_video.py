@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vivit_jax.models.registry import create_model
+from vivit_jax.weights.init_from import init_from
 from vivit_jax.weights.load import read_weights
-from vivit_jax.weights.start import init_from
 
 CLIP_SHAPE = (6, 16, 16)
 BLOCK = 'Transformer/encoderblock_1'

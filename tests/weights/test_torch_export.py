@@ -19,7 +19,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model, specify
 from vivit_jax.models.variables import abstract_params, abstract_variables
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.files import Tensors, open_tensors
+from vivit_jax.weights.tensor_files import Tensors, open_tensors
 from vivit_jax.weights.torch_export import (
     export_torch,
     matches,

@@ -26,17 +26,17 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model, model_keywords
 from vivit_jax.models.variables import abstract_variables, init_variables
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.fitting import fit_statistics
+from vivit_jax.weights.batch_statistics import fit_statistics
+from vivit_jax.weights.copy_rules import TEMPORAL_ATTENTION_INITS
 from vivit_jax.weights.huggingface import write_huggingface
+from vivit_jax.weights.init_from import find_untrained_heads, init_from
 from vivit_jax.weights.load import read_weights
-from vivit_jax.weights.native import write_npz
 from vivit_jax.weights.orbax import write_checkpoint
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.rules import TEMPORAL_ATTENTION_INITS
-from vivit_jax.weights.source import Weights
-from vivit_jax.weights.start import find_untrained_heads, init_from
 from vivit_jax.weights.torch_export import export_torch
 from vivit_jax.weights.tubelets import TUBELET_INITS
+from vivit_jax.weights.vivit_jax_npz import write_npz
+from vivit_jax.weights.weights import Weights
 
 _SOURCE = flags.DEFINE_string('source', None, 'File or folder with the weights.')
 _TO = flags.DEFINE_enum('to', None, ['orbax', 'huggingface', 'torch', 'npz'], 'What to write.')

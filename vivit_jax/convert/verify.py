@@ -73,7 +73,7 @@ def _run(model, variables: dict, clip: np.ndarray) -> np.ndarray:
 def _run_torch(path: Path, clip: np.ndarray) -> np.ndarray:
     import torch
 
-    from vivit_jax.torch.files import load_model
+    from vivit_jax.torch.model_files import load_model
 
     model, _ = load_model(path)
     with torch.inference_mode():

@@ -15,8 +15,8 @@ from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.evaluation.results import describe_results, save_results
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of, replicated
+from vivit_jax.weights.init_from import find_untrained_heads
 from vivit_jax.weights.load import create_weights_model, read_weights
-from vivit_jax.weights.start import find_untrained_heads
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,6 @@ except ImportError as error:
 
 from vivit_jax.models.registry import list_models
 from vivit_jax.torch.create import create_model
-from vivit_jax.torch.files import load_model, save_model
+from vivit_jax.torch.model_files import load_model, save_model
 
 __all__ = ['create_model', 'list_models', 'load_model', 'save_model']

@@ -10,10 +10,10 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.variables import init_variables
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.state import TrainState, start_state
-from vivit_jax.weights.fitting import fit_statistics
+from vivit_jax.weights.batch_statistics import fit_statistics
+from vivit_jax.weights.init_from import describe_differences, init_from
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.start import describe_differences, init_from
 
 _log = logging.getLogger(__name__)
 

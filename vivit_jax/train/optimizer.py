@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.errors import UserError
 from vivit_jax.train.freezing import leave_frozen
-from vivit_jax.train.parameters import layer_scales
+from vivit_jax.train.layer_decay import layer_scales
 
 
 def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:

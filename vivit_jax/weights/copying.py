@@ -1,4 +1,4 @@
-"""Parameters of one model from those of another."""
+"""Copies parameters from one model to another."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from vivit_jax.weights.copy_rules import FRESH, ZERO, Rules
 from vivit_jax.weights.positions import (
     count_class_tokens,
     fit_positions,
@@ -15,7 +16,6 @@ from vivit_jax.weights.positions import (
     table_places,
 )
 from vivit_jax.weights.report import Entry, Report
-from vivit_jax.weights.rules import FRESH, ZERO, Rules
 from vivit_jax.weights.tubelets import fit_kernel
 
 
@@ -30,27 +30,29 @@ def copy_parameters(
     tubelet_init: str = 'central_frame',
     unused: tuple[str, ...] = (),
 ) -> tuple[dict, Report]:
-    """Fills the parameters of a model; position tables and tubelets are made to fit.
+    """Fills the parameters of a model from other weights; resizes positions and tubelets to fit.
 
     Args:
-        model: of the target.
-        target: flat, by path with slashes; freshly initialized, or only their shapes; not modified.
-        source: likewise, of any float type.
-        rules: what each starts from; a parameter that none of them matches must not be.
-        clip_shape: (t, h, w) in frames and pixels, of the target.
-        grid: tokens of the source, (t, h, w), or (h, w) of an image.
+        model: the model whose parameters are filled.
+        target: the model's parameters, flat, by path with slashes: fresh values, or only shapes.
+            Not modified.
+        source: the parameters to copy, flat, by path with slashes, of any float type.
+        rules: which parameter each target parameter starts from. A target parameter that no rule
+            matches is an error.
+        clip_shape: (t, h, w) of the target's clips in frames and pixels.
+        grid: tokens of the source, (t, h, w), or (h, w) for an image model.
         tubelet_init: see `init_from_image_vit`.
-        unused: shell-style patterns of names in the source that need not be used, beside those of
-            what stays fresh.
+        unused: shell-style patterns of names in the source that need not be used. Parameters that
+            the rules declare fresh need not be used either.
 
     Returns:
-        The tree of the target with what it finds in the source, in its own types and memory (a
-        shape becomes the source itself), and an entry for each parameter of the target and for each
-        of the source that was not used.
+        The tree of the target with the copied values, in the target's types and in new memory (if
+        the target is only a shape, the source array itself); and a report with an entry for each
+        target parameter and each unused source parameter.
 
     Raises:
-        UserError: something does not fit, is new without a rule, or is unused.
-        ValueError: the target is not for clips of `clip_shape`.
+        UserError: a parameter does not fit, is new without a rule, or is unused.
+        ValueError: the target is not made for clips of `clip_shape`.
     """
     places = position_grids(model, target, clip_shape)
     result, entries, fresh_names = dict(target), [], []

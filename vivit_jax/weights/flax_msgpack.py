@@ -1,8 +1,8 @@
-"""Parameters out of the train states that Flax writes as msgpack.
+"""Reads parameters from the train states that Flax writes as msgpack.
 
-They are read with the package `msgpack`, which Flax depends on, in one pass over the file. It skips
-the optimizer, and each array becomes float32 before the next is read, so that memory stays near the
-size of the parameters.
+The package `msgpack`, which Flax depends on, reads the file in one pass. The pass skips the
+optimizer's state and converts each array to float32 before it reads the next one, so that memory
+stays near the size of the parameters.
 """
 
 from pathlib import Path
@@ -18,12 +18,13 @@ _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # Flax's extension types
 
 
 def read_train_state(path: Path) -> tuple[dict, int | None]:
-    """The parameters, a tree of arrays, and the number of updates, where it is known.
+    """Reads the parameters, a tree of arrays, and the number of updates (None if not stored).
 
-    Both generations are read: parameters beside the optimizer, or as its target.
+    Older train states hold the parameters as the optimizer's target, newer ones beside the
+    optimizer; both are read.
 
     Raises:
-        UserError: the file is damaged or holds none.
+        UserError: the file is damaged or holds no parameters.
     """
     try:
         with path.open('rb') as file:
@@ -56,11 +57,11 @@ def read_train_state(path: Path) -> tuple[dict, int | None]:
 
 
 def _read_fields(unpacker: msgpack.Unpacker) -> dict:
-    """What is needed of a train state; all else by name alone, never held in memory."""
+    """Reads parameters and step of a train state; other fields become None and are never loaded."""
     fields = {}
     for _ in range(unpacker.read_map_header()):
         key = unpacker.unpack()
-        if key == 'optimizer':  # of Flax before 0.6: the parameters as its target
+        if key == 'optimizer':  # Flax before 0.6 stores the parameters as its target
             fields |= _read_fields(unpacker)
         elif key in ('target', 'params', 'global_step'):
             fields[key] = unpacker.unpack()
@@ -71,7 +72,7 @@ def _read_fields(unpacker: msgpack.Unpacker) -> dict:
 
 
 def _decode(code: int, data: bytes) -> np.ndarray | np.generic | complex:
-    """An array, or a number, as Flax packs it; float32 where it is of any float type."""
+    """Unpacks an array or a number that Flax packed; converts any float type to float32."""
     if code == _COMPLEX:
         return complex(*msgpack.unpackb(data))
     if code not in (_NDARRAY, _SCALAR):
@@ -84,7 +85,7 @@ def _decode(code: int, data: bytes) -> np.ndarray | np.generic | complex:
 
 
 def _join_chunks(tree: dict) -> dict | np.ndarray:
-    """The array that Flax packed in parts, being too large for one; other dicts as they are."""
+    """Joins an array that Flax packed in parts because of its size; returns other dicts as is."""
     if _CHUNKED not in tree:
         return tree
     shape, chunks = (

@@ -1,6 +1,7 @@
-"""Vision Transformers for images, from the files of the libraries that trained them.
+"""Reads Vision Transformers for images from the files of other libraries.
 
-`.npz` of vision_transformer (AugReg) and of big_vision; PyTorch files of timm and of Hugging Face.
+These are the `.npz` of vision_transformer (AugReg) and big_vision, and the PyTorch files of timm
+and Hugging Face.
 """
 
 import math
@@ -15,13 +16,13 @@ from vivit_jax.errors import UserError
 from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.files import Tensors
-from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.misfits import find_misfits
+from vivit_jax.weights.tensor_files import Tensors
+from vivit_jax.weights.weights import Weights
 
-# What the sizes are read from, and its axes.
+# The arrays whose shapes tell the sizes of the model, and the names of their axes.
 _KERNEL = 'embedding/kernel'
 _QUERY = 'Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel'
 _DENSE = 'Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel'
@@ -33,34 +34,34 @@ _AXES = {
 }
 
 _HEADS = {size['hidden_size']: size['num_heads'] for size in SIZES.values()}  # by width
-_USUAL_SIDE = 224  # pixels of images, where a file does not tell
+_USUAL_SIDE = 224  # pixels of an image's side, if a file does not tell
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether the names of arrays are those of an image ViT in a layout that is known."""
+    """Whether the names of arrays belong to an image ViT in a known layout."""
     return _recognize(names) is not None
 
 
 def read_image_vit(tensors: Tensors, path: Path) -> Weights:
-    """An image ViT as a `vivit_joint` for clips of one frame.
+    """Reads an image ViT as a `vivit_joint` for clips of one frame.
 
-    Of PyTorch files, a `config.json` beside them tells heads, GELU, epsilon and classes; it, or
-    `preprocessor_config.json`, tells the range of the pixels. Without, the heads are those usual
-    for the width, and the rest is the default of the library.
+    Beside a PyTorch file a `config.json` tells heads, GELU, epsilon and classes, and it or
+    `preprocessor_config.json` tells the range of the pixels. Without them, the number of heads is
+    the usual one for the width, and the rest are the library's defaults.
 
-    Position tables are squares. A class token without a row in the table gets one of zeros.
-    big_vision's fixed sines and cosines, which no file holds, are made for images of 224 pixels.
-    A classifier is left out where it follows attention pooling or a hidden layer, or belongs to a
-    model of images and texts.
+    Position tables must be squares. If a class token has no row in the table, it gets a row of
+    zeros. Files of big_vision do not hold its fixed sines and cosines; these are computed, for
+    images of 224 pixels. A classifier is left out if it follows attention pooling or a hidden
+    layer, or if it belongs to a model of images and texts.
 
     Args:
-        tensors: those of the file.
-        path: of the file.
+        tensors: the tensors of the file.
+        path: the path of the file.
 
     Raises:
-        UserError: arrays are missing, unknown or of other shapes than they should be, or the
-            configuration is that of a model that computes something else. All of it is listed,
-            or, where the sizes cannot be told, all that stands in the way of that.
+        UserError: arrays are missing, unknown or misshapen, or the configuration describes a model
+            that computes something else. The message lists every problem, or, if the sizes of the
+            model cannot be found, every problem that prevents finding them.
     """
     recognized = _recognize(tensors)
     if recognized is None:
@@ -91,7 +92,7 @@ def read_image_vit(tensors: Tensors, path: Path) -> Weights:
     if problems:
         raise UserError(
             '\n  '.join([f'{path} looks like {layout.kind}, but:', *problems])
-            + '\nIt is damaged, or a variant that computes something else: take that of a plain ViT'
+            + '\nIt is damaged, or a variant that computes something else: take a plain ViT'
         )
     side = card.preprocessing.crop_size // card.model['tubelet_size'][1]
     return Weights(
@@ -106,7 +107,7 @@ def read_image_vit(tensors: Tensors, path: Path) -> Weights:
 
 
 def _recognize(names: Collection[str]) -> tuple[Layout, str, str] | None:
-    """The layout, what stands before the names, and the name that tells."""
+    """The layout, the prefix of the names, and the name by which the layout was recognized."""
     for layout in LAYOUTS:
         pattern = re.compile(rf'({layout.prefix})(?:{layout.sign})')
         for name in names:
@@ -118,7 +119,12 @@ def _recognize(names: Collection[str]) -> tuple[Layout, str, str] | None:
 def _rename(
     tensors: Tensors, layout: Layout, prefix: str, heads: int
 ) -> tuple[dict[str, np.ndarray], dict[str, str], list[str], list[str]]:
-    """Parameters by our names, the names that they had, the unused ones, and what is unknown."""
+    """Renames and transforms tensors.
+
+    Returns:
+        Parameters by their names here; the names in the file by the names here; unused names of
+        the file; and a line for each unknown name.
+    """
     params, origins, unused, problems = {}, {}, [], []
     for name in tensors:
         bare = name.removeprefix(prefix)
@@ -138,24 +144,24 @@ def _rename(
             try:
                 changed = transform(array, heads)
             except ValueError:
-                changed = array  # of a shape that cannot be right, and will be found wrong
+                changed = array  # its shape cannot be right; `find_misfits` will list it
             params[target] = np.array(changed, np.float32, order='C')
             origins[target] = name
     return params, origins, unused, problems
 
 
 def _has_other_head(unused: list[str], layout: Layout, prefix: str) -> bool:
-    """Whether a classifier, if there is one, does not follow the encoder, or is none."""
+    """Whether a classifier does not directly follow the encoder, or projects to a text space."""
     bare = (name.removeprefix(prefix) for name in unused)
     return prefix.endswith('img/') or any(re.fullmatch(layout.other_heads, x) for x in bare)
 
 
 def _complete_positions(params: dict[str, np.ndarray], layout: Layout, notes: list[str]):
-    """Makes the table one of [1 n d], with a row for the class token if there is one.
+    """Makes the position table [1 n d], with a row for the class token if the ViT has one.
 
     Raises:
-        ValueError: what tells the sizes is missing or of another rank; or the places form no
-            square.
+        ValueError: an array that tells the sizes is missing or has another rank, or the places of
+            the table form no square.
     """
     if TABLE in params and params[TABLE].ndim == 2:
         params[TABLE] = params[TABLE][None]
@@ -218,7 +224,7 @@ def _sincos_table(side: int, width: int) -> np.ndarray:
     """Sines and cosines of columns, then of rows, [1 n d], as in big_vision and MoCo v3.
 
     Raises:
-        ValueError: there is no such table of this size.
+        ValueError: `side` is 0, or `width` is less than 8 or no multiple of 4.
     """
     if side < 1 or width % 4 or width < 8:
         raise ValueError(f'missing, and there are no sines and cosines of width {width} for it')
@@ -239,7 +245,7 @@ def _num_heads(config: dict, width: int, path: Path) -> int:
 
 
 def _find_differences(config: dict, has_class_token: bool) -> list[str]:
-    """What makes a configuration that of a model that computes something else."""
+    """A line for each setting of a configuration with which a model computes something else."""
     differences = []
     if config.get('hidden_act', 'gelu') not in GELUS:
         differences.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
@@ -251,7 +257,7 @@ def _find_differences(config: dict, has_class_token: bool) -> list[str]:
 
 
 def _value_range(config: dict, notes: list[str]) -> tuple[float, float]:
-    """What pixel values 0 and 255 become; where that differs between colours, the usual."""
+    """The values that pixels of 0 and 255 become; (-1, 1) if the colours differ in that."""
     timm = config.get('pretrained_cfg', config)
     mean = config.get('image_mean') or timm.get('mean')
     std = config.get('image_std') or timm.get('std')
@@ -265,7 +271,7 @@ def _value_range(config: dict, notes: list[str]) -> tuple[float, float]:
 
 
 def _modules(names: list[str], prefix: str) -> tuple[str, ...]:
-    """`('params/MAPHead_0/*',)`: the modules that names are in."""
+    """The modules that contain some names, as in `('params/MAPHead_0/*',)`."""
     separators = re.compile(r'(?<=[/.])')
     shortened = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Checkpoints of the original ViViT (Scenic): train states that Flax wrote as msgpack."""
+"""Reads checkpoints of the original ViViT (Scenic): train states that Flax wrote as msgpack."""
 
 import math
 import re
@@ -12,54 +12,57 @@ from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.fitting import find_misfits
 from vivit_jax.weights.flax_msgpack import read_train_state
+from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.positions import format_grid
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.renames import Renames, rename
+from vivit_jax.weights.weights import Weights
 
-# Before Linen the modules of a block were numbered together; all other names are ours.
-_RULES = (
+# Before Linen, Flax numbered all modules of a block together. The other names are the same here.
+_RENAMES: Renames = (
     (r'(encoderblock_\d+)/MultiHeadDotProductAttention_1/', r'\1/MultiHeadDotProductAttention_0/'),
     (r'(encoderblock_\d+)/LayerNorm_2/', r'\1/LayerNorm_1/'),
     (r'(encoderblock_\d+)/MlpBlock_3/', r'\1/MlpBlock_0/'),
 )
 
-# The columns of the one classifier of EPIC-Kitchens-100, and the order of the heads here.
+# The original has one classifier for EPIC-Kitchens-100, with these columns; here there are two
+# heads, in this order.
 _EPIC_COLUMNS = {'noun': 300, 'verb': 97}
 _EPIC_HEADS = ('verb', 'noun')
 
-# Of all published models.
+# All published models have these values: pixels, frames of a clip, and sampled frames.
 _SIDE, _NUM_FRAMES, _NUM_SAMPLED_FRAMES = 224, 32, 16
 
 
 def read_scenic(
     path: Path, model: str | None = None, *, grid: tuple[int, int, int] | None = None
 ) -> Weights:
-    """A ViViT with the preprocessing of the original, its classes called by their numbers.
+    """Reads a ViViT; it gets the original's preprocessing, and numbers as class names.
 
-    The names of the parameters tell the model, but for two: joint attention with mean pooling and
-    factorized dot-product attention have the same. Of FSA they do not tell the order of the
-    attentions, which is taken to be that of the paper. An image ViT of Scenic has the names of
-    joint attention over frames, and becomes that, with one frame.
+    The names of the parameters tell the model, with these exceptions. Joint attention with mean
+    pooling and factorized dot-product attention have the same names. FSA's names do not tell
+    which attention comes first; the order of the paper, space before time, is assumed. An image
+    ViT of Scenic has the names of joint attention over frames, and becomes a `vivit_joint` for
+    one frame.
 
-    A position table tells only its number of places. Those of space and time together are taken to
-    be of 224 pixels, else of 32 frames, else of the largest squares, with more than one place along
-    time where there are tubelets. What was assumed, `notes` say.
+    A position table tells only its number of places, not its grid. For a table of space and time
+    together the first possible grid of these is assumed: one for 224 pixels, one for 32 frames,
+    and the one with the largest squares (with tubelets, more than one place along time). `notes`
+    say what was assumed.
 
     Args:
-        path: of the file, or of a folder with one file `checkpoint` or `checkpoint_<step>`.
-        model: `'vivit_joint'` or `'vivit_fdp'`, where the names leave that open; by default the
-            latter.
-        grid: tokens along time, height and width, where the above is wrong.
+        path: a file, or a folder with one file `checkpoint` or `checkpoint_<step>`.
+        model: `'vivit_joint'` or `'vivit_fdp'` if the names fit both; by default `'vivit_fdp'`.
+        grid: tokens along time, height and width, if the assumed grid is wrong.
 
     Raises:
-        UserError: the file is damaged, no train state, or that of another model, with what was
-            found in it.
+        UserError: the file is damaged, no train state, or belongs to another model; the message
+            says what is in it.
     """
     path = _find_file(path)
     tree, step = read_train_state(path)
     params = {
-        _rename('/'.join(map(str, name))): np.asarray(value)
+        rename('/'.join(map(str, name)), _RENAMES): np.asarray(value)
         for name, value in flax.traverse_util.flatten_dict(tree).items()
     }
     notes = []
@@ -98,22 +101,16 @@ def _find_file(path: Path) -> Path:
     return path / found[0]
 
 
-def _rename(name: str) -> str:
-    for pattern, replacement in _RULES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def _describe(
     params: dict[str, np.ndarray],
     model: str | None,
     grid: tuple[int, int, int] | None,
     notes: list[str],
 ) -> tuple[ModelCard, tuple[int, int, int]]:
-    """The card and the grid; splits the classifier of two heads in place.
+    """Returns the card and the grid; splits a classifier of two heads in place.
 
     Raises:
-        ValueError: what tells the sizes is missing or of another form; all such are listed.
+        ValueError: arrays that tell the sizes are missing or have another rank; lists them.
     """
     name = _model_name(params, model, notes)
     encoder = 'SpatialTransformer' if name == 'vivit_fe' else 'Transformer'
@@ -187,7 +184,11 @@ def _model_name(params: Mapping[str, np.ndarray], model: str | None, notes: list
 def _shapes(
     params: Mapping[str, np.ndarray], ranks: Mapping[str, tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
-    """Shapes by name; a ValueError lists all that are missing or of other ranks."""
+    """The shapes of the named arrays.
+
+    Raises:
+        ValueError: lists all arrays that are missing or have none of their allowed ranks.
+    """
     shapes = {name: params[name].shape if name in params else None for name in ranks}
     wrong = [
         f'{name}: {shape or "missing"}, needed {" or ".join(map(str, ranks[name]))} axes'
@@ -202,7 +203,7 @@ def _shapes(
 def _factorized_grid(
     num_places: int, num_times: int | None, length: int, notes: list[str]
 ) -> tuple[int, int, int]:
-    """The grid of two position tables; without one of time, that of the published clips."""
+    """The grid of a spatial and a temporal table; if the latter is missing, of published clips."""
     side = math.isqrt(num_places)
     if side**2 != num_places:
         raise ValueError(f'{num_places} places in space, which form no square: give the grid')
@@ -213,7 +214,7 @@ def _factorized_grid(
 
 
 def _joint_grid(num_places: int, patch: int, length: int, notes: list[str]) -> tuple[int, int, int]:
-    """The likeliest grid of a table of space and time, see `read_scenic`."""
+    """The most likely grid of a table of space and time, see `read_scenic`."""
     sides = [side for side in range(2, math.isqrt(num_places) + 1) if num_places % side**2 == 0]
     if not sides:
         raise ValueError(f'{num_places} places, which form no squares along time: give the grid')
@@ -233,7 +234,7 @@ def _joint_grid(num_places: int, patch: int, length: int, notes: list[str]) -> t
 
 
 def _split_epic(params: dict[str, np.ndarray]) -> bool:
-    """Splits the classifier of EPIC-Kitchens-100 in place; whether it is one."""
+    """Splits the classifier of EPIC-Kitchens-100 in place; returns False if it is another one."""
     names = [f'output_projection/{leaf}' for leaf in ('kernel', 'bias')]
     if any(
         name not in params or params[name].shape[-1:] != (sum(_EPIC_COLUMNS.values()),)
@@ -248,6 +249,6 @@ def _split_epic(params: dict[str, np.ndarray]) -> bool:
 
 
 def _count_blocks(params: Mapping[str, np.ndarray], encoder: str) -> int:
-    """One more than the highest number of a block."""
+    """The number of blocks of an encoder: the highest number in their names, plus 1."""
     matches = (re.match(rf'{encoder}/encoderblock_(\d+)/', name) for name in params)
     return max((int(match[1]) + 1 for match in matches if match), default=0)

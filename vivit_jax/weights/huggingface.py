@@ -1,11 +1,10 @@
-"""Folders of Hugging Face's ViViT (`VivitForVideoClassification`), in and out.
+"""Reads and writes folders of Hugging Face's ViViT (`VivitForVideoClassification`).
 
-Neither torch nor transformers is needed.
+Needs neither torch nor transformers.
 """
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import model_keywords, specify
 from vivit_jax.models.vivit.specification import Joint
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.renames import Renames, rename
+from vivit_jax.weights.tensor_files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.torch_layout import (
     CONV,
     INTO_HEADS,
@@ -30,6 +29,7 @@ from vivit_jax.weights.torch_layout import (
     module_rules,
     to_torch,
 )
+from vivit_jax.weights.weights import Weights, clip_grid
 
 _OUR_BLOCK, _THEIR_BLOCK = r'Transformer/encoderblock_(\d+)', r'vivit.encoder.layer.\1'
 _ATTENTION = f'{_OUR_BLOCK}/MultiHeadDotProductAttention_0'
@@ -50,8 +50,8 @@ _RULES: Rules = (
     ),
 )
 
-# Names of transformers 5 in memory, and the older ones, which it still writes.
-_IN_MEMORY = (
+# Transformers 5 has new names in memory, but still writes the older names.
+_OLDER_NAMES: Renames = (
     (r'^vivit\.layers\.', 'vivit.encoder.layer.'),
     (r'\.attention\.q_proj\.', '.attention.attention.query.'),
     (r'\.attention\.k_proj\.', '.attention.attention.key.'),
@@ -62,7 +62,7 @@ _IN_MEMORY = (
 )
 _POOLER = 'vivit.pooler.'  # not between features and classifier
 
-# Keywords of ours and fields of theirs, which have the same defaults.
+# Keywords of `create_model` and the fields of config.json with the same meaning and default.
 _FIELDS = {
     'hidden_size': 'hidden_size',
     'num_layers': 'num_hidden_layers',
@@ -73,7 +73,9 @@ _FIELDS = {
     'dropout_rate': 'hidden_dropout_prob',
     'attention_dropout_rate': 'attention_probs_dropout_prob',
 }
-_CARD = 'vivit_jax'  # field for what the others have no place for; kept by a fine-tuning there
+# The field of config.json for the model card; transformers keeps it when it saves a fine-tuned
+# model.
+_CARD = 'vivit_jax'
 
 _WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin')
 _PROCESSORS = ('preprocessor_config.json', 'video_preprocessor_config.json')
@@ -82,7 +84,7 @@ _RESAMPLING = {'bilinear': 2, 'bicubic': 3, 'area': 4}  # numbers of Pillow's fi
 
 
 def matches(folder: Path) -> bool:
-    """Whether a folder holds a ViViT of Hugging Face."""
+    """Whether a folder holds a Hugging Face ViViT."""
     config = folder / 'config.json'
     return config.is_file() and read_json(config).get('model_type') == 'vivit'
 
@@ -90,22 +92,22 @@ def matches(folder: Path) -> bool:
 def read_huggingface(folder: Path, value_range: tuple[float, float] | None = None) -> Weights:
     """Reads a folder that `save_pretrained` or `write_huggingface` wrote.
 
-    The preprocessing is that of its image processor, exactly as it computes. Beware of that in
-    `google/vivit-b-16x2-kinetics400`: it declares other pixels than the weights were trained with,
-    which were in [-1, 1], from frames with a short side of 256.
+    The preprocessing follows the folder's image processor exactly. The processor in
+    `google/vivit-b-16x2-kinetics400` is wrong: its weights were trained on pixels in [-1, 1] from
+    frames with a short side of 256, and it declares others.
 
     Args:
-        folder: with `config.json`, the weights and perhaps `preprocessor_config.json`.
-        value_range: what the pixel values 0 and 255 become, where the processor is wrong.
+        folder: a folder with `config.json`, the weights and perhaps `preprocessor_config.json`.
+        value_range: the values that pixels of 0 and 255 become, if the processor is wrong.
 
     Raises:
-        UserError: the weights are not those of the configuration, or it cannot be represented.
+        UserError: the weights do not fit the configuration, or this package has no such model.
     """
     config = read_json(folder / 'config.json')
     if not config.get('qkv_bias', True) or config.get('hidden_act', 'gelu_fast') not in GELUS:
         raise UserError(
             f'{folder}/config.json: qkv_bias={config.get("qkv_bias")} and '
-            f'hidden_act={config.get("hidden_act")!r} are those of another model: there must be '
+            f'hidden_act={config.get("hidden_act")!r} belong to another model: there must be '
             f'biases, and one of {", ".join(GELUS)}'
         )
     tensors, unused = _open(folder)
@@ -184,7 +186,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
 
 
 def _open(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors under the names that `_RULES` has, and the names of those that have no use."""
+    """Opens the tensors under the names in `_RULES`; also returns the names of unused tensors."""
     found = [folder / name for name in _WEIGHTS if (folder / name).exists()]
     if not found:
         raise UserError(f'{folder} has a config.json, but none of {", ".join(_WEIGHTS)}')
@@ -193,8 +195,7 @@ def _open(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
     names, unused = {}, []
     for name in tensors:
         theirs = name if has_prefix or name.startswith('classifier.') else f'vivit.{name}'
-        for pattern, replacement in _IN_MEMORY:
-            theirs = re.sub(pattern, replacement, theirs)
+        theirs = rename(theirs, _OLDER_NAMES)
         if theirs.startswith(_POOLER):
             unused.append(name)
         else:
@@ -204,7 +205,7 @@ def _open(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
 
 
 def _saved_card(config: Mapping, folder: Path) -> ModelCard | None:
-    """The card of the weights that the folder began with, where these were ours."""
+    """The card that `write_huggingface` put into the folder's config, or None."""
     if _CARD not in config:
         return None
     try:
@@ -222,7 +223,7 @@ def _preprocessing(
     value_range: tuple[float, float] | None,
     notes: list[str],
 ) -> Preprocessing:
-    """That of the image processor; what it does not tell is as in `usual`."""
+    """The preprocessing of the image processor; fields that it does not tell are as in `usual`."""
     size = config.get('image_size', 224)
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
@@ -257,7 +258,7 @@ def _preprocessing(
 
 
 def _resizing(processor: Mapping, spec: Preprocessing, notes: list[str]) -> Preprocessing:
-    """With the short side and the filter of a processor, or a note why not."""
+    """Sets the short side and the filter of a processor, or adds a note why they stay."""
     size = processor.get('size') or {'shortest_edge': 256}
     short_side = size.get('shortest_edge') if isinstance(size, Mapping) else size
     does_resize = processor.get('do_resize', True) and isinstance(short_side, int)
@@ -277,7 +278,7 @@ def _resizing(processor: Mapping, spec: Preprocessing, notes: list[str]) -> Prep
 
 
 def _value_range(processor: Mapping, usual: tuple[float, float]) -> tuple[float, float]:
-    """What a processor makes of the pixel values 0 and 255; `usual` itself where that is so."""
+    """The values that a processor makes of pixels of 0 and 255; exactly `usual` if close to it."""
     values = np.array([0.0, 255.0])
     if processor.get('do_rescale', True):
         values = values * processor.get('rescale_factor', 1 / 127.5) - processor.get('offset', True)
@@ -291,13 +292,17 @@ def _value_range(processor: Mapping, usual: tuple[float, float]) -> tuple[float,
                 'weights, or give --value_range where the file is wrong'
             )
         values = (values - mean.pop()) / std.pop()
-    # 1/127.5 has no exact form.
+    # 1/127.5 has no exact form in floating point.
     low, high = usual if np.allclose(values, usual, 0, 1e-6) else np.round(values, 6).tolist()
     return low, high
 
 
 def _processor_config(spec: Preprocessing) -> dict:
-    """The processor rescales to [-1, 1]; its newer form for videos knows nothing else."""
+    """The content of preprocessor_config.json.
+
+    The processor first rescales to [-1, 1], because `VivitVideoProcessor` can do nothing else.
+    Where the range is another, mean and standard deviation do the rest.
+    """
     low, high = spec.value_range
     std = 2 / (high - low)
     return {

@@ -1,4 +1,9 @@
-"""How libraries store Vision Transformers for images: their names and ours, side by side."""
+"""How other libraries name and lay out the parameters of ViTs for images, and the names here.
+
+`weights/torch_layout.py` has tables between PyTorch and this package too, but its transforms need
+the shape of the target; here the shapes of the file tell the model. Also, one array of timm
+becomes three.
+"""
 
 import dataclasses
 import functools
@@ -6,13 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vivit_jax.weights.files import Tensors
+from vivit_jax.weights.tensor_files import Tensors
 
 TABLE = 'Transformer/posembed_input/pos_embedding'
 _BLOCK = r'Transformer/encoderblock_\1'
 _ATTENTION = rf'{_BLOCK}/MultiHeadDotProductAttention_0'
 
-# Transforms of an array, given the number of heads.
+# Transforms: functions of an array and the number of heads.
 
 
 def _same(x: np.ndarray, heads: int) -> np.ndarray:
@@ -39,15 +44,15 @@ def _out_of_heads(x: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _third(index: int) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Queries, keys or values of a layer that makes all three."""
+    """Takes the queries (0), keys (1) or values (2) out of a layer that makes all three."""
     return lambda x, heads: _into_heads(np.split(x, 3)[index], heads)
 
 
-# Rules: pattern of a name in the file, our name, and what happens to the array.
+# A rule: a pattern of a name in the file, the name here, and the transform of the array.
 
 
 def _flax_rules(*, attention: int, second_norm: int, mlp: int) -> tuple:
-    """Of JAX's ViTs, which differ in how the modules of a block are numbered."""
+    """Rules for ViTs of JAX libraries, which number the modules of a block differently."""
     block = r'Transformer/encoderblock_(\d+)'
     projection = rf'MultiHeadDotProductAttention_{attention}/(query|key|value|out)'
     return (
@@ -67,7 +72,7 @@ def _flax_rules(*, attention: int, second_norm: int, mlp: int) -> tuple:
     )
 
 
-# Name in PyTorch, name here, transform.
+# For each kind of module: name in PyTorch, name here and transform of each of its arrays.
 _CONVOLUTION = (('weight', 'kernel', _patches), ('bias', 'bias', _same))
 _NORM = (('weight', 'scale', _same), ('bias', 'bias', _same))
 _LINEAR = (('weight', 'kernel', _transposed), ('bias', 'bias', _same))
@@ -103,7 +108,7 @@ _TIMM = (
     ),
 )
 
-# In files, and, since transformers 5, in memory.
+# Each name has two forms: in files, and in memory since transformers 5.
 _LAYER = r'(?:encoder\.layer|layers)\.(\d+)'
 _HUGGING_FACE = (
     (r'embeddings\.cls_token', 'cls', _same),
@@ -123,7 +128,7 @@ _HUGGING_FACE = (
     ),
 )
 
-# What computes something else: pattern of names, and what it is.
+# Parts of other architectures, which are refused: a pattern of their names, and a description.
 VARIANTS = (
     (r'norm_pre\..+', 'a LayerNorm before the blocks'),
     (r'.+\.(ls[12]\.gamma|gamma_[12]|lambda_[12]|layer_scale[12]\..+)', 'LayerScale'),
@@ -142,15 +147,15 @@ class Layout:
     """How a library stores a ViT.
 
     Attributes:
-        kind: for people.
-        prefix: pattern of what may stand before names.
-        sign: pattern of a name that, behind the prefix, every such file has.
-        rules: as above.
+        kind: a description for people.
+        prefix: pattern of the prefix that all names may have.
+        sign: pattern of a name that every such file has, without the prefix.
+        rules: the rules, as described above.
         unused: pattern of names that are left out.
-        other_heads: pattern of those among them that stand between the encoder and the classifier.
-        gelu, layer_norm_eps: of the models in such files.
+        other_heads: pattern of unused names that stand between the encoder and the classifier.
+        gelu, layer_norm_eps: the models' keywords, unless a `config.json` tells others.
         has_config: whether a `config.json` may stand beside the file.
-        computes_positions: whether models have fixed positions where there is no table.
+        computes_positions: whether a model without a position table has fixed sines and cosines.
     """
 
     kind: str
@@ -165,7 +170,7 @@ class Layout:
     computes_positions: bool = False
 
 
-# Pooling by attention, also as it was inlined once, and a hidden layer.
+# Attention pooling, under its names in newer and older files, and a hidden layer.
 _FLAX_HEADS = (
     r'(MAPHead_0|MlpBlock_0|MultiHeadDotProductAttention_0|LayerNorm_0|pre_logits)/.+|probe'
 )
@@ -210,16 +215,17 @@ LAYOUTS = (
 
 
 def unstack(tensors: Tensors, prefix: str) -> Tensors:
-    """Splits the arrays of blocks that were scanned, with a leading axis for the layer."""
+    """Splits stacked arrays (of blocks under `nn.scan`, layers first) into one array per layer."""
     stem = f'{prefix}Transformer/encoderblock/'
     if not any(name.startswith(stem) for name in tensors):
         return tensors
     depth = len(tensors[f'{stem}MultiHeadDotProductAttention_0/query/kernel'])
-    load = functools.lru_cache(maxsize=1)(tensors.__getitem__)  # its layers are read in turn
+    # The layers of an array are read one after the other, so that a cache of one array is enough.
+    load = functools.lru_cache(maxsize=1)(tensors.__getitem__)
 
     def load_layer(name: str, layer: int) -> np.ndarray:
         array = load(name)
-        return array[layer] if len(array) == depth else array  # the latter will not fit
+        return array[layer] if len(array) == depth else array  # a misfit, which is reported later
 
     loaders = {}
     for name in tensors:

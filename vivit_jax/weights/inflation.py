@@ -1,4 +1,4 @@
-"""A model for videos that starts from a ViT for images.
+"""Inflates a ViT for images into a model for videos.
 
 Source: ViViT (arXiv 2103.15691), section 3.4.
 """
@@ -9,10 +9,10 @@ import flax.linen as nn
 import flax.traverse_util
 
 from vivit_jax.errors import UserError
+from vivit_jax.weights.copy_rules import NEW_HEAD, TEMPORAL_ATTENTION_INITS, UNUSED, image_vit_rules
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.positions import count_class_tokens, format_grid
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.rules import NEW_HEAD, TEMPORAL_ATTENTION_INITS, UNUSED, image_vit_rules
 from vivit_jax.weights.tubelets import TUBELET_INITS
 
 _POSITIONS = 'Transformer/posembed_input/pos_embedding'
@@ -31,12 +31,11 @@ def init_from_image_vit(
 ) -> tuple[dict, Report]:
     """Puts the parameters of an image ViT into a model for videos.
 
-    All that both have is copied; the kernel and the positions of the ViT are extended in time.
-    FE's temporal encoder, the LayerNorms before temporal attention, the classifier, and a class
-    token that the ViT lacks stay as they are in `params`. Class tokens have a row in the position
-    table, which goes the same way: the ViT's, a new one, or, without class token, none. Of other
-    models, convolutions, their norms, relative positions, and a tokenizer of their channels stay as
-    they are too.
+    Parameters that both have are copied; the ViT's kernel and positions are extended in time. The
+    others keep their values in `params`: FE's temporal encoder, the LayerNorms before temporal
+    attention, the classifier, and a class token if the ViT has none; in other models than ViViT
+    also convolutions, their norms, relative positions, and a tokenizer that reads the channels of
+    convolutions. The class token's row in the position table comes from where the token comes from.
 
     >>> params = model.init(key, clip)['params']
     >>> params, report = init_from_image_vit(model, params, vit, clip_shape=(32, 224, 224))
@@ -45,30 +44,32 @@ def init_from_image_vit(
     token.
 
     Args:
-        model: of transformer blocks.
-        params: its freshly initialized parameters.
+        model: a model made of transformer blocks.
+        params: the model's freshly initialized parameters.
         image_vit: the parameters of a ViT under the names of `vivit_joint`, with a kernel
             [h w c d]. `cls` may be missing; a classifier `output_projection` or `head` and
             `pre_logits` are left out.
-        clip_shape: (t, h, w) in frames and pixels, that of the clips `params` were made for.
+        clip_shape: (t, h, w), in frames and pixels, of the clips that `params` were made for.
         tubelet_init: a tubelet of t frames gets the ViT's kernel E at frame t // 2 and zeros
             elsewhere (`'central_frame'`), or E / t at every frame (`'filter_inflation'`), or keeps
-            its own (`'random'`).
-        temporal_attention_init: of FSA. `'zero'`: its output projection is zero, so that at first
-            blocks compute what the ViT's do; queries, keys and values stay random, as with zeros
-            there too no kernel would ever get a gradient. `'pretrained'`: a copy of the ViT's
-            attention. `'fresh'`: stays as it is.
+            its fresh kernel (`'random'`).
+        temporal_attention_init: the start of FSA's temporal attention. `'zero'`: the output
+            projection is zero, so that at first each block computes the same as the ViT's block;
+            queries, keys and values stay random, because with zeros there too no kernel would ever
+            get a gradient. `'pretrained'`: a copy of the ViT's attention. `'fresh'`: the values in
+            `params`.
         image_grid: (h, w) of the ViT's position table; a square if None.
-        reinit: `()` makes the classifier, which is always new, an error.
+        reinit: the classifier is always new. With `('head',)` that is expected; with `()` it is an
+            error.
 
     Returns:
-        New parameters of the types of `params` that share no memory with `image_vit`, and what
-        became of each.
+        New parameters with the types of `params`, which share no memory with `image_vit`; and a
+        report of what became of each.
 
     Raises:
-        UserError: an unknown choice; the ViT's position table is not of `image_grid`; or the ViT
-            does not fit, with everything that is the matter.
-        ValueError: `clip_shape` does not divide into tubelets or is not that of `params`.
+        UserError: a choice is unknown; the ViT's position table does not have the size
+            `image_grid`; or the ViT does not fit, in which case the message lists every problem.
+        ValueError: `clip_shape` does not divide into tubelets, or `params` were made for another.
     """
     _check_choice('tubelet_init', tubelet_init, TUBELET_INITS)
     _check_choice('temporal_attention_init', temporal_attention_init, TEMPORAL_ATTENTION_INITS)
@@ -94,9 +95,9 @@ def _checked_grid(grid: tuple[int, int] | None, num_places: int) -> tuple[int, i
     grid = tuple(grid or (math.isqrt(num_places),) * 2)
     if math.prod(grid) != num_places:
         raise UserError(
-            f'image_grid={format_grid(grid)} is not that of the {num_places} places in the '
-            'position table of the ViT: give (h, w), the patches along height and width of its '
-            'images'
+            f'image_grid={format_grid(grid)} does not have the {num_places} places of the '
+            'position table of the ViT: give (h, w), the number of patches along height and width '
+            'of its images'
         )
     return grid
 

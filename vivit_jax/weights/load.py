@@ -1,4 +1,4 @@
-"""Weights from a path, whatever wrote them."""
+"""Reads weights from a path: the content tells which reader to use."""
 
 import dataclasses
 import logging
@@ -14,12 +14,12 @@ from vivit_jax.heads import LabelNames
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights import from_imagenet_vit, huggingface, native, torch_export
-from vivit_jax.weights.files import file_format, open_tensors
-from vivit_jax.weights.fitting import find_misfits
+from vivit_jax.weights import from_imagenet_vit, huggingface, torch_export, vivit_jax_npz
 from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import read_checkpoint
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.tensor_files import file_format, open_tensors
+from vivit_jax.weights.weights import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, L
         path: see `read_weights`.
 
     Returns:
-        The model, its variables on the default device, how to make clips for it, and its classes:
-        a tuple of names, or a dict head -> names where it has several heads. Weights without
-        classifier get one of one class that gives zero.
+        The model, its variables on the default device, the preprocessing that makes clips for it,
+        and its classes: a tuple of names, or a dict head -> names if it has several heads. If the
+        weights have no classifier, the model gets one with a single class whose logit is zero.
 
     Raises:
-        UserError: there is no checkpoint, or its weights are not those of such a model.
+        UserError: there is no checkpoint, or its weights do not fit the model that it names.
     """
     weights = read_weights(path)
     model, variables = create_weights_model(weights)
@@ -48,10 +48,10 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, L
 
 
 def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
-    """The model of weights and its variables, on the default device.
+    """Makes the model of some weights; returns it with its variables on the default device.
 
     Raises:
-        UserError: the weights are not those of the model that they name.
+        UserError: the weights do not fit the model that they name.
     """
     model = create_model(**weights.card.model)
     params = flax.traverse_util.flatten_dict(weights.params, sep='/')
@@ -70,17 +70,18 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
 def read_weights(
     path: str | Path, *, model: str | None = None, value_range: tuple[float, float] | None = None
 ) -> Weights:
-    """Reads the weights of a model, by what the file or folder holds; logs its notes as warnings.
+    """Reads the weights of a model; logs the reader's notes as warnings.
 
     Args:
-        path: a run folder or a checkpoint of ours; an image ViT (`.npz` of vision_transformer or
-            big_vision; `.safetensors` or `.pth` of timm or Hugging Face); a checkpoint of the
-            original ViViT; a Hugging Face ViViT folder; or what `vivit_jax.convert` wrote.
-        model: name of the model, where the file does not tell it.
-        value_range: of the pixels that the model expects, where the file tells it wrongly.
+        path: a run folder or checkpoint of this package; an image ViT (`.npz` of
+            vision_transformer or big_vision; `.safetensors` or `.pth` of timm or Hugging Face); a
+            checkpoint of the original ViViT; a Hugging Face ViViT folder; or an output of
+            `vivit_jax.convert`.
+        model: the name of the model, if the file does not tell it.
+        value_range: the range of the pixels that the model expects, if the file tells it wrongly.
 
     Raises:
-        UserError: there is nothing there, or nothing that is known, or it is damaged.
+        UserError: the path does not exist, holds no known kind of weights, or is damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -109,8 +110,8 @@ def _read_folder(path: Path, model: str | None, value_range: tuple[float, float]
     if any(path.glob('checkpoint*')):
         return read_scenic(path, model)
     raise UserError(
-        f'{path} is no run folder, no Hugging Face folder, and holds no weights that can be told '
-        'from others: name the file'
+        f'{path} is no run folder and no Hugging Face folder, and it is not clear which file in '
+        'it holds the weights: name the file'
     )
 
 
@@ -120,12 +121,12 @@ def _read_file(path: Path, model: str | None) -> Weights:
     tensors = open_tensors(path)
     if torch_export.matches(tensors):
         return torch_export.read_torch(tensors, path)
-    if native.matches(tensors):
-        return native.read_npz(tensors, path)
+    if vivit_jax_npz.matches(tensors):
+        return vivit_jax_npz.read_npz(tensors, path)
     if from_imagenet_vit.matches(tensors.keys()):
         return from_imagenet_vit.read_image_vit(tensors, path)
     names = ', '.join(list(tensors)[:5])
     raise UserError(
-        f'{path} holds {len(tensors)} arrays ({names}, ...), which are those of no model that can '
-        'be read: an image ViT, an original ViViT checkpoint, or a file of vivit_jax'
+        f'{path} holds {len(tensors)} arrays ({names}, ...), which belong to no model that can be '
+        'read: an image ViT, an original ViViT checkpoint, or a file of vivit_jax'
     )

@@ -1,4 +1,4 @@
-"""The card beside the arrays of a file, without JAX and without PyTorch."""
+"""The model card in the metadata of a file of arrays; needs neither JAX nor PyTorch."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,18 @@ from vivit_jax.model_card import ModelCard
 
 _CARD = 'vivit_jax'
 
-# Under whose names the arrays are: ours, or PyTorch's, which are called as others call them.
-NATIVE, PYTORCH = 'vivit_jax', 'pt'
+# The naming scheme of the arrays: this package's, or PyTorch's (safetensors `format: pt`).
+VIVIT_JAX, PYTORCH = 'vivit_jax', 'pt'
 
 
 def card_to_metadata(card: ModelCard, grid: tuple[int, int, int], names: str) -> dict[str, str]:
-    """The metadata of a file; the grid is for readers that know nothing of this package."""
+    """The metadata of a file.
+
+    Args:
+        card: the card of the model.
+        grid: tokens along time, height and width, for other programs that read the file.
+        names: `VIVIT_JAX` or `PYTORCH`.
+    """
     content = {
         'card': card.to_json(),
         'clip_shape': card.preprocessing.clip_shape,
@@ -24,19 +30,19 @@ def card_to_metadata(card: ModelCard, grid: tuple[int, int, int], names: str) ->
 
 
 def has_card(metadata: Mapping[str, str], names: str) -> bool:
-    """Whether there is a card, and the arrays have such names."""
+    """Whether metadata hold a card and declare the naming scheme `names`."""
     return _CARD in metadata and metadata.get('format') == names
 
 
 def metadata_to_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
-    """Its inverse.
+    """Reads the card that `card_to_metadata` wrote.
 
     Raises:
-        UserError: there is no such metadata, or it cannot be read.
+        UserError: there is no card, or it is damaged.
     """
     if _CARD not in metadata:
         raise UserError(
-            f'{path} does not tell what model its tensors are of: save it with '
+            f'{path} does not tell what model its tensors belong to: save it with '
             'vivit_jax.torch.save_model(model, path, card), card being the one that '
             'vivit_jax.torch.load_model returned'
         )

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: the folder that training writes, and one that holds a model only."""
+"""Orbax checkpoints: reads those that training wrote, and reads and writes a model on its own."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.weights import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ def best_metric(metrics: dict[str, float]) -> float:
 
 
 def read_checkpoint(path: str | Path) -> Weights:
-    """The model of a run folder or of one of its checkpoints, on the default device.
+    """Reads a model from a run folder or a checkpoint; its arrays are on the default device.
 
-    Where the run kept moving averages, they are the model.
+    If the run kept moving averages of the parameters, the averages are read.
 
     Args:
-        path: a run folder, of which the best checkpoint is taken, else the latest; or one
-            checkpoint, as in `runs/demo/checkpoints/480`.
+        path: a run folder, or one checkpoint, as in `runs/demo/checkpoints/480`. From a run folder
+            the checkpoint with the best accuracy is read, or the latest if none was evaluated.
 
     Raises:
         UserError: there is no checkpoint.
@@ -69,10 +69,10 @@ def read_checkpoint(path: str | Path) -> Weights:
 
 
 def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: Mapping = {}):
-    """Writes a folder with one checkpoint, of step 0, that has no state of an optimizer.
+    """Writes a folder with one checkpoint, of step 0, without an optimizer state.
 
     Raises:
-        UserError: there are checkpoints already, or it cannot be written.
+        UserError: the folder holds checkpoints already, or cannot be written.
     """
     if has_checkpoints(folder):
         raise UserError(f'{folder} holds checkpoints already: name another folder')
@@ -83,7 +83,7 @@ def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: M
         state=ocp.args.PyTreeSave(state), card=ocp.args.JsonSave(card.to_json())
     )
     handlers = {
-        # A file per parameter takes half of the memory that one file for all does.
+        # Writing a file per parameter needs half of the memory of writing one file for all.
         'state': ocp.PyTreeCheckpointHandler(use_ocdbt=False),
         'card': ocp.JsonCheckpointHandler(),
     }
@@ -98,12 +98,12 @@ def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: M
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether there are complete checkpoints in a folder, which need not exist."""
+    """Whether a folder holds complete checkpoints; the folder need not exist."""
     return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder.absolute()))
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, int]:
-    """The folder of checkpoints and the step that `path` means; see `read_checkpoint`."""
+    """The folder of checkpoints and the step to which `path` refers; see `read_checkpoint`."""
     path = Path(path)
     if path.name.isdigit() and path.parent.is_dir() and (path / 'card').exists():
         return path.parent, int(path.name)

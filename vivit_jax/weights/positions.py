@@ -1,4 +1,4 @@
-"""Learned position tables for other grids."""
+"""Resizes learned position tables to other grids."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -20,33 +20,32 @@ def resize_positions(
 ) -> jax.Array:
     """Interpolates a position table linearly along each axis of its grid.
 
-    A row stands for the middle of a patch, so that places are compared at half-pixel centers: the
-    grids cover the same picture, whatever their sizes, and beyond the outermost centers the table
-    goes on unchanged. Along an axis that shrinks, the kernel widens with it, so that every old row
-    counts; without that some would be skipped. An axis of the same size is not touched, and a
-    native grid returns the same bits.
+    Both grids cover the same picture, whatever their sizes: a row stands for the center of its
+    patch, and beyond the outermost centers the table continues with constant values. Along an axis
+    that shrinks, the interpolation kernel widens, so that every old row counts (antialiasing). An
+    axis that keeps its size is not touched; for an unchanged grid the result has the same bits.
 
     >>> resize_positions(np.zeros((1, 197, 768)), (14, 14), (8, 16, 16), 1).shape
     (1, 2049, 768)
 
     Args:
         table: [1 n d], first the rows of the class tokens, then the grid in row-major order.
-        old_grid: places of the table along each axis, (h, w) or (t, h, w).
-        new_grid: places to make. Axes before those of `old_grid` are added, with the same values
-            at each of their places: the table of an image for a clip.
-        num_class_tokens: rows that have no place and stay as they are.
+        old_grid: the number of places in the table along each axis, (h, w) or (t, h, w).
+        new_grid: the number of places to make. It may have more axes in front than `old_grid`, as
+            when the table of an image becomes the table of a clip: values repeat along them.
+        num_class_tokens: the number of rows without a place; they stay as they are.
 
     Returns:
         [1 n' d].
 
     Raises:
-        UserError: the rows of the table do not form that grid.
+        UserError: the table does not have the rows of `old_grid` and the class tokens.
     """
     rows, width = table.shape[1:]
     if rows != num_class_tokens + math.prod(old_grid):
         raise UserError(
-            f'a position table of {rows} rows is not that of {num_class_tokens} class tokens and a '
-            f'grid of {format_grid(old_grid)}: give the grid that it was trained with'
+            f'a position table of {rows} rows does not belong to {num_class_tokens} class tokens '
+            f'and a grid of {format_grid(old_grid)}: give the grid that it was trained with'
         )
     num_added = len(new_grid) - len(old_grid)
     places = table[:, num_class_tokens:].reshape(*old_grid, width)
@@ -56,7 +55,7 @@ def resize_positions(
 
 
 def format_grid(grid: tuple[int, ...]) -> str:
-    """`'14x14'`."""
+    """Writes a grid as text, such as `'14x14'`."""
     return 'x'.join(map(str, grid))
 
 
@@ -67,14 +66,14 @@ def fit_positions(
     fresh: jax.Array,
     new_grid: tuple[int, ...],
 ) -> tuple[jax.Array, tuple[str, str]]:
-    """Resizes a table for the rows and class token of a fresh one.
+    """Makes a table fit the rows of a fresh table: resizes the grid, adds or drops the class token.
 
     Returns:
-        [1 n d] of `fresh`, with its own row for a class token that the table lacks; and status and
-        detail for a report.
+        A table [1 n d] in the shape of `fresh`, whose row for the class token is used if `table`
+        has none; and status and detail for a report. If the widths differ, `table` as it is.
     """
     if table.shape[-1] != fresh.shape[-1]:
-        return table, ('misfit', '')  # to be listed with all others
+        return table, ('misfit', '')  # the report lists all misfits together
     table = resize_positions(table, old_grid, new_grid, num_class_tokens)
     num_new = fresh.shape[1] - math.prod(new_grid)
     details = []
@@ -95,16 +94,17 @@ def fit_positions(
 
 
 def count_class_tokens(names: Collection[str]) -> int:
-    """1 where the encoders of a model have class tokens, by the names of its parameters, or 0."""
+    """1 if a model has class tokens, by the names of its parameters, else 0."""
     return int(any(name.startswith('cls') for name in names))
 
 
 def table_places(name: str, grid: tuple[int, ...]) -> tuple[int, ...]:
-    """The places of a position table along each axis.
+    """The number of places of a position table along each axis.
 
     Args:
-        name: of the table, by which a spatial and a temporal encoder have theirs.
-        grid: tokens of the clip, (t, h, w); (h, w) of an image.
+        name: the name of the table; it tells whether a spatial, a temporal or a joint encoder
+            uses the table.
+        grid: tokens of the clip, (t, h, w), or of the image, (h, w).
     """
     if name.startswith('SpatialTransformer/'):
         return grid[-2:]
@@ -114,15 +114,16 @@ def table_places(name: str, grid: tuple[int, ...]) -> tuple[int, ...]:
 def position_grids(
     model: nn.Module, target: Mapping[str, jax.Array], clip_shape: tuple[int, int, int]
 ) -> dict[str, tuple[int, ...]]:
-    """The places of each learned position table among flat parameters, along each axis.
+    """The number of places of each learned position table of a model, along each axis.
 
     Args:
-        model: of tokens that lie on a grid.
-        target: its parameters by path with slashes.
+        model: a model whose tokens lie on a grid.
+        target: the model's parameters, by path with slashes.
         clip_shape: (t, h, w) in frames and pixels.
 
     Raises:
-        ValueError: the clip does not divide into tubelets, or has other tokens than a table.
+        ValueError: the clip does not divide into tubelets, or a table has another number of rows
+            than the clip needs.
     """
     grid, found = model.spec.grid(clip_shape), {}
     for name in target:

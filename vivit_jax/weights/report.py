@@ -7,7 +7,8 @@ import re
 
 from vivit_jax.errors import UserError
 
-# Of the target; `unused`, of the source, and `misfit`, which `Report.check` never lets pass.
+# 'unused' is said of parameters of the source, every other status of parameters of the target.
+# `Report.check` always refuses 'misfit'.
 STATUSES = ('copied', 'resized', 'inflated', 'new', 'unused', 'misfit')
 
 _ADVICE = {
@@ -16,8 +17,8 @@ _ADVICE = {
         'wants it fresh names it in check(new=...)'
     ),
     'head': (
-        "the classifier is that of other classes: say that it is new with init.reinit=('head',) "
-        'in a config, or --reinit=head of vivit_jax.convert'
+        'the classifier was made for other classes: ask for a new one with '
+        "init.reinit=('head',) in a config, or --reinit=head of vivit_jax.convert"
     ),
     'unused': (
         'unused: the model has no such parameter. Check that it is the model these weights were '
@@ -25,8 +26,8 @@ _ADVICE = {
         'check(unused=...)'
     ),
     'misfit': (
-        'misfit: the shapes differ. Set hidden_size, mlp_dim, num_heads and tubelet_size to those '
-        'of the source, or take weights of these sizes'
+        'misfit: the shapes differ. Set hidden_size, mlp_dim, num_heads and tubelet_size to the '
+        "source's, or take weights of these sizes"
     ),
 }
 
@@ -39,8 +40,8 @@ class Entry:
 
     Attributes:
         status: one of `STATUSES`.
-        name: path in the target with slashes; in the source, where unused.
-        source: path in the source; empty where there is none.
+        name: path with slashes in the target, or in the source if the status is `'unused'`.
+        source: path in the source; empty if the parameter does not come from there.
         detail: a few words more, such as `'grid 14x14 -> 16x16'`.
     """
 
@@ -52,9 +53,9 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Every parameter of the target, and those of the source that were not used.
+    """An entry for every parameter of the target, and for every unused parameter of the source.
 
-    `str(report)` is a table in which equal layers share a line.
+    `str(report)` is a table in which layers with the same entries share a line.
     """
 
     entries: tuple[Entry, ...]
@@ -65,16 +66,16 @@ class Report:
         return f'{_table(self.entries)}\n{totals}'
 
     def check(self, *, new: tuple[str, ...] = (), unused: tuple[str, ...] = ()):
-        """Makes sure that all that is new or unused was expected.
+        """Makes sure that every new or unused parameter was expected.
 
         Args:
-            new: shell-style patterns of names in the target, such as `'output_projection/*'`; a
-                star takes slashes too.
-            unused: those of names in the source.
+            new: shell-style patterns of target parameters that may be new, such as
+                `'output_projection/*'`; a star matches slashes too.
+            unused: shell-style patterns of source parameters that may be unused.
 
         Raises:
             UserError: lists all parameters that are new or unused and match no pattern, and all
-                that do not fit.
+                parameters that do not fit.
         """
         allowed = {'new': new, 'unused': unused, 'misfit': ()}
         wrong = [
@@ -112,7 +113,7 @@ def _table(entries) -> str:
 
 
 def _join_layers(names: list[str]) -> str:
-    """One name for names that differ in the layer: `encoderblock_{0…11}`."""
+    """Joins names that differ only in the layer into one, such as `encoderblock_{0…11}`."""
     layers = sorted({int(layer) for name in names for layer in _LAYER.findall(name)})
     if len(layers) < 2:
         return names[0]

@@ -1,4 +1,4 @@
-"""Parameters of our models as those of `vivit_jax.torch`, and back."""
+"""Writes parameters under the names of `vivit_jax.torch`, and reads such files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 from vivit_jax.layers.specification import Specification
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import specify
-from vivit_jax.weights.files import Tensors, save_tensors
 from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, has_card, metadata_to_card
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.tensor_files import Tensors, save_tensors
 from vivit_jax.weights.torch_layout import (
     INTO_HEADS,
     KINDS,
@@ -20,13 +19,14 @@ from vivit_jax.weights.torch_layout import (
     module_rules,
     to_torch,
 )
+from vivit_jax.weights.weights import Weights, clip_grid
 
-# A file without metadata that has this is one of ours nevertheless.
+# A tensor of this name means that `vivit_jax.torch` wrote the file, even if metadata are missing.
 _SIGN = 'tokenizer.projection.weight'
 
 
 def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
-    """Rules of an encoder; in its blocks a lone attention is numbered, several are named."""
+    """Rules of an encoder. A block's only attention is called `_0`; two are `_space`, `_time`."""
     block, attention = rf'{ours}/encoderblock_(\d+)', 'MultiHeadDotProductAttention'
     their_block = rf'{theirs}.blocks.\1'
     return (
@@ -56,7 +56,7 @@ def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
 
 
 def rules_of(spec: Specification) -> Rules:
-    """Our names and PyTorch's for all parameters of a model."""
+    """The rules between JAX and PyTorch names for all parameters of a model."""
     own = ((ours, theirs, KINDS[kind]) for ours, theirs, kind in spec.TORCH_NAMES)
     return (*module_rules(*own), *_SHARED)
 
@@ -74,7 +74,7 @@ def export_torch(card: ModelCard, params: Mapping, path: Path, batch_stats: Mapp
     """Writes variables as a `.safetensors` for `vivit_jax.torch.load_model`; needs no PyTorch.
 
     Raises:
-        UserError: parameters have no name in PyTorch, or the file cannot be written.
+        UserError: some parameters have no name in PyTorch, or the file cannot be written.
     """
     arrays = to_torch(params, rules_of(specify(**card.model)), batch_stats)
     del params  # frees, array by array, what only the caller's call holds
@@ -82,20 +82,20 @@ def export_torch(card: ModelCard, params: Mapping, path: Path, batch_stats: Mapp
 
 
 def matches(tensors: Tensors) -> bool:
-    """Whether the tensors are those of a model of `vivit_jax.torch`."""
+    """Whether the tensors belong to a model of `vivit_jax.torch`."""
     return has_card(tensors.metadata, PYTORCH) or _SIGN in tensors
 
 
 def read_torch(tensors: Tensors, path: Path) -> Weights:
-    """Reads what `export_torch` or `vivit_jax.torch.save_model` wrote.
+    """Reads a file that `export_torch` or `vivit_jax.torch.save_model` wrote.
 
     Args:
-        tensors: those of the file.
-        path: of the file, for messages.
+        tensors: the tensors of the file.
+        path: the path of the file, for messages.
 
     Raises:
         UserError: the file does not tell its model, or tensors are missing, unknown or of the wrong
-            shape, all of which are listed.
+            shape; the message lists all of them.
     """
     card = metadata_to_card(tensors.metadata, path)
     variables = from_torch(tensors, card, rules_of, path)

@@ -1,4 +1,7 @@
-"""How PyTorch stores arrays that we store otherwise, and both directions between the names."""
+"""Converts names and layouts of arrays between this package and PyTorch, in both directions.
+
+"Ours" means this package's JAX form, "theirs" PyTorch's.
+"""
 
 import dataclasses
 import re
@@ -18,13 +21,13 @@ from vivit_jax.models.variables import abstract_variables
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """What happens to an array on its way to PyTorch, and back to a shape of ours."""
+    """How an array is changed for PyTorch, and how it is changed back to a given shape of ours."""
 
     to_torch: Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
     to_jax: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 
-# Pattern of a name of ours, name in PyTorch, what happens to the array; one full match each.
+# A rule: a pattern that matches the whole of our name, their name, and the change of the array.
 Rules = tuple[tuple[str, str, Transform], ...]
 
 SAME = Transform(lambda x: x, np.reshape)
@@ -39,7 +42,7 @@ CONVOLUTION = Transform(
     lambda x, shape: x.transpose(*range(2, x.ndim), 1, 0),
 )
 
-# Our name and PyTorch's for each parameter, or running statistic, of a kind of module.
+# For each kind of module: our name, their name and the transform of each of its arrays.
 NORM = (('scale', 'weight', SAME), ('bias', 'bias', SAME))
 LINEAR = (('kernel', 'weight', TO_LAST), ('bias', 'bias', SAME))
 INTO_HEADS = (('kernel', 'weight', FROM_FIRST), ('bias', 'bias', FLAT))
@@ -60,7 +63,7 @@ KINDS = {
 
 
 def module_rules(*modules: tuple[str, str, tuple]) -> Rules:
-    """Rules for the parameters of modules: our name, their name, and one of the tables above."""
+    """Rules for modules, each given as our name, their name and one of the tables above."""
     return tuple(
         (rf'{ours}/{our_name}', f'{theirs}.{their_name}', transform)
         for ours, theirs, parameters in modules
@@ -69,10 +72,10 @@ def module_rules(*modules: tuple[str, str, tuple]) -> Rules:
 
 
 def to_torch(params: Mapping, rules: Rules, batch_stats: Mapping = {}) -> dict[str, np.ndarray]:
-    """Our trees under their names, float32; views of the source where possible.
+    """The arrays of our trees under PyTorch's names, float32; views of the source if possible.
 
     Raises:
-        UserError: parameters have no name in PyTorch, all of which are listed.
+        UserError: some parameters have no name in PyTorch; the message lists them.
     """
     flat = {**_flatten(params), **_flatten(batch_stats)}
     return {
@@ -89,18 +92,18 @@ def from_torch(
     *,
     has_head: bool = True,
 ) -> dict[str, dict]:
-    """The variables of a model as our trees `params` and `batch_stats`, float32.
+    """Converts PyTorch's tensors to our trees `params` and `batch_stats`, float32.
 
     Args:
-        tensors: by their names.
-        card: of the model.
-        rules: the rules for a model.
-        path: where the tensors are from, for messages.
-        has_head: whether the tensors have a classifier.
+        tensors: tensors by PyTorch's names.
+        card: the card of the model.
+        rules: gives the rules for the model's specification.
+        path: the file that the tensors come from, for messages.
+        has_head: whether the tensors include a classifier.
 
     Raises:
-        UserError: tensors are missing, unknown or of the wrong shape, all of which are listed; or
-            there can be no such model.
+        UserError: tensors are missing, unknown or of the wrong shape, and the message lists all of
+            them; or the card describes an impossible model.
     """
     try:
         model = create_model(**card.model)
@@ -136,12 +139,12 @@ def from_torch(
 
 
 def _flatten(tree: Mapping) -> dict[str, object]:
-    """By path with slashes; no parameter is called as a running statistic is."""
+    """Flattens a tree to paths with slashes, under which params and statistics never collide."""
     return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
 def _their_names(flat: Mapping[str, object], rules: Rules) -> dict[str, tuple[str, Transform]]:
-    """For each name of ours that in PyTorch and the transform."""
+    """Maps each of our names to PyTorch's name and the transform."""
     names, unknown = {}, []
     for ours in flat:
         for pattern, theirs, transform in rules:

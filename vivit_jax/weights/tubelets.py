@@ -1,4 +1,4 @@
-"""Kernels of the tokenizer for tubelets of other lengths."""
+"""Makes a tokenizer's kernel fit tubelets of another length."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,13 @@ TUBELET_INITS = ('central_frame', 'filter_inflation', 'random')
 def fit_kernel(
     kernel: jax.Array, fresh: jax.Array, tubelet_init: str
 ) -> tuple[jax.Array, tuple[str, str]]:
-    """Extends a kernel [h w c d] in time, or resizes one [t h w c d], for one of another length.
+    """Inflates a kernel [h w c d] in time, or resizes a kernel [t h w c d] along time.
 
     Args:
-        kernel: of any float type.
-        fresh: what it is for; a kernel of single frames, [h w c d], needs nothing.
-        tubelet_init: how it is extended, see `init_from_image_vit`.
+        kernel: the kernel of the source, of any float type.
+        fresh: the kernel of the target, which says the length of its tubelets. If it is a kernel of
+            single frames, [h w c d], `kernel` is returned as it is.
+        tubelet_init: how to inflate, see `init_from_image_vit`.
 
     Returns:
         The kernel; and status and detail for a report.
@@ -37,10 +38,10 @@ def _inflate(
 
 
 def _resize(kernel: jax.Array, length: int) -> tuple[jax.Array, tuple[str, str]]:
-    """Interpolates linearly in time.
+    """Interpolates a kernel linearly in time.
 
-    Each frame's share of the new kernel adds up to what it was, so that the tokens of a still video
-    stay the same.
+    The weights with which an old frame enters the new kernel sum to 1, so that the tokens of a
+    still video stay the same.
     """
     old = kernel.shape[0]
     weights = jax.image.resize(jnp.eye(old), (length, old), 'linear', antialias=True)

@@ -1,4 +1,4 @@
-"""Variables under the names of this package, in an .npz."""
+"""The .npz files of this package: variables under their own names, and a model card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,33 +7,34 @@ import flax.traverse_util
 import numpy as np
 
 from vivit_jax.model_card import ModelCard
-from vivit_jax.weights.files import Tensors, save_tensors
-from vivit_jax.weights.metadata import NATIVE, card_to_metadata, has_card, metadata_to_card
-from vivit_jax.weights.source import Weights, clip_grid
+from vivit_jax.weights.metadata import VIVIT_JAX, card_to_metadata, has_card, metadata_to_card
+from vivit_jax.weights.tensor_files import Tensors, save_tensors
+from vivit_jax.weights.weights import Weights, clip_grid
 
 _STATISTICS = 'batch_stats'
 
 
 def write_npz(card: ModelCard, params: Mapping, path: Path, batch_stats: Mapping = {}):
-    """Writes variables by path with slashes, and the card in the entry `metadata`.
+    """Writes an array for each variable, and the card as the entry `metadata`.
 
-    Before the names of running statistics stands `batch_stats/`.
+    The name of an array is its path with slashes; for running statistics it begins with
+    `batch_stats/`.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     flat = flax.traverse_util.flatten_dict({**params, _STATISTICS: batch_stats}, sep='/')
     arrays = {name: np.asarray(value) for name, value in flat.items()}
-    save_tensors(path, arrays, card_to_metadata(card, clip_grid(card), NATIVE))
+    save_tensors(path, arrays, card_to_metadata(card, clip_grid(card), VIVIT_JAX))
 
 
 def matches(tensors: Tensors) -> bool:
-    """Whether `write_npz` wrote them."""
-    return has_card(tensors.metadata, NATIVE)
+    """Whether `write_npz` wrote the tensors."""
+    return has_card(tensors.metadata, VIVIT_JAX)
 
 
 def read_npz(tensors: Tensors, path: Path) -> Weights:
-    """Reads them back, bit for bit.
+    """Reads the file that `write_npz` wrote; every bit is the same.
 
     Raises:
         UserError: the card is damaged.

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from vivit_jax.errors import UserError
-from vivit_jax.weights.files import file_format, open_tensors, save_tensors
+from vivit_jax.weights.tensor_files import file_format, open_tensors, save_tensors
 
 ARRAYS = {
     'a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3),

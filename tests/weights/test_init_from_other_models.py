@@ -15,8 +15,8 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.source import Weights, clip_grid
-from vivit_jax.weights.start import describe_differences, init_from
+from vivit_jax.weights.init_from import describe_differences, init_from
+from vivit_jax.weights.weights import Weights, clip_grid
 
 GRID = (2, 3)
 CLIP_SHAPE = (6, 8, 12)

@@ -1,26 +1,21 @@
-"""The names of parameters, and how fast each layer is trained."""
+"""Layer-wise decay of the learning rate."""
 
 import re
 
 import jax
 
+from vivit_jax.train.parameter_names import parameter_names
+
 _HEAD = 'output_projection'
 _BLOCK = re.compile(r'(\w+)/(?:encoderblock|subsample)_(\d+)/')
-
-
-def parameter_names(params: dict) -> dict:
-    """A tree of names such as `'Transformer/encoderblock_0/LayerNorm_0/scale'`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'), params
-    )
 
 
 def layer_scales(params: dict, decay: float) -> dict:
     """A tree of factors on the learning rate: `decay` to the power of the layers above.
 
-    The head has 1, the last block `decay`, the one before it its square; tokenizer and positions
-    follow below the first block. What stands before an encoder (positions, class token) counts as
-    the layer under its first block, its final norm as its last block.
+    The head has the factor 1, the last block `decay`, the block before it `decay**2`, and so on.
+    The positions and the class token of an encoder count as one layer below its first block, and
+    its final norm belongs to its last block. The tokenizer is the lowest layer.
 
     Source: BEiT (arXiv 2106.08254), appendix; ULMFiT (arXiv 1801.06146), section 3.2.
     """

@@ -9,8 +9,8 @@ from torch import nn
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.torch.create import create_model
-from vivit_jax.weights.files import open_tensors, save_tensors
 from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, metadata_to_card
+from vivit_jax.weights.tensor_files import open_tensors, save_tensors
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:

@@ -1,4 +1,4 @@
-"""The start of a training from weights of another one."""
+"""Puts weights from a file into a model, before training or conversion."""
 
 import flax.linen as nn
 import flax.traverse_util
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, specify
+from vivit_jax.weights.copy_rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.inflation import init_from_image_vit
 from vivit_jax.weights.report import Report
-from vivit_jax.weights.rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
-from vivit_jax.weights.source import Weights
+from vivit_jax.weights.weights import Weights
 
 _REINIT = ('head',)
 
-# Keywords that change what a model computes, but none of its parameters.
+# Keywords that change the function of a model, but not its parameters.
 _SILENT = (
     'gelu',
     'layer_norm_eps',
@@ -45,25 +45,26 @@ def init_from(
 ) -> tuple[dict, Report]:
     """Puts weights into a model.
 
-    A ViT for images is inflated, see `init_from_image_vit`. Weights of the same model are copied;
-    learned positions are resized to the tokens of the clip, and the kernel to the tubelet's length.
-    So are those of the ViViT that a model extends, apart from what only the model itself has and
-    from temporal encoders, which stay as they are.
+    If the weights belong to a ViT for images, `init_from_image_vit` inflates them. If they belong
+    to the same model, they are copied: learned positions are resized to the tokens of the clip,
+    and the tokenizer's kernel to the length of the tubelet. If they belong to a ViViT that the
+    model extends, they are copied in the same way, but temporal encoders and the parameters that
+    only the model has keep their fresh values.
 
     Args:
-        model: of transformer blocks.
-        params: its freshly initialized parameters, for clips of `clip_shape`, or only their shapes
-            where none of them is to be kept.
-        weights: of a ViT for images, of the same model or of the ViViT that it extends.
+        model: a model made of transformer blocks.
+        params: the model's freshly initialized parameters, for clips of `clip_shape`. Their shapes
+            are enough if none of them is to be kept.
+        weights: weights of a ViT for images, of the same model, or of a ViViT that it extends.
         clip_shape: (t, h, w) in frames and pixels.
         reinit: `('head',)` keeps the fresh classifier, whatever the weights have.
         tubelet_init, temporal_attention_init: see `init_from_image_vit`.
 
     Returns:
-        New parameters, and what became of each.
+        New parameters, and a report of what became of each.
 
     Raises:
-        UserError: the weights do not fit, with everything that is the matter.
+        UserError: the weights do not fit; the message lists every problem.
         ValueError: `clip_shape` does not fit `params`.
     """
     if unknown := set(reinit) - set(_REINIT):
@@ -83,7 +84,7 @@ def init_from(
     name = next(name for name, kind in MODELS.items() if kind is type(model.spec))
     if source_name not in (name, *model.spec.EXTENDS):
         raise UserError(
-            f'these weights ({weights.kind}) are of {source_name}, and the model is another: set '
+            f'these weights ({weights.kind}) belong to {source_name}, and the model is {name}: set '
             f'model.name={source_name!r}, or start from '
             f'{" or ".join((*model.spec.EXTENDS, "a ViT for images"))}'
         )
@@ -100,14 +101,15 @@ def init_from(
 
 
 def describe_differences(card: ModelCard, weights: Weights) -> list[str]:
-    """In what a model and its input differ from those that weights were trained with.
+    """A line for each way in which a model and its input differ from the model of the weights.
 
-    Only what no parameter tells: such a model trains, but starts worse than it could.
+    Only differences that no parameter shows are listed. With them a model can be trained, but it
+    starts from worse features than it could.
     """
     source, lines = weights.card, []
     specs = specify(**source.model), specify(**card.model)
     for key in _SILENT:
-        default = getattr(type(specs[0]), key, None)  # what a model without the keyword does
+        default = getattr(type(specs[0]), key, None)  # a model without the keyword behaves so
         pair = [getattr(spec, key, default) for spec in specs]
         # A learned position is a parameter.
         if not {None, 'learned'} & set(pair) and pair[0] != pair[1]:
@@ -122,7 +124,7 @@ def describe_differences(card: ModelCard, weights: Weights) -> list[str]:
 
 
 def find_untrained_heads(params: dict) -> list[str]:
-    """The classifiers that are all zero, as they are made: every clip gets the same logits."""
+    """The names of classifiers whose kernel is still all zero: every clip gets equal logits."""
     flat = flax.traverse_util.flatten_dict(params, sep='/')
     return [
         name.removesuffix('/kernel')

@@ -1,8 +1,8 @@
-"""What the parameters of a model start from in the weights of another one.
+"""Rules that say from which parameter of other weights each parameter of a model is copied.
 
-A rule is a pattern of names in the target, and the name in the source that they are copied from, or
-what else becomes of them; the first full match counts. All models call the same thing by the same
-name, so there is one table for all.
+A rule is a pair of strings: a pattern of names in the target, and the name in the source, or
+`FRESH` or `ZERO`. The first rule whose pattern matches the full name counts. All models use the
+same names for the same parts, so that one table serves all of them.
 """
 
 from collections.abc import Collection
@@ -45,15 +45,15 @@ TEMPORAL_ATTENTION_INITS = tuple(_TEMPORAL_ATTENTION)
 
 _FROM_EXTENDED: Rules = ((r'(posembed_input/.+)', r'SpatialTransformer/\1'), *SAME)
 
-# What a source may have in vain, as shell-style patterns.
+# Parameters that a source may have although the target does not, as shell-style patterns.
 UNUSED = (
     'output_projection*',
     'head/*',
     'pre_logits/*',
-    'cls*',  # of a model that has the mean over tokens, or another temporal encoder
+    'cls*',  # the target pools by the mean over tokens, or has another temporal encoder
     'TemporalTransformer/*',
-    '*posembed_input/*',  # where positions are not learned
-    '*Transformer/encoder_norm/*',  # with norm='post'
+    '*posembed_input/*',  # the target's positions are not learned
+    '*Transformer/encoder_norm/*',  # the target has norm='post'
 )
 
 
@@ -63,8 +63,8 @@ def image_vit_rules(
     """Rules for a model that starts from an image ViT; see `init_from_image_vit`.
 
     Args:
-        spec: of the model.
-        source: names of the ViT's parameters.
+        spec: the specification of the model.
+        source: the names of the ViT's parameters.
         tubelet_init, temporal_attention_init: see `init_from_image_vit`.
     """
     random = ((r'embedding/kernel', FRESH),) if tubelet_init == 'random' else ()
@@ -80,13 +80,13 @@ def extended_model_rules(spec: Specification, source: Collection[str]) -> Rules:
     """Rules for a model that starts from a model that it extends, see `Specification.EXTENDS`.
 
     Args:
-        spec: of the model.
-        source: names of the parameters of the extended model.
+        spec: the specification of the model.
+        source: the names of the parameters of the extended model.
     """
     return (*_missing(spec, source), *_FROM_EXTENDED)
 
 
 def _missing(spec: Specification, source: Collection[str]) -> Rules:
-    """Rules for parameters that are in no source."""
+    """Rules for parameters that the source lacks: they stay fresh."""
     rules = tuple((pattern, FRESH) for pattern in spec.own_parameters)
     return rules if count_class_tokens(source) else (*rules, (r'cls.*', FRESH))

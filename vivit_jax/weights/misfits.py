@@ -1,12 +1,10 @@
-"""Whether the variables of a file are those of the model that they seem to be of."""
+"""Compares the variables of a file with the variables of the model that they should belong to."""
 
 from collections.abc import Mapping
 
 import flax.traverse_util
-import jax
 import numpy as np
 
-from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
@@ -15,12 +13,12 @@ from vivit_jax.models.variables import abstract_variables
 def find_misfits(
     card: ModelCard, arrays: Mapping[str, np.ndarray], origins: Mapping[str, str] = {}
 ) -> list[str]:
-    """A line with name and shapes for each array that is missing, unknown or misshapen.
+    """Returns a line with name and shapes for each array that is missing, unknown or misshapen.
 
     Args:
-        card: of the model; its classifier may be missing altogether.
+        card: the card of the model. It is no misfit if the whole classifier is missing.
         arrays: parameters and running statistics, by path with slashes.
-        origins: their names in the file, where these are others.
+        origins: the names of arrays in the file, if they differ from the paths.
 
     Raises:
         ValueError: the sizes of the model do not fit each other.
@@ -45,27 +43,3 @@ def find_misfits(
         elif arrays[name].shape != expected[name].shape:
             lines.append(f'{shown}: {arrays[name].shape}, needed {expected[name].shape} ({name})')
     return lines
-
-
-def fit_statistics(fresh: dict, found: Mapping) -> dict:
-    """Running statistics of batches: those that were found where they fit, else fresh ones.
-
-    Args:
-        fresh: those of the model, or only their shapes where none of them is to be kept.
-        found: those of a file.
-
-    Raises:
-        UserError: of some there are neither.
-    """
-    fresh, found = (flax.traverse_util.flatten_dict(tree, sep='/') for tree in (fresh, found))
-    result = {
-        name: found[name] if name in found and found[name].shape == value.shape else value
-        for name, value in fresh.items()
-    }
-    missing = [name for name, x in result.items() if isinstance(x, jax.ShapeDtypeStruct)]
-    if missing:
-        raise UserError(
-            f'the weights lack the running statistics {", ".join(missing)}: take weights of the '
-            'same model and settings, or start a training from these'
-        )
-    return flax.traverse_util.unflatten_dict(result, sep='/')

@@ -1,4 +1,4 @@
-"""Named arrays in files, read one at a time; nothing is ever unpickled."""
+"""Reads and writes files of named arrays: .npz, .safetensors, PyTorch; unpickles nothing."""
 
 import json
 import zipfile
@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from vivit_jax.atomic_files import replacing
 from vivit_jax.errors import UserError
 
-_METADATA = 'metadata'  # entry of an .npz with what the header of a .safetensors holds
+_METADATA = 'metadata'  # the entry of an .npz that holds what a .safetensors has in its header
 _SHARDS = '.index.json'
 _TORCH_NESTING = ('state_dict', 'model', 'model_state', 'module')
 
@@ -41,10 +41,10 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def file_format(path: Path) -> str:
-    """What a file is by its content: `'safetensors'`, `'npz'`, `'torch'` or `'msgpack'`.
+    """The format of a file by its content: `'safetensors'`, `'npz'`, `'torch'` or `'msgpack'`.
 
     Raises:
-        UserError: it is not there, is empty, or is none of them.
+        UserError: the file does not exist, is empty, or has none of these formats.
     """
     try:
         with path.open('rb') as file:
@@ -73,15 +73,15 @@ def file_format(path: Path) -> str:
 
 
 def open_tensors(path: str | Path) -> Tensors:
-    """The arrays of an .npz, .safetensors or PyTorch file, or of a .safetensors in shards.
+    """Opens an .npz, a .safetensors (also in shards) or a PyTorch file; reads arrays on demand.
 
-    A PyTorch file may nest them in `state_dict` or `model`.
+    In a PyTorch file the arrays may be nested in `state_dict` or `model`.
 
     Args:
-        path: of the file; of the `.index.json` where there are shards.
+        path: the file, or the `.index.json` of a .safetensors in shards.
 
     Raises:
-        UserError: the file is truncated, not of these formats, or would have to be unpickled.
+        UserError: the file is truncated, has another format, or would have to be unpickled.
     """
     path = Path(path)
     if path.name.endswith(_SHARDS):
@@ -93,16 +93,16 @@ def open_tensors(path: str | Path) -> Tensors:
 
 
 def save_tensors(path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[str, str]):
-    """Writes an .npz or a .safetensors, as the name ends, in one step.
+    """Writes an .npz or a .safetensors, depending on the suffix, atomically.
 
     Args:
-        path: of the file.
-        arrays: by name; a .safetensors takes them out of the dict one by one, so that no more than
-            one copy need be in memory.
-        metadata: strings stored beside them.
+        path: the file to write.
+        arrays: arrays by name. For a .safetensors they are removed from the dict one by one, so
+            that memory need not hold a second copy of all of them; for an .npz the dict stays.
+        metadata: strings to store beside the arrays.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def save_tensors(path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[st
 
 
 def _is_msgpack_map(head: bytes) -> bool:
-    """Whether a map with strings as keys may begin so."""
+    """Whether bytes may be the beginning of a msgpack map with strings as keys."""
     if not head:
         return False
     header = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x80 < head[0] < 0x90 else len(head))
@@ -137,7 +137,7 @@ def _open_npz(path: Path) -> Tensors:
                 f'{path}: {name} cannot be read ({error}); it is damaged, or a pickled object, '
                 'which is never loaded'
             ) from error
-        # NumPy has no bfloat16 and writes its bytes alone.
+        # NumPy has no bfloat16: an .npz holds such arrays as plain pairs of bytes.
         return array.view(ml_dtypes.bfloat16) if array.dtype == 'V2' else array
 
     metadata = json.loads(str(load(_METADATA))) if _METADATA in archive.files else {}
@@ -147,9 +147,8 @@ def _open_npz(path: Path) -> Tensors:
 
 def _open_safetensors(path: Path) -> Tensors:
     def load(name: str) -> np.ndarray:
-        with safetensors.safe_open(
-            path, 'np'
-        ) as file:  # open, it would keep in memory what it read
+        # Opened anew for each array: an open file keeps in memory everything that it has read.
+        with safetensors.safe_open(path, 'np') as file:
             return file.get_tensor(name)
 
     try:
