@@ -16,8 +16,8 @@ with the same OUTPUT on such a device adds to the tables, and knows the peak of 
 batches of section c.
 
 Needs jax, flax, optax, ml-collections, numpy, einops and chex, for section d also torch and
-transformers; the package itself need not be installed. `--tiny` runs all of it on a CPU, to see that
-nothing fails.
+transformers; the package itself need not be installed. `--tiny` runs all of it on a CPU, to see
+that nothing fails.
 """
 
 import argparse

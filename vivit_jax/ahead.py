@@ -163,6 +163,9 @@ class Ahead:
                     needed = read_out_of_memory(str(error))
                     if needed is None:
                         raise
+                    # A compiler keeps some of the memory for itself, and says how much is left.
+                    available = read_available_memory(str(error))
+                    self.capacity = min(self.capacity, available or self.capacity)
         memory = Memory(_bytes(parameters), _bytes(others), _bytes(batch), None, needed)
         if compiled is not None:
             plan = compiled.memory_analysis()
@@ -180,7 +183,8 @@ class Ahead:
         """The program with the largest batch that fits; None where not even one clip a device does.
 
         Follows the straight line through `first` and another batch, then through `first` and each
-        batch so found; the answer is near the largest, and sure to fit.
+        batch so found, between the largest batch that fits and the smallest that does not; the
+        answer is near the largest, and sure to fit.
         """
         devices, best = self.mesh.size, None
         half = max(devices, first.batch_size // 2 // devices * devices)
@@ -191,7 +195,12 @@ class Ahead:
             slope = max(1, growth / (found.batch_size - first.batch_size))  # bytes a clip
             spare = (self.capacity - found.memory.total) / slope
             batch_size = max(devices, int(found.batch_size + spare) // devices * devices)
-            if batch_size in tried:
+            fits = {n: x.memory.fits(self.capacity) for n, x in tried.items()}
+            most = max((n for n in tried if fits[n]), default=0)
+            least = min((n for n in tried if not fits[n]), default=math.inf)
+            if not most < batch_size < least and least - most < math.inf:
+                batch_size = (most + least) // 2 // devices * devices
+            if batch_size in tried or batch_size == 0:
                 break
             found = tried[batch_size] = self.compile(first.step, batch_size)
         for candidate in tried.values():
@@ -261,8 +270,9 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
         print(f'{total}: fits')
     else:
         print(
-            f'{total}: DOES NOT FIT. Lower {key} (--largest finds the largest that fits), set '
-            '--config.model.remat=block, or take more devices'
+            f'{total}: DOES NOT FIT. Lower {key} (--largest finds the largest that fits)'
+            f'{", set the keyword remat to block" if compiled.step == "training" else ""}, or take '
+            'more devices'
         )
     print(f'  attention                  {describe_choices(compiled.attention)}')
     if compiled.text:
@@ -272,7 +282,8 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
     if chip.bfloat16_tflops:
         peak = chip.bfloat16_tflops / ahead.per_chip
         ms = flops / peak / 1e9
-        line += f'; {ms:.4g} ms at the peak of {peak:.0f} TFLOP/s, {2 * ms:.4g} ms at half of it'
+        line += f'; {ms:.4g} ms at the bfloat16 peak of {peak:.0f} TFLOP/s'
+        line += f', {2 * ms:.4g} ms at half of it'
     print(line)
     if compiled.text:
         moved = compiled.text.bytes_moved()
@@ -311,6 +322,12 @@ def _bytes(tree) -> int:
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
+
+
+def read_available_memory(message: str) -> float | None:
+    """The bytes that a compiler for TPUs says it may use; None if the message does not say it."""
+    match = re.search(r'available HBM \(([\d.]+)G\)', message)
+    return float(match[1]) * _GIB if match else None
 
 
 def read_out_of_memory(message: str) -> float | None:

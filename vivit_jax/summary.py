@@ -109,6 +109,8 @@ def main(words: list[str]) -> int:
     """Prints a table; returns 1 if `--reference` finds a deviation."""
     if (_CONFIG.value is not None) + bool(words) + _REFERENCE.value != 1:
         raise UserError('name either a config, or a model with its keywords, or --reference')
+    if not _TARGET.value and (_LARGEST.value or _QUICK.value):
+        raise UserError('--largest and --quick need a --target to compile for, such as h100:8')
     if _REFERENCE.value:
         return _print_references()
     config = _CONFIG.value or load.model_config(*words)

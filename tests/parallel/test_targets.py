@@ -45,7 +45,7 @@ def test_target_is_a_chip_and_a_count(text, name, num_chips):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('h10:8', "no such chip; known: v4, .*did you mean 'h100'"),
+        ('h10:8', "no such chip; did you mean 'h100'"),
         ('h100:2x4', "'2x4' is no topology such as h100:8"),
         ('h100:0', "'0' is no topology"),
         ('v5e:8', "'8' is no topology such as v5e:2x4"),

@@ -112,10 +112,9 @@ def parse_target(text: str) -> Target:
     Raises:
         UserError: there is no such chip, or the count has another form.
     """
-    kind, _, topology = text.partition(':')
+    kind, _, topology = text.lower().partition(':')
     if kind not in CHIPS:
-        known = ', '.join(CHIPS)
-        raise UserError(f'--target={text}: no such chip; known: {known}{near_words(kind, CHIPS)}')
+        raise UserError(f'--target={text}: there is no such chip{near_words(kind, CHIPS)}')
     chip = CHIPS[kind]
     axes = 3 if kind in ('v4', 'v5p') else 2
     topology = topology or ('x'.join('221'[:axes]) if chip.platform == 'tpu' else '1')
@@ -143,8 +142,9 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
         if chip.platform == 'tpu':
             os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # nobody to ask outside of Google's cloud
             os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # compiling occupies no chip
+            single = {'chips_per_host_bounds': (1, 1, 1)} if target.num_chips == 1 else {}
             devices = topologies.get_topology_desc(
-                platform='tpu', topology_name=target.name
+                platform='tpu', topology_name=target.name, **single
             ).devices
         else:
             devices = topologies.get_topology_desc(
