@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.pytest_cache' / 'jax')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
-if importlib.metadata.version('jax').startswith('0.10.'):
-    _FLAG = '--xla_cpu_use_fusion_emitters=false'  # unknown to later versions
+_FLAG = '--xla_cpu_use_fusion_emitters=false'  # later versions and libtpu refuse to know it
+_KNOWS_FLAG = importlib.metadata.version('jax').startswith('0.10.') and not find_spec('libtpu')
+if _KNOWS_FLAG and _FLAG not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
 
 TINY_VIDEOS = SyntheticVideos(

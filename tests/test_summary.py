@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 from vivit_jax import summary
 from vivit_jax.costs import activation_bytes, model_call
 from vivit_jax.errors import UserError
+from vivit_jax.models.published import published_models
 from vivit_jax.models.registry import create_model
 
 ROOT = Path(__file__).parents[1]
@@ -150,7 +151,8 @@ def test_mistake_is_one_line_and_status_2(args, message):
 
 
 def test_references_stand_beside_their_papers(call, monkeypatch):
-    monkeypatch.setattr(summary, 'REFERENCES', summary.REFERENCES[:1])
+    first = published_models()[:1]
+    monkeypatch.setattr(summary, 'published_models', lambda: first)
     status, lines = call('--reference')
     assert status == 0
     assert max(map(len, lines)) <= 120
@@ -164,8 +166,8 @@ def test_references_stand_beside_their_papers(call, monkeypatch):
     ids=str,
 )
 def test_deviation_from_a_reference_is_an_error(change, call, monkeypatch, capsys):
-    wrong = dataclasses.replace(summary.REFERENCES[0], **change)
-    monkeypatch.setattr(summary, 'REFERENCES', [wrong])
+    wrong = dataclasses.replace(published_models()[0], **change)
+    monkeypatch.setattr(summary, 'published_models', lambda: [wrong])
     with flagsaver.flagsaver():
         assert summary.main(flags.FLAGS(['summary', '--reference'])[1:]) == 1
     assert 'B/16x2 joint' in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
 from vivit_jax.evaluation.forward import create_forward
+from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import init_variables
@@ -27,11 +28,20 @@ def exact_matmuls():
         yield
 
 
-class _Classifier(nn.Module):
+class _Model(nn.Module):
+    """What a step asks of a model beside its call."""
+
+    num_classes: int | dict = 4
+
+    @property
+    def spec(self):
+        return Specification(num_classes=self.num_classes)
+
+
+class _Classifier(_Model):
     """Compiles in no time, and sees every pixel in its place."""
 
     dropout_rate: float = 0.0
-    num_classes: int = 4
 
     @nn.compact
     def __call__(self, clip, train=False):
@@ -40,9 +50,7 @@ class _Classifier(nn.Module):
         return ModelOutput(nn.Dense(4)(features), features)
 
 
-class _Normalizing(nn.Module):
-    num_classes: int = 4
-
+class _Normalizing(_Model):
     @nn.compact
     def __call__(self, clip, train=False):
         pixels = nn.BatchNorm(use_running_average=not train, momentum=0.5)(clip)
@@ -50,9 +58,7 @@ class _Normalizing(nn.Module):
         return ModelOutput(nn.Dense(4, name='Dense_1')(features), features)
 
 
-class _TwoHeads(nn.Module):
-    num_classes: dict
-
+class _TwoHeads(_Model):
     @nn.compact
     def __call__(self, clip, train=False):
         features = nn.tanh(nn.Dense(8)(clip.reshape(len(clip), -1)))
@@ -303,7 +309,7 @@ def test_randomness_follows_from_seed_and_step():
     ids=['nothing', 'dropout', 'augmentation'],
 )
 def test_seed_and_step_change_what_is_random(policy, dropout_rate, is_random):
-    losses, model = [], _Classifier(dropout_rate)
+    losses, model = [], _Classifier(dropout_rate=dropout_rate)
     for seed, steps in ((0, (0, 1)), (1, (0,))):
         train_step, state = _step_and_state(optax.sgd(0.1), policy, seed=seed, model=model)
         for step in steps:

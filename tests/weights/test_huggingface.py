@@ -165,7 +165,7 @@ def test_a_field_that_a_folder_lacks_is_as_in_their_configuration(tmp_path):
         (tmp_path / 'config.json').write_text(json.dumps(config))
     model = create_model(**read_huggingface(tmp_path).card.model)
     assert (model.spec.layer_norm_eps, model.spec.gelu) == (1e-6, 'tanh')
-    usual = create_model('vivit_joint')
+    usual = create_model('vivit_joint').spec
     assert usual.tubelet_size == tuple(defaults.tubelet_size)
     assert (usual.hidden_size, usual.mlp_dim) == (defaults.hidden_size, defaults.intermediate_size)
     assert (usual.num_layers, usual.num_heads) == (

@@ -57,6 +57,7 @@ KINDS = {
     'linear': LINEAR,
     'batch_norm': BATCH_NORM,
     'convolution': CONV,
+    'convolution_without_bias': CONV[:1],
     'positions': POSITIONS,
     'relative_position': RELATIVE_POSITION,
 }

@@ -55,7 +55,7 @@ class Ctn(Specification):
         (
             r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_0/(\w+_local)/conv',
             r'encoder.blocks.\1.attention.\2.conv',
-            'convolution',
+            'convolution_without_bias',
         ),
         (
             r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_0/(\w+_local)/norm',
