@@ -59,7 +59,14 @@ def main():
         parser.error(f'--sections={args.sections}: there is no {min(unknown)}, only a to g')
     if args.original and not (Path(args.original) / 'scenic/projects/vivit').is_dir():
         parser.error(f'--original={args.original} has no folder scenic/projects/vivit')
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    if args.minutes <= 0:
+        parser.error(f'--minutes={args.minutes:g} must be more than 0')
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ('jsonl', 'md'):
+            Path(f'{args.output}.{suffix}').open('a').close()
+    except OSError as error:
+        parser.error(f'--output={args.output}: cannot write {error.filename}: {error.strerror}')
 
     if args.tiny:
         os.environ.update(JAX_PLATFORMS='cpu', JAX_DISABLE_MOST_OPTIMIZATIONS='1')
@@ -152,6 +159,8 @@ class Run:
             print(f'         {row_text(row)}', flush=True)
         self._spent += time.monotonic() - start
         texts = [machine_text(self._machine)]
+        if self._settings.tiny:
+            texts.append('A tiny run: all sizes are reduced, and no figure tells about a device.')
         texts += [section_text(section, self.rows) for section in TITLES]
         self.tables_file.write_text('\n\n'.join(filter(None, texts)) + '\n')
 

@@ -4,7 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from vivit_jax.ahead import Ahead, Compiled, Memory, read_out_of_memory
+from vivit_jax.ahead import (
+    Ahead,
+    Compiled,
+    Memory,
+    read_available_memory,
+    read_out_of_memory,
+)
 
 GIB = 2**30
 
@@ -31,6 +37,32 @@ def test_largest_batch_fits_and_the_next_one_does_not(first, fixed, clip, larges
     assert found.batch_size == largest
     assert found.memory.fits(ahead.capacity)
     assert not ahead.compile('training', largest + 8).memory.fits(ahead.capacity)
+
+
+class _Reserving(_Linear):
+    """A device whose compiler keeps a quarter of a GiB, and says so only when it refuses."""
+
+    def compile(self, step, batch_size):
+        size = self._fixed + batch_size * self._clip
+        refused = size if size > 15.75 * GIB else None
+        if refused:
+            self.capacity = min(self.capacity, 15.75 * GIB)
+        memory = Memory(self._fixed, 0, 0, None if refused else size - self._fixed, refused)
+        return Compiled(step, batch_size, memory, None, 0.0, {})
+
+
+@pytest.mark.parametrize('first', [8, 32, 3000])
+def test_largest_batch_is_found_below_what_the_compiler_keeps(first):
+    ahead = _Reserving(0.1, 0.004)
+    found = ahead.largest_batch(ahead.compile('training', first))
+    assert found.batch_size == 3912  # 15.748 GiB; 3920 need 15.78
+    assert found.memory.fits(15.75 * GIB)
+
+
+def test_available_memory_is_read_from_the_compilers_refusal():
+    message = 'the total memory required (15.91G) exceeds available HBM (15.75G).'
+    assert read_available_memory(message) == 15.75 * GIB
+    assert read_available_memory('RESOURCE_EXHAUSTED: Out of memory') is None
 
 
 def test_no_batch_fits_where_one_clip_a_device_is_too_much():
