@@ -40,12 +40,14 @@ def test_largest_batch_fits_and_the_next_one_does_not(first, fixed, clip, larges
 
 
 class _Reserving(_Linear):
-    """A device whose compiler keeps a quarter of a GiB, and says so only when it refuses."""
+    """A device whose compiler keeps a quarter of a GiB, and may say so when it refuses."""
+
+    says_so = True
 
     def compile(self, step, batch_size):
         size = self._fixed + batch_size * self._clip
         refused = size if size > 15.75 * GIB else None
-        if refused:
+        if refused and self.says_so:
             self.capacity = min(self.capacity, 15.75 * GIB)
         memory = Memory(self._fixed, 0, 0, None if refused else size - self._fixed, refused)
         return Compiled(step, batch_size, memory, None, 0.0, {})
@@ -57,6 +59,14 @@ def test_largest_batch_is_found_below_what_the_compiler_keeps(first):
     found = ahead.largest_batch(ahead.compile('training', first))
     assert found.batch_size == 3912  # 15.748 GiB; 3920 need 15.78
     assert found.memory.fits(15.75 * GIB)
+
+
+@pytest.mark.parametrize('first', [8, 32, 3000])
+def test_largest_batch_is_nearly_found_where_the_compiler_does_not_say_what_it_keeps(first):
+    ahead = _Reserving(0.1, 0.004)
+    ahead.says_so = False
+    found = ahead.largest_batch(ahead.compile('training', first))
+    assert 0.95 * 3912 < found.batch_size <= 3912
 
 
 def test_available_memory_is_read_from_the_compilers_refusal():

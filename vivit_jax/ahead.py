@@ -198,8 +198,8 @@ class Ahead:
             fits = {n: x.memory.fits(self.capacity) for n, x in tried.items()}
             most = max((n for n in tried if fits[n]), default=0)
             least = min((n for n in tried if not fits[n]), default=math.inf)
-            if not most < batch_size < least and least - most < math.inf:
-                batch_size = (most + least) // 2 // devices * devices
+            if batch_size >= least:  # the compiler keeps more than it says: a little less
+                batch_size = max(most + devices, int(least * 0.97)) // devices * devices
             if batch_size in tried or batch_size == 0:
                 break
             found = tried[batch_size] = self.compile(first.step, batch_size)
