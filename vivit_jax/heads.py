@@ -1,7 +1,7 @@
-"""One classification head, or several with names.
+"""Values of one classification head, or of several heads with names.
 
-A value of a head (a label, class names, logits) is plain if there is one head. If there are
-several, it is a dict head -> value in the order of `data.label_columns`.
+With one head, its value (a label, class names, logits) stands alone. With several heads there is a
+dict head -> value, in the order of `data.label_columns`.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ LabelNames = PerHead[tuple[str, ...]]  # classes in the order of the logits
 
 
 def map_heads(function: Callable[..., _R], value: PerHead, *others: PerHead) -> PerHead[_R]:
-    """Calls `function(value, *others)` for the one head, or for each in the order of `value`.
+    """Calls `function(value, *others)` for the only head, or for each head in the order of `value`.
 
-    Unlike `jax.tree.map` it keeps that order, and it needs no JAX.
+    Unlike `jax.tree.map`, this function keeps the order of the heads, and needs no JAX.
     """
     if isinstance(value, dict):
         return {head: function(value[head], *(x[head] for x in others)) for head in value}
@@ -31,7 +31,7 @@ def by_head(value: PerHead[_T]) -> dict[str, _T]:
 
 
 def head_names(value: PerHead) -> tuple[str, ...]:
-    """The names of several heads; empty where there is one, which needs none."""
+    """The names of several heads; empty if there is only one, which has no name."""
     return tuple(value) if isinstance(value, dict) else ()
 
 
@@ -41,5 +41,5 @@ def name_heads(name: str, value: PerHead[_T]) -> dict[str, _T]:
 
 
 def numbered_labels(num_classes: PerHead[int]) -> LabelNames:
-    """`('0', '1', …)`: names for classes if only their number is known."""
+    """Names for classes of which only the number is known: `('0', '1', …)`."""
     return map_heads(lambda count: tuple(map(str, range(count))), num_classes)

@@ -1,4 +1,4 @@
-"""The model card: with the parameters it makes a trained model usable on its own."""
+"""The model card: everything beside the parameters that is needed to use a trained model."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from vivit_jax.video.preprocessing import Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """Stored beside the parameters in every checkpoint and in every converted file.
+    """A description of a trained model, stored with its parameters in every file.
 
     Attributes:
         model: name and keywords for `create_model`.
@@ -22,12 +22,12 @@ class ModelCard:
     label_names: LabelNames
 
     def to_json(self) -> dict:
-        """As plain lists, numbers and strings."""
+        """Turns the card into dicts, lists, numbers and strings."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, card: dict) -> 'ModelCard':
-        """The inverse of `to_json`."""
+        """Makes a card from the result of `to_json`."""
         return cls(
             card['model'],
             Preprocessing(**card['preprocessing']),

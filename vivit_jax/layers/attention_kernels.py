@@ -1,8 +1,8 @@
 """Softmax attention in several implementations with equal results.
 
-Queries, keys and values are [b n k d]: batch, tokens, heads, channels of a head. The softmax is
-float32 in all of them. Which one `'auto'` takes depends on the device that a program is compiled
-for, not on the one that it is traced on: see `choose`.
+Queries, keys and values are [b n k d]: batch, tokens, heads, channels of a head. Every
+implementation computes the softmax in float32. `'auto'` chooses by the device that a program is
+compiled for, not by the device on which it is traced: see `choose`.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ from vivit_jax.parallel.mesh import on_each_device
 
 _log = logging.getLogger(__name__)
 
-FUSED = ('cudnn', 'pallas')  # kernels that leave no room for dropout
+FUSED = ('cudnn', 'pallas')  # kernels without dropout
 IMPLEMENTATIONS = Specification.choices()['attention_implementation']
-PLATFORMS = ('cpu', 'cuda', 'tpu')  # any other has what is portable
+PLATFORMS = ('cpu', 'cuda', 'tpu')  # other platforms get the portable implementations
 
-# Up to here all weights of a sequence are held at once: a model on frames of 14x14 patches is no
-# faster in chunks on a CPU, and needs more memory.
+# Sequences of up to this many tokens are not cut into chunks: on a CPU, chunks make a model on
+# frames of 14x14 patches no faster, and take more memory.
 _LONGEST_FOR_EINSUM = 256
-# Below, a GPU computes the weights with plain products: cuDNN's tiles of 64 to 128 tokens would be
-# mostly empty. Estimated, not measured.
+# For shorter sequences a GPU uses plain products, because cuDNN's tiles of 64 to 128 tokens would
+# be mostly empty. Estimated, not measured.
 _SHORTEST_FOR_CUDNN = 64
 _CHUNK = 512  # queries
 
@@ -57,19 +57,19 @@ def dot_product_attention(
     Args:
         query, key, value: [b n k d] in the type of the computation.
         bias: float32 [b k n n]; only `'einsum'` takes it.
-        implementation: `'einsum'` holds all weights, [b k n n]. `'chunked'` holds those of some
-            queries at a time and computes them again for the gradient, so that memory grows with
-            n, not n². `'cudnn'` (GPU, 16-bit types) and `'pallas'` (GPU, TPU) are fused kernels
-            without dropout. `'auto'` leaves it to `choose`.
-        dropout_rate: of the weights.
-        dropout_key: None: no dropout.
+        implementation: `'einsum'` holds all attention weights, [b k n n]. `'chunked'` holds the
+            weights of some queries at a time and computes them again for the gradient, so that
+            memory grows with n, not n². `'cudnn'` (GPU, 16-bit types) and `'pallas'` (GPU, TPU)
+            are fused kernels without dropout. `'auto'` calls `choose`.
+        dropout_rate: dropout rate of the attention weights.
+        dropout_key: random key of the dropout; None: no dropout.
 
     Returns:
         [b n k d].
 
     Raises:
         AssertionError: the shapes differ, or have no four axes.
-        ValueError: dropout is asked of a fused kernel, or a bias is given to a kernel without.
+        ValueError: a fused kernel is asked for dropout, or any but `'einsum'` is given a bias.
     """
     chex.assert_rank((query, key, value), 4)
     chex.assert_equal_shape((query, key, value))
@@ -114,9 +114,13 @@ def choose(
     drops: bool = False,
     has_bias: bool = False,
 ) -> str:
-    """What `'auto'` takes where a program is compiled for a platform of `PLATFORMS`.
+    """The implementation that `'auto'` means in a program compiled for one of `PLATFORMS`.
 
-    `drops` tells of dropout, for which there is no kernel, `has_bias` of relative positions.
+    Args:
+        platform: the platform.
+        num_tokens, head_dim, dtype: shape and type of queries, keys and values.
+        drops: whether attention weights are dropped, which no fused kernel can do.
+        has_bias: whether relative positions are added to the logits.
     """
     if has_bias:
         return 'einsum'
@@ -130,7 +134,7 @@ def choose(
 
 @contextlib.contextmanager
 def record_choices(platform: str) -> Iterator[dict[int, str]]:
-    """Collects what is taken on a platform, by the number of tokens, while programs are traced."""
+    """While programs are traced, collects their implementations on a platform by token count."""
     taken = {}
 
     def record(num_tokens: int, names: dict[str, str]):
@@ -145,7 +149,7 @@ def record_choices(platform: str) -> Iterator[dict[int, str]]:
 
 @contextlib.contextmanager
 def log_choices(platform: str, what: str) -> Iterator[None]:
-    """Logs what is taken on a platform, in one line, if a program is traced meanwhile."""
+    """Logs in one line which implementations a program uses, if one is traced meanwhile."""
     with record_choices(platform) as taken:
         yield
     if taken:
@@ -153,7 +157,7 @@ def log_choices(platform: str, what: str) -> Iterator[None]:
 
 
 def describe_choices(taken: dict[int, str]) -> str:
-    """Such as `'cudnn for 197 tokens, einsum for 17'`, from what `record_choices` collects."""
+    """Writes a result of `record_choices` as text: `'cudnn for 197 tokens, einsum for 17'`."""
     lengths = {name: [n for n in sorted(taken) if taken[n] == name] for name in taken.values()}
     return ', '.join(
         f'{name} for {" and ".join(map(str, numbers))} tokens' for name, numbers in lengths.items()
@@ -197,7 +201,7 @@ def _einsum(
 
 @jax.custom_vjp
 def _float32_product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a b` in float32, whose gradients are products in the type of a and b, as in fused kernels.
+    """`a b` in float32; its gradients are products in the type of a and b, as in fused kernels.
 
     JAX's own gradients multiply in float32, which in a 16-bit model is several times slower.
     """
@@ -234,10 +238,14 @@ def _chunked(
     by_head: bool,
     dropout_rate: float,
 ) -> jax.Array:
-    """See `dot_product_attention`; `dropout_keys` [b k], one for every head.
+    """See `dot_product_attention`.
 
-    `by_head`: one head after another, for a CPU, which is fastest with what fits its cache; other
-    devices are with much at once.
+    Args:
+        query, key, value: [b n k d].
+        dropout_keys: [b k], a random key for every head, or None.
+        by_head: computes one head after another, which is fastest on a CPU, because a head fits
+            its cache. Other devices are faster with all heads at once.
+        dropout_rate: dropout rate of the attention weights.
 
     Source: Self-attention Does Not Need O(n²) Memory (arXiv 2112.05682), chunks of queries only.
     """

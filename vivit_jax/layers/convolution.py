@@ -1,8 +1,8 @@
 """Convolutions around and within transformers.
 
-All are padded with (k - 1) / 2 zeros on each side: `'SAME'` would shift a kernel of stride 2. Batch
-norm keeps its running statistics in the collection `batch_stats` and sees the whole batch, on
-however many devices it lies.
+All convolutions are padded with (k - 1) / 2 zeros on each side, because `'SAME'` would shift a
+kernel of stride 2. Batch norm keeps its running statistics in the collection `batch_stats`, and
+normalizes over the whole batch, on however many devices it is distributed.
 """
 
 import flax.linen as nn

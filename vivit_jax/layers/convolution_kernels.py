@@ -1,7 +1,7 @@
-"""Convolutions in forms that every kind of device is fast at.
+"""Convolutions in forms that are fast on every kind of device.
 
-XLA's convolutions along three axes, and those of single channels, run many times slower on CPUs
-than what they are made of here: products with shifted inputs, and convolutions of single frames.
+On CPUs, XLA's convolutions along three axes and its depthwise convolutions are many times slower
+than the forms here, which are made of products with shifted inputs and convolutions of frames.
 """
 
 import functools
@@ -42,7 +42,7 @@ def _by_platform_forward(x: jax.Array, kernel: jax.Array, native: Callable, on_c
 
 
 def _by_platform_backward(native: Callable, on_cpu: Callable, kept: tuple, gradient: jax.Array):
-    # Nothing but the inputs is kept: what the forms make of them is larger.
+    # Only the inputs are kept, because the intermediate arrays of the forms are larger.
     def pull(form: Callable) -> Callable:
         return lambda gradient, *inputs: jax.vjp(form, *inputs)[1](gradient)
 
@@ -70,7 +70,8 @@ def _depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
             total = total + shifted[:, :, *window] * weights[place][0]
         return total, None
 
-    # In float32, as XLA sums. A loop over all places would be slower, none at all compiles long.
+    # The sum is float32, as in XLA. The loop covers the first axis only: a loop over all axes
+    # would run more slowly, and no loop at all would compile for long.
     start = jnp.zeros((x.shape[0], *sizes, x.shape[-1]), jnp.float32)
     total, _ = lax.scan(add, start, (jnp.arange(length), kernel.astype(jnp.float32)))
     return total.astype(x.dtype)
@@ -101,7 +102,10 @@ _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _of_frames(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple) -> jax.Array:
-    """A convolution [b t h w c]: of frames whose channels are those of all frames it sees."""
+    """A convolution of [b t h w c] as a convolution of frames.
+
+    The channels of all frames that an output frame depends on are joined into one frame first.
+    """
     length, *sizes, channels, features = kernel.shape
     x = jnp.pad(x, ((0, 0), padding[0], *3 * [(0, 0)]))
     time = (x.shape[1] - length) // strides[0] + 1

@@ -1,8 +1,8 @@
-"""Attention by kernels of others: cuDNN and Pallas on NVIDIA GPUs, Pallas on TPUs.
+"""Attention by fused kernels of other libraries: cuDNN and Pallas on GPUs, Pallas on TPUs.
 
-None of them takes every length of a sequence. Each function here pads queries, keys and values
-[b n k d] to a length that its kernel takes, hides the padding from the softmax, and cuts it off
-again: the results are those of `dot_product_attention`.
+No kernel takes sequences of every length. Each function here pads queries, keys and values
+[b n k d] to a length that its kernel takes, hides the padding from the softmax, and cuts the
+padding off again, so that the results equal the other forms of `dot_product_attention`.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-_TPU_LANES = 128  # the TPU kernel's blocks are multiples of it
-_LONGEST_TPU_BLOCK = 640  # the gradient of longer ones overflows the vector memory of a v4
+_TPU_LANES = 128  # the TPU kernel's blocks are multiples of this many tokens
+_LONGEST_TPU_BLOCK = 640  # tokens; longer blocks overflow the vector memory of a v4 in the gradient
 _GPU_BLOCKS = (32, 64, 128)  # tokens; 32 is the smallest block of the gradient
 
 
 def cudnn_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attention by cuDNN (Ampere or later, 16-bit types), for any number of tokens.
 
-    JAX takes the gradient for even lengths only, so an odd one gets a token of padding.
+    JAX has a gradient for even lengths only, so a sequence of odd length gets a token of padding.
 
     Raises:
-        RuntimeError: cuDNN is not there.
+        RuntimeError: cuDNN is not installed.
         NotImplementedError, ValueError: cuDNN does not take the type or the width of the heads.
     """
     batch, length, *_ = query.shape
@@ -39,8 +39,8 @@ def cudnn_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.A
 def has_cudnn(head_dim: int, dtype: DTypeLike) -> bool:
     """Whether cuDNN takes heads of this width and type.
 
-    Asked in a process without a GPU, as when a program is exported, the GPU is taken to be new
-    enough, if cuDNN is there.
+    In a process without a GPU, as when a program is exported, the future GPU is assumed to be new
+    enough; cuDNN must be installed.
     """
     x = jax.ShapeDtypeStruct((1, 128, 1, head_dim), dtype)
     attention = functools.partial(jax.nn.dot_product_attention, implementation='cudnn')
@@ -56,8 +56,8 @@ def has_cudnn(head_dim: int, dtype: DTypeLike) -> bool:
 def tpu_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """JAX's Pallas kernel for TPUs.
 
-    Tokens are padded to whole blocks. The padding is a segment of its own, which the others never
-    attend to. Channels beyond one block are padded to whole blocks too.
+    Tokens are padded to whole blocks. The padding is a segment of its own, to which real tokens
+    never attend. More than 128 channels are padded to a multiple of 128 too.
     """
     from jax.experimental.pallas.ops.tpu import flash_attention as tpu
 

@@ -1,4 +1,4 @@
-"""Places on the grid of tokens, in NumPy, for JAX and PyTorch alike."""
+"""Places on the grid of tokens, in NumPy, for JAX and PyTorch."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def uniform_frame_indices(num_frames: int, num_sampled_frames: int) -> np.ndarray:
     """Frames `round(i * num_frames / (n + 1))` for i = 1 … n, halves rounded to even.
 
-    All frames when as many as there are, or more, are asked for.
+    If n is at least `num_frames`, all frames.
     """
     if num_sampled_frames >= num_frames:
         return np.arange(num_frames)
@@ -17,8 +17,8 @@ def uniform_frame_indices(num_frames: int, num_sampled_frames: int) -> np.ndarra
 def sincos_positions(grid: tuple[int, ...], width: int) -> np.ndarray:
     """Sines and cosines of the places of a grid, float32 [prod(grid) width].
 
-    Every axis longer than one place gets an equal, even share of the channels; those that remain
-    are zero. Channel i of m pairs has the wavelength 2π · 10000^(i/m).
+    Every axis with more than one place gets the same even number of channels; the channels that
+    remain are zero. Channel i of m pairs has the wavelength 2π · 10000^(i/m).
 
     Source: Attention Is All You Need (arXiv 1706.03762), section 3.5, for each axis.
     """

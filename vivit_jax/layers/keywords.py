@@ -1,4 +1,4 @@
-"""How the keywords of a model are completed by sizes and defaults, and checked."""
+"""Completes the keywords of a model with sizes and defaults, and checks them."""
 
 import dataclasses
 import re
@@ -22,28 +22,29 @@ Keywords = Mapping[str, object]
 class CheckedKeywords:
     """A frozen dataclass whose fields are keywords; `Literal` fields list their choices.
 
-    Its class variables say what else the package needs to know about a model.
+    Its class variables hold everything else that the package needs to know about a model.
 
     Raises:
-        ValueError: a value is no choice, or `check` refuses it.
+        ValueError: a value is none of its choices, or `check` refuses it.
     """
 
     # Variants with a name, for `create_model(size=...)`.
     PRESETS: ClassVar[Mapping[str, Keywords]] = {}
-    # With four blocks and four heads, what a CPU trains from scratch in minutes.
+    # Keywords with which, on four blocks and four heads, a CPU trains the model in minutes.
     SMALL: ClassVar[Keywords] = {}
-    # With two blocks, what a test trains in a moment.
+    # Keywords with which, on two blocks, a test trains the model in seconds.
     TINY: ClassVar[Keywords] = {}
-    # Models whose weights it can start from, beside its own and those of an image ViT.
+    # Other models whose weights the model can start from; it can always start from an image ViT.
     EXTENDS: ClassVar[tuple[str, ...]] = ()
-    # Patterns of the parameters that neither an image ViT nor a model of EXTENDS has.
+    # Patterns of parameters that neither an image ViT nor a model in EXTENDS has.
     own_parameters: ClassVar[tuple[str, ...]] = ()
-    # Pattern of a module here, its name in PyTorch, and its kind, see `weights.torch_layout`.
+    # For each module of its own: pattern of the Flax name, PyTorch name, and kind (see
+    # `weights.torch_layout`).
     TORCH_NAMES: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
     @classmethod
     def from_keywords(cls, keywords: Keywords, size: str | None = None) -> Self:
-        """Completes keywords by those of a size, such as `'B/16x2'`, and by the defaults."""
+        """Completes keywords with the keywords of a size, such as `'B/16x2'`, and defaults."""
         values = {**cls.preset(size), **keywords}
         for keyword, default in cls.defaults().items():
             if isinstance(default, tuple) and keyword in values:
@@ -57,7 +58,7 @@ class CheckedKeywords:
 
     @classmethod
     def preset(cls, size: str | None) -> Keywords:
-        """The keywords of one of `PRESETS`, or of encoder/patch x tubelet length as `'B/16x2'`."""
+        """The keywords of one of `PRESETS`, or of `'B/16x2'`: encoder/patch x tubelet length."""
         if not size or size in cls.PRESETS:
             return cls.PRESETS.get(size, {})
         match = re.fullmatch(r'(\w+)/(\d+)x(\d+)', size)
@@ -72,7 +73,7 @@ class CheckedKeywords:
 
     @classmethod
     def choices(cls) -> dict[str, tuple]:
-        """The values that keywords with a fixed set of them may have."""
+        """The allowed values of each keyword that has a fixed set of values."""
         hints = typing.get_type_hints(cls)
         return {
             name: typing.get_args(hint)
@@ -88,17 +89,17 @@ class CheckedKeywords:
         self.check()
 
     def check(self):
-        """Raises a ValueError where values are out of range or do not fit each other."""
+        """Raises a ValueError if values are out of range or do not fit each other."""
 
     def check_at_least(self, least: int, *keywords: str):
-        """Raises a ValueError where one of the keywords is smaller."""
+        """Raises a ValueError if one of the keywords is less than `least`."""
         for keyword in keywords:
             if getattr(self, keyword) < least:
                 limit = f'be at least {least}' if least else 'not be negative'
                 raise ValueError(f'{keyword}={getattr(self, keyword)} must {limit}')
 
     def check_even_heads(self):
-        """Raises a ValueError where heads cannot be halved between time and space."""
+        """Raises a ValueError if heads cannot be halved between time and space."""
         if self.num_heads % 2:
             raise ValueError(
                 f'num_heads={self.num_heads} must be even: half of the heads attend along time, '

@@ -1,4 +1,4 @@
-"""How arrays lie in the memory of a device."""
+"""The layout of arrays in the memory of a device."""
 
 import jax
 from jax import lax

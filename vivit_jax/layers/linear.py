@@ -12,17 +12,17 @@ from jax.typing import DTypeLike
 class Linear(nn.Module):
     """`x W + b` on the last `num_inputs` axes, to axes `features`, as a product with one matrix.
 
-    Parameters and results are those of `nn.DenseGeneral`: `kernel` [*inputs, *features] and `bias`
-    [*features]. A bias of several axes, such as heads and channels, would not be added within a
-    GPU's matrix product, but in a pass of its own over all tokens.
+    Parameters and results equal `nn.DenseGeneral`: `kernel` [*inputs, *features] and `bias`
+    [*features]. `nn.DenseGeneral` is slower on a GPU: XLA does not add a bias of several axes,
+    such as heads and channels, within the matrix product, but in a second pass over all tokens.
 
     Attributes:
-        features: axes of the result behind those of the tokens.
-        num_inputs: how many axes the result is summed over.
+        features: sizes of the axes that replace the input axes.
+        num_inputs: number of input axes, at the end of x.
         use_bias: whether there is a bias.
-        kernel_init: of the kernel as a matrix.
-        bias_init: of the bias.
-        dtype: of the computation.
+        kernel_init: initializer of the kernel, called for its form as a matrix.
+        bias_init: initializer of the bias.
+        dtype: type of the computation.
     """
 
     features: tuple[int, ...]
@@ -51,10 +51,11 @@ class Linear(nn.Module):
 
 @jax.custom_vjp
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x W` of tokens [... c] and a kernel [c d], whose gradient is `xᵀ g`.
+    """`x W` for tokens x [... c] and a kernel W [c d]; the gradient of W is computed as `xᵀ g`.
 
-    JAX computes this gradient as `(gᵀ x)ᵀ`, for which XLA has no fast form on CPUs. If x is wider
-    than g, that is still faster than to transpose x. There is no forward-mode derivative.
+    JAX computes that gradient as `(gᵀ x)ᵀ`, which is slow on CPUs. Only if x is wider than g,
+    JAX's form is used, since then it is faster than a transposed x. There is no forward-mode
+    derivative.
     """
     return x @ kernel
 

@@ -1,4 +1,4 @@
-"""The keywords that all models have. Imports neither JAX nor PyTorch, which both read them here."""
+"""The keywords that all models have; imports neither JAX nor PyTorch, because both forms use it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from vivit_jax.layers.keywords import CheckedKeywords
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Specification(CheckedKeywords):
-    """What `create_model` takes; each model has a subclass with the keywords of its own.
+    """The keywords of `create_model`; each model has a subclass with further keywords.
 
     Attributes:
-        num_classes: number of classes; of each head by its name, where there are several.
+        num_classes: number of classes; if there are several heads, a dict head -> number.
         hidden_size: width d of the tokens.
-        num_layers: blocks of the encoder; of the spatial encoder, where there are two.
+        num_layers: blocks of the encoder; if there are two, of the spatial encoder.
         num_heads: attention heads; must divide `hidden_size`.
         mlp_dim: hidden width of the MLPs.
         tubelet_size: (t, h, w) frames and pixels of the clip that make a token.
         dropout_rate: dropout after embeddings, attention and both MLP layers.
         attention_dropout_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the last block, see `Encoder`.
-        gelu: `'tanh'`, the approximation of JAX's ViTs, or `'exact'`, as in PyTorch's.
+        gelu: `'tanh'`, the approximation in JAX's ViTs, or `'exact'`, as in PyTorch's ViTs.
         layer_norm_eps: added to the variance in a LayerNorm.
         attention_implementation: how JAX computes attention, see `dot_product_attention`.
-        remat: what JAX computes twice in order to save memory, see `REMAT_POLICIES`.
+        remat: which activations JAX computes twice to save memory, see `REMAT_POLICIES`.
         scan_layers: whether JAX compiles one block for all layers, see `run_blocks`.
         dtype: type that JAX computes in; parameters, softmax and logits are float32.
     """
@@ -47,7 +47,7 @@ class Specification(CheckedKeywords):
     dtype: Literal['float32', 'bfloat16', 'float16', 'float64'] = 'float32'
 
     def check(self):
-        """Raises a ValueError where values are out of range or do not fit each other."""
+        """Raises a ValueError if values are out of range or do not fit each other."""
         super().check()
         classes = self.num_classes
         counts = classes.values() if isinstance(classes, Mapping) else (classes,)

@@ -1,4 +1,4 @@
-"""How a stack of equal blocks is run: one after the other, or as a loop that is compiled once."""
+"""Runs a stack of equal blocks, one after the other or as a loop that is compiled once."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# What the forward pass keeps for the backward pass; with 'none' it keeps everything.
+# Which activations the forward pass keeps for the backward pass; with 'none' it keeps all.
 REMAT_POLICIES = {
     'block': None,  # the input of every block
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # and all projections
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # also all projections
 }
 
 
@@ -21,20 +21,21 @@ def run_blocks(
     rates: jax.Array | None,
     mode: dict[str, bool],
 ) -> tuple[jax.Array, dict]:
-    """Runs the blocks of an encoder, to be called within its compact method.
+    """Runs the blocks of an encoder; call it within the encoder's compact method.
 
-    With `scan_layers` one block is compiled for all, which shortens compilation. The parameters
-    remain a tree per block, and are stacked for each forward pass.
+    With `scan_layers` all layers share one compiled block, which shortens compilation. The
+    parameters remain a tree per block, and are stacked for each forward pass.
 
     Args:
-        encoder: has `block`, which makes a block, and `spec`, with `remat` and `scan_layers`.
-        names: of the blocks.
+        encoder: a module with `block`, which makes a block, and `spec`, with `remat` and
+            `scan_layers`.
+        names: the names of the blocks.
         tokens: [b ... d].
         rates: drop path rates [blocks], or None.
         mode: `train` and `capture_attention`.
 
     Returns:
-        The tokens, and what each block captured, by its name.
+        The tokens, and the attention weights that each block captured, by its name.
     """
     spec = encoder.spec
     policy = REMAT_POLICIES.get(spec.remat)

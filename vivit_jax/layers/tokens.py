@@ -1,4 +1,4 @@
-"""From a clip to tokens, and from tokens to logits: what stands around the encoders."""
+"""The parts of a model around its encoders: from a clip to tokens, and from features to logits."""
 
 import math
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ class ModelOutput:
     """The result of a forward pass, float32.
 
     Attributes:
-        logits: [b classes], or by head where the model has several.
-        features: [b d], what the classifier sees.
-        intermediates: with `capture_attention=True` the attention weights under the names of the
-            layers that made them, see `SelfAttention`; else empty.
+        logits: [b classes], or a dict by head if the model has several heads.
+        features: [b d], the input of the classifier.
+        intermediates: with `capture_attention=True`, the attention weights under the names of
+            their layers, see `SelfAttention`; else empty.
     """
 
     logits: jax.Array | Mapping[str, jax.Array]
@@ -48,7 +48,7 @@ class Tokenizer(nn.Module):
     def __call__(self, clip: jax.Array) -> jax.Array:
         """Maps a float clip [b t h w c], of whole patches, to tokens [b t' h' w' d]."""
         shape = (*self.patch_size, clip.shape[-1], self.hidden_size)
-        # All but the last axis are inputs: the fans are those of the matrix that this is.
+        # All but the last axis are inputs, so that Xavier counts the fans of the kernel's matrix.
         init = nn.initializers.xavier_uniform(in_axis=range(len(shape) - 1))
         kernel = self.param('kernel', init, shape).astype(self.dtype)
         bias = self.param('bias', nn.initializers.zeros, (self.hidden_size,)).astype(self.dtype)
@@ -69,8 +69,8 @@ class PositionEmbedding(nn.Module):
     Attributes:
         kind: `'learned'`, a table [1 n d] or [1 t·n d] in `<name>/pos_embedding`, `'sincos3d'`, or
             `'none'`.
-        grid: places of the tokens along each axis; class tokens before them have no place and
-            get zero from `'sincos3d'`.
+        grid: the number of places along each axis. Class tokens stand before the other tokens and
+            have no place; `'sincos3d'` adds zero to them.
         token_axes: how many axes of the tokens have positions: 1 for n, 2 for t and n.
     """
 
@@ -94,7 +94,7 @@ class PositionEmbedding(nn.Module):
 
 
 def prepend_class_token(model: nn.Module, tokens: jax.Array, name: str = 'cls') -> jax.Array:
-    """Tokens [b ... n d] to [b ... 1+n d]; the new one is the model's parameter `name` [1 1 d]."""
+    """Tokens [b ... n d] to [b ... 1+n d]; the first is the model's parameter `name` [1 1 d]."""
     *leading, _, width = tokens.shape
     token = model.param(name, nn.initializers.zeros, (1, 1, width)).astype(tokens.dtype)
     token = jnp.broadcast_to(token.reshape(-1), (*leading, 1, width))
@@ -104,14 +104,14 @@ def prepend_class_token(model: nn.Module, tokens: jax.Array, name: str = 'cls') 
 def classify(
     features: jax.Array, num_classes: int | Mapping[str, int], captured: Mapping = {}
 ) -> ModelOutput:
-    """Linear classifiers on features [b d], to be called within a model's compact method.
+    """Linear classifiers on features [b d]; call it within a model's compact method.
 
-    Their parameters lie in `output_projection`, or in `output_projection_<head>` where
-    `num_classes` gives the classes of several heads, and start at zero.
+    The parameters are called `output_projection`, or `output_projection_<head>` if `num_classes`
+    is a dict of several heads. They start at zero.
 
     Args:
-        features: of any float type.
-        num_classes: of the only head, or by head.
+        features: [b d], of any float type.
+        num_classes: number of classes, or a dict head -> number.
         captured: attention weights by encoder.
     """
     features = features.astype(jnp.float32)

@@ -14,8 +14,8 @@ from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.stack import run_blocks
 from vivit_jax.layers.tokens import PositionEmbedding
 
-Rate = float | jax.Array | None  # of stochastic depth; None: nothing is dropped
-Weights = dict[str, dict[str, jax.Array]]  # of attention, by layer and axis; empty: not captured
+Rate = float | jax.Array | None  # rate of stochastic depth; None: nothing is dropped
+Weights = dict[str, dict[str, jax.Array]]  # attention weights by layer and axis; may be empty
 
 # The axes of tokens [... n d] or [... t n d] that attention can run along.
 AXES = {'tokens': -2, 'space': -2, 'time': -3}
@@ -28,16 +28,16 @@ class SelfAttention(nn.Module):
     """
 
     num_heads: int  # divides the width of the tokens, or head_dim is given
-    # Names of AXES. Heads are divided equally among them, in this order; each head attends along
-    # its axis only, and the other axes do not mix.
+    # Names in AXES. The heads are divided equally among them, in this order. Each head attends
+    # along its own axis only; the other axes do not mix.
     axes: tuple[str, ...] = ('tokens',)
     dropout_rate: float = 0.0  # of the attention weights
     implementation: str = 'auto'  # see `dot_product_attention`
-    # Makes a module (tokens, train) -> tokens, one for queries, one for keys and one for values,
-    # which are then projections of its result instead of the tokens.
+    # Makes a module (tokens, train) -> tokens. It is called three times: queries, keys and values
+    # are projections of the results of three such modules, instead of projections of the tokens.
     local: Callable[..., nn.Module] | None = None
-    # Makes a module (query, key, places) -> [b k q n] whose result is added to the logits; for a
-    # single axis.
+    # Makes a module (query, key, places) -> [b k q n] whose result is added to the logits. Works
+    # with a single axis only.
     relative: Callable[..., nn.Module] | None = None
     head_dim: int | None = None  # None: the heads divide the width of the tokens
     has_bias: bool = True  # of queries, keys and values
@@ -55,14 +55,14 @@ class SelfAttention(nn.Module):
         """Maps tokens [... n d] to [... n d]; `places` is for `relative`.
 
         Returns:
-            The tokens, and, if captured, the float32 attention weights [... k q n] by axis, whose
-            leading axes are the axes of the tokens that do not mix; else nothing.
+            The tokens, and, if captured, the float32 attention weights [... k q n] by axis (else
+            an empty dict). Their leading axes are the axes of the tokens that do not mix.
         """
         heads = [self._project(name, tokens, train) for name in ('query', 'key', 'value')]
         share = self.num_heads // len(self.axes)
         mixed, captured = [], {}
         for group, axis in enumerate(self.axes):
-            # Behind the axes of the tokens stand heads and channels [k e] where the width was.
+            # In queries, keys and values two axes, heads and channels [k e], replace the width.
             part = [x[..., group * share : (group + 1) * share, :] for x in heads]
             query, key, value = (jnp.moveaxis(x, AXES[axis] - 1, -3) for x in part)
             leading = query.shape[:-3]
@@ -76,7 +76,7 @@ class SelfAttention(nn.Module):
                 key,
                 value,
                 bias,
-                # The weights that are captured exist anyway.
+                # The attention weights are computed anyway if they are captured.
                 implementation='einsum' if capture_attention else self.implementation,
                 dropout_rate=self.dropout_rate,
                 dropout_key=self.make_rng('dropout') if drops else None,
@@ -101,7 +101,7 @@ class SelfAttention(nn.Module):
 class MlpBlock(nn.Module):
     """`GELU(x W1 + b1) W2 + b2` on the last axis.
 
-    `gelu='tanh'` is the approximation of JAX's ViTs, `'exact'` the error function of PyTorch's.
+    `gelu='tanh'` is the approximation in JAX's ViTs, `'exact'` the error function in PyTorch's.
     """
 
     mlp_dim: int
@@ -144,7 +144,7 @@ class EncoderBlock(nn.Module):
     """
 
     spec: Specification
-    axes: tuple[str, ...] = ('tokens',)  # along which the heads attend, see `SelfAttention`
+    axes: tuple[str, ...] = ('tokens',)  # the heads attend along these, see `SelfAttention`
     attention: Callable[..., nn.Module] = SelfAttention  # or a `functools.partial` of it
 
     @nn.compact
@@ -192,11 +192,11 @@ class EncoderBlock(nn.Module):
         return self.norm_after(suffix, tokens + DropPath()(x, rate, train=train))
 
     def norm_before(self, suffix: str, tokens: jax.Array) -> jax.Array:
-        """The input of a branch."""
+        """Normalizes the input of a residual branch."""
         return layer_norm(self.spec, f'LayerNorm_{suffix}')(tokens)
 
     def norm_after(self, suffix: str, tokens: jax.Array) -> jax.Array:
-        """The sum of a branch and its input; a post-norm block normalizes here instead."""
+        """Normalizes the sum of a branch and its input in post-norm blocks; here, does nothing."""
         return tokens
 
 
@@ -208,10 +208,10 @@ class Encoder(nn.Module):
     """
 
     spec: Specification
-    grid: tuple[int, ...]  # places of the tokens, see `PositionEmbedding`
+    grid: tuple[int, ...]  # number of places along each axis, see `PositionEmbedding`
     position: str = 'learned'
     token_axes: int = 1
-    block: Callable[..., nn.Module] = EncoderBlock  # of `spec` and a name
+    block: Callable[..., nn.Module] = EncoderBlock  # makes a block from `spec` and a name
     num_layers: int | None = None  # L; None: as `spec` says
     has_final_norm: bool = True
 
@@ -239,12 +239,12 @@ class Encoder(nn.Module):
 
 
 def drop_path_rates(spec: Specification, num_layers: int) -> jax.Array | None:
-    """The rate of each block, [num_layers]; None where nothing is dropped."""
+    """The rate of each block, [num_layers]; None if nothing is dropped."""
     if not spec.drop_path_rate:
         return None
     return spec.drop_path_rate * jnp.arange(num_layers) / max(num_layers - 1, 1)
 
 
 def layer_norm(spec: Specification, name: str) -> nn.LayerNorm:
-    """A LayerNorm of the last axis."""
+    """A LayerNorm over the last axis."""
     return nn.LayerNorm(epsilon=spec.layer_norm_eps, dtype=spec.dtype, name=name)

@@ -1,7 +1,7 @@
-"""Published parameters and costs of models, beside those that are counted here.
+"""Parameters and costs of published models: as counted here, and as printed in the papers.
 
-Each model's folder lists its own. `python -m vivit_jax.summary --reference` checks all of them.
-Costs are of one clip in inference mode, in units of 1e9, by the conventions of
+Each model's folder lists its own figures, and `python -m vivit_jax.summary --reference` checks all
+of them. Costs are for one clip in inference mode, in units of 1e9, in the conventions of
 `vivit_jax.costs.count_costs`.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from vivit_jax.models.registry import MODELS
 
-# Largest relative difference of a count from the one given here. XLA/2 depends a little on how
-# softmax, GELU and normalization are written.
+# The largest allowed relative difference between a count and the figure in the table. XLA/2
+# depends a little on the code of softmax, GELU and normalization.
 TOLERANCES = {'parameters': 0, 'GMAC': 1e-3, 'GMAC-lin': 1e-3, 'XLA/2': 5e-3, '2xGMAC': 1e-3}
 
 
@@ -21,13 +21,13 @@ class Published:
     """A published model.
 
     Attributes:
-        label: what its paper calls it.
-        keywords: of `create_model`.
-        clip: (t, h, w).
-        parameters: computed.
-        costs: computed, by convention; the first is that of the paper.
-        published_parameters: in millions, as printed; the paper may have truncated.
-        published_cost: as printed.
+        label: the name of the model in its paper.
+        keywords: keywords of `create_model`.
+        clip: (t, h, w) in frames and pixels.
+        parameters: number of parameters, as counted here.
+        costs: costs as counted here, by convention; the first convention is the paper's.
+        published_parameters: millions of parameters, as printed; the paper may have truncated.
+        published_cost: cost as printed.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Published:
 
 
 def published_models() -> list[Published]:
-    """The published figures of all models."""
+    """The rows of all models."""
     folders = dict.fromkeys(spec.__module__.rpartition('.')[0] for spec in MODELS.values())
     modules = [importlib.import_module(f'{folder}.published') for folder in folders]
     return [published for module in modules for published in module.PUBLISHED]

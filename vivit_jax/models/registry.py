@@ -1,7 +1,7 @@
-"""Model names, and how a model is made from one.
+"""The names of models, and the function that makes a model from its name.
 
-In the folder of a specification, `model.py` has a class of the same name for JAX, and `torch.py`
-one for PyTorch.
+A specification's folder has two implementations, which are classes of the same name: `model.py`
+for JAX and `torch.py` for PyTorch.
 """
 
 import importlib
@@ -31,19 +31,23 @@ MODELS: dict[str, type[Specification]] = {
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` takes."""
+    """The names that `create_model` takes."""
     return list(MODELS)
 
 
 def model_keywords(name: str) -> dict[str, object]:
-    """Every keyword of a model with its default; a ValueError for an unknown model."""
+    """Every keyword of a model with its default.
+
+    Raises:
+        ValueError: unknown name.
+    """
     if name not in MODELS:
         raise ValueError(f'unknown model {name!r}{near_words(name, MODELS)}')
     return MODELS[name].defaults()
 
 
 def specify(name: str, size: str | None = None, **keywords) -> Specification:
-    """Everything that determines a model; needs neither JAX nor PyTorch. See `create_model`."""
+    """The specification of a model; needs neither JAX nor PyTorch. See `create_model`."""
     known = model_keywords(name)
     if not isinstance(keywords.get('dtype', ''), str):
         keywords['dtype'] = np.dtype(keywords['dtype']).name
@@ -54,7 +58,7 @@ def specify(name: str, size: str | None = None, **keywords) -> Specification:
 
 
 def find_implementation(spec: Specification, module: str) -> type:
-    """The class of a specification's name in the module `'model'` or `'torch'` of its folder."""
+    """The class that implements a specification, in its folder's module `'model'` or `'torch'`."""
     folder = type(spec).__module__.rpartition('.')[0]
     return getattr(importlib.import_module(f'{folder}.{module}'), type(spec).__name__)
 

@@ -1,4 +1,4 @@
-"""The variables of a model: made afresh, or only their shapes."""
+"""The variables of a model: fresh values, or only their shapes."""
 
 import flax.linen as nn
 import jax
@@ -11,17 +11,17 @@ def init_variables(key: jax.Array, model: nn.Module, clip_shape: tuple[int, int,
     Args:
         key: random key.
         model: the model.
-        clip_shape: (t, h, w) of its clips.
+        clip_shape: (t, h, w) of its clips in frames and pixels.
     """
     variables = model.init(key, jnp.zeros((1, *clip_shape, 3)))
     return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
 
 def abstract_variables(model: nn.Module, clip_shape: tuple[int, int, int]) -> dict:
-    """Shapes and types of the trees that `init_variables` makes."""
+    """The shapes and types of the trees that `init_variables` returns."""
     return jax.eval_shape(lambda: init_variables(jax.random.key(0), model, clip_shape))
 
 
 def abstract_params(model: nn.Module, clip_shape: tuple[int, int, int]) -> dict:
-    """Shapes and types of the parameters."""
+    """The shapes and types of the parameters."""
     return abstract_variables(model, clip_shape)['params']

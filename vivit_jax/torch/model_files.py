@@ -1,4 +1,4 @@
-"""Models in files that PyTorch and JAX share."""
+"""Reads and writes files of PyTorch models, which the JAX models can read too."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
     >>> model, card = vivit_jax.torch.load_model('vivit.safetensors')
 
     Returns:
-        The model on the CPU in evaluation mode, and the card: `card.preprocessing` tells how to
-        make clips for it, `card.label_names` its classes.
+        The model on the CPU in evaluation mode, and its card: `card.preprocessing` tells how to
+        make clips, `card.label_names` names the classes.
 
     Raises:
-        UserError: there is no such file, or its tensors are not those of the model it names.
+        UserError: there is no such file, or its tensors do not fit the model that it names.
     """
     path = Path(path)
     tensors = open_tensors(path)
@@ -38,13 +38,13 @@ def save_model(model: nn.Module, path: str | Path, card: ModelCard):
     """Writes a model for `load_model` and for `vivit_jax.convert --source=...`.
 
     Args:
-        model: one of `create_model`, such as a fine-tuned one.
-        path: file that ends in `.safetensors`.
-        card: its name, keywords, preprocessing and classes. That of `load_model`, unless the model
-            has become another one, as with a new classifier.
+        model: a model that `create_model` or `load_model` returned, perhaps fine-tuned since.
+        path: a file that ends in `.safetensors`.
+        card: the model's name, keywords, preprocessing and classes. Pass the card that
+            `load_model` returned, unless the model has changed, for example its classifier.
 
     Raises:
-        UserError: the card is that of another model, or the file cannot be written.
+        UserError: the card describes another model, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
@@ -56,9 +56,9 @@ def save_model(model: nn.Module, path: str | Path, card: ModelCard):
 
 
 def _assemble(card: ModelCard, state: dict[str, torch.Tensor], path: Path) -> nn.Module:
-    """The model of a card around the given tensors."""
+    """Makes the model of a card from the given tensors."""
     try:
-        with torch.device('meta'):  # neither memory nor random numbers for what is replaced
+        with torch.device('meta'):  # spends no time or memory on initial values
             model = create_model(**card.model, clip_shape=card.preprocessing.clip_shape)
         model.load_state_dict(state, assign=True)
     except (ValueError, RuntimeError) as error:

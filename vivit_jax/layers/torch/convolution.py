@@ -1,4 +1,4 @@
-"""The convolutions of `vivit_jax.layers.convolution` in PyTorch: the channels are the last axis."""
+"""`vivit_jax.layers.convolution` in PyTorch; as there, the channels are the last axis."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRUNCATED_STD = 0.87962566103423978  # of a normal distribution cut off at -2 and 2
+_TRUNCATED_STD = 0.87962566103423978  # standard deviation of a normal truncated at -2 and 2
 
 
 def lecun_normal(weight: torch.Tensor):
-    """Fills a weight [outputs inputs ...] so that unit variance goes in and out."""
+    """Fills a weight [outputs inputs ...] so that the variance 1 of inputs stays 1."""
     std = weight[0].numel() ** -0.5 / _TRUNCATED_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
@@ -27,10 +27,10 @@ class Convolution(nn.Module):
     """A convolution of [b ... c], padded with (k - 1) / 2 zeros on each side.
 
     Args:
-        inputs, outputs: channels.
-        kernel_size: along each axis between the first and the last.
-        stride: likewise, or one for all of them.
-        depthwise: every channel by itself.
+        inputs, outputs: numbers of channels.
+        kernel_size: size along each axis between the first and the last.
+        stride: stride along each of these axes, or one stride for all of them.
+        depthwise: whether every channel is convolved by itself.
         has_bias: whether there is a bias.
         init: fills the weight.
     """
@@ -56,7 +56,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _CONVOLVE[len(self.padding)](
-            # A view: PyTorch's channels-last memory format.
+            # This makes a view; in memory the channels remain last, a format of PyTorch.
             x.movedim(-1, 1),
             self.weight,
             self.bias,
@@ -69,7 +69,8 @@ class Convolution(nn.Module):
 class BatchNorm(nn.Module):
     """A batch norm over all axes but the last, with the constants and statistics of the JAX models.
 
-    Unlike PyTorch's, its running variance is of the batch itself, not an estimate from a sample.
+    The running variance averages the batch's own variance (a sum divided by n). PyTorch's batch
+    norm averages the unbiased estimate (a sum divided by n - 1).
     """
 
     MOMENTUM, EPSILON = 0.1, 1e-5  # the momentum is the share of the new batch
@@ -85,7 +86,7 @@ class BatchNorm(nn.Module):
         if not self.training:
             return self._normalize(x, self.running_mean, self.running_var, momentum=0.0)
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        result = self._normalize(x, mean, var, momentum=1.0)  # leaves those of the batch in them
+        result = self._normalize(x, mean, var, momentum=1.0)  # writes the batch's into mean, var
         count = x.numel() // x.shape[-1]
         self.running_mean.lerp_(mean, self.MOMENTUM)
         self.running_var.lerp_(var * (count - 1) / count, self.MOMENTUM)

@@ -1,4 +1,4 @@
-"""From a clip to tokens, and from tokens to logits: `vivit_jax.layers.tokens` in PyTorch."""
+"""`vivit_jax.layers.tokens` in PyTorch: from a clip to tokens, and from features to logits."""
 
 import math
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class ModelOutput(NamedTuple):
     """The result of a forward pass.
 
     Attributes:
-        logits: [b classes], or by head where the model has several.
-        features: [b d], what the classifier sees.
+        logits: [b classes], or a dict by head if the model has several heads.
+        features: [b d], the input of the classifier.
     """
 
     logits: torch.Tensor | dict[str, torch.Tensor]
@@ -28,11 +28,11 @@ class ModelOutput(NamedTuple):
 
 
 class VideoModel(nn.Module):
-    """Base of the models: their classifiers, and the check of the clip; each has its `encode`.
+    """Base class of the models: checks the clip, calls the model's `encode`, and classifies.
 
     Args:
         spec: sizes and rates.
-        clip_shape: (t, h, w) in frames and pixels of the only clips that the model takes.
+        clip_shape: (t, h, w) in frames and pixels; the model takes only clips of this shape.
 
     Raises:
         ValueError: the clip does not divide into whole patches.
@@ -43,7 +43,7 @@ class VideoModel(nn.Module):
         self.spec = spec
         self.clip_shape = tuple(clip_shape)
         self.grid = spec.grid(self.clip_shape)
-        # Attribute by head, '' for the only one; no ModuleDict, which takes no head called 'type'.
+        # The attribute of each head; '' is the only head. A ModuleDict would refuse a head 'type'.
         classes = spec.num_classes
         self._heads = {'': 'head'}
         if isinstance(classes, Mapping):
@@ -60,7 +60,7 @@ class VideoModel(nn.Module):
             clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1], RGB.
 
         Raises:
-            ValueError: it has another shape than the model was made for.
+            ValueError: the clip has another shape than the model was made for.
         """
         shape = (*self.clip_shape, NUM_CHANNELS)
         if clip.shape[1:] != shape:
@@ -85,7 +85,7 @@ class Tokenizer(nn.Module):
     Args:
         hidden_size: width d of the tokens.
         patch_size: (t, h, w) frames and pixels, or (h, w) pixels of a frame.
-        channels: of the clip.
+        channels: number of channels of the clip.
     """
 
     def __init__(self, hidden_size: int, patch_size: tuple[int, ...], channels: int = NUM_CHANNELS):
@@ -111,10 +111,10 @@ class PositionEmbedding(nn.Module):
 
     Args:
         kind: `'learned'`, a table [1 n d] or [1 t·n d], `'sincos3d'`, or `'none'`.
-        grid: places of the tokens along each axis.
-        width: of the tokens.
+        grid: the number of places along each axis.
+        width: width d of the tokens.
         token_axes: how many axes of the tokens have positions: 1 for n, 2 for t and n.
-        has_class_token: whether one stands before the others; `'sincos3d'` gives it zero.
+        has_class_token: whether the first token is a class token; `'sincos3d'` adds zero to it.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class PositionEmbedding(nn.Module):
 
 
 def linear(inputs: int, outputs: int, bias_std: float = 0.0, has_bias: bool = True) -> nn.Linear:
-    """A layer with the initial values of the JAX models: Xavier's for the weight."""
+    """A linear layer with the initial values of the JAX models: the weight is Xavier uniform."""
     layer = nn.Linear(inputs, outputs, bias=has_bias)
     nn.init.xavier_uniform_(layer.weight)
     if has_bias:

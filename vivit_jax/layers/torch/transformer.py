@@ -1,6 +1,6 @@
-"""The transformer encoder of `vivit_jax.layers.transformer` in PyTorch.
+"""`vivit_jax.layers.transformer` in PyTorch: attention, MLP, block, encoder.
 
-Tokens are float [b n d], or [b t n d] where attention runs along time and space.
+Tokens are float [b n d], or [b t n d] if attention runs along time and space.
 """
 
 import functools
@@ -27,17 +27,17 @@ class SelfAttention(nn.Module):
     Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.
 
     Args:
-        width: of the tokens.
+        width: width d of the tokens.
         num_heads: divides the width, or `head_dim` is given.
-        axes: names of `AXES`. Heads are shared out equally among them in this order; each attends
-            along its axis only, and the other axes do not mix.
-        dropout_rate: of the attention weights.
-        local: makes a module tokens -> tokens for each of query, key and value, which are
-            projections of its result.
-        relative: makes, for `num_heads` and `head_dim`, a module (query, key, places) -> logits
-            [b k q n] that are added to those of the attention, which has a single axis.
-        head_dim: None: the heads share out the width of the tokens.
-        has_bias: whether queries, keys and values have one.
+        axes: names in `AXES`. The heads are divided equally among them, in this order. Each head
+            attends along its own axis only; the other axes do not mix.
+        dropout_rate: dropout rate of the attention weights.
+        local: makes a module tokens -> tokens. It is called three times: queries, keys and values
+            are projections of the results of three such modules.
+        relative: makes, for `num_heads` and `head_dim`, a module (query, key, places) -> [b k q n]
+            whose result is added to the logits. Works with a single axis only.
+        head_dim: channels of a head; None: the heads divide the width of the tokens.
+        has_bias: whether queries, keys and values have a bias.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
 
     def _attend(self, axis: str, places: torch.Tensor | None, *heads: torch.Tensor) -> torch.Tensor:
         """Attends along one axis of queries, keys and values [... n k e] or [... t n k e]."""
-        position = AXES[axis] - 1  # heads and their channels stand where the width was
+        position = AXES[axis] - 1  # two axes, heads and channels, replace the width
         query, key, value = (x.movedim(position, -2) for x in heads)
         leading = query.shape[:-3]
         # Fused kernels take four axes only.
@@ -106,7 +106,7 @@ class SelfAttention(nn.Module):
 class MlpBlock(nn.Module):
     """`GELU(x W1 + b1) W2 + b2` on the last axis.
 
-    `gelu='tanh'` is the approximation of JAX's ViTs, `'exact'` the error function of PyTorch's.
+    `gelu='tanh'` is the approximation in JAX's ViTs, `'exact'` the error function in PyTorch's.
     """
 
     def __init__(self, width: int, mlp_dim: int, dropout_rate: float, gelu: str):
@@ -145,10 +145,10 @@ class EncoderBlock(nn.Module):
 
     Args:
         spec: sizes and rates.
-        drop_path_rate: of both branches.
+        drop_path_rate: rate of stochastic depth in both branches.
         attentions: names of the attentions, with the axes of each, see `SelfAttention`.
         attention: makes an attention, such as a `functools.partial` of `SelfAttention`.
-        mlp_dim: hidden width of the MLP; None: as `spec` says.
+        mlp_dim: hidden width of the MLP; None: `spec.mlp_dim`.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A class token, positions, dropout, blocks and a final LayerNorm; then one vector of them.
+    """A class token, positions, dropout, blocks and a final LayerNorm; then pools the tokens.
 
     Block l of L drops a residual branch of a clip with probability
     `drop_path_rate * l / max(L - 1, 1)`.
@@ -201,9 +201,10 @@ class Encoder(nn.Module):
         spec: sizes and rates.
         grid, position, token_axes: see `PositionEmbedding`.
         block: makes a block from `spec` and a rate.
-        num_layers: L; None: as `spec` says.
-        pool: `'cls'`: the class token, or `'mean'` over tokens, without any.
-        has_final_norm: whether the LayerNorm is there.
+        num_layers: L; None: `spec.num_layers`.
+        pool: `'cls'` returns the class token; `'mean'` returns the mean over tokens, and there is
+            no class token.
+        has_final_norm: whether there is a final LayerNorm.
     """
 
     def __init__(
@@ -242,12 +243,12 @@ class Encoder(nn.Module):
         return tokens.mean(dim=tuple(range(-1 - self.token_axes, -1)))
 
     def run_blocks(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Maps tokens to as many or fewer."""
+        """Runs the blocks on tokens; subclasses may return fewer tokens."""
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
 
 
 def layer_norm(spec: Specification) -> nn.LayerNorm:
-    """A LayerNorm of the last axis."""
+    """A LayerNorm over the last axis."""
     return nn.LayerNorm(spec.hidden_size, spec.layer_norm_eps)
