@@ -239,7 +239,7 @@ def test_unknown_choice_is_an_error(keyword, image_vit, video_model, start):
 @pytest.mark.parametrize(('image_grid', 'shown'), [(None, '2x2'), ((3, 3), '3x3')])
 def test_grid_that_is_not_the_table_s_is_an_error(image_grid, shown, image_vit, video_model, start):
     message = _message(start, video_model('vivit_fe'), image_vit(True), image_grid=image_grid)
-    assert re.match(f'image_grid={shown} is not that of the 6 places .* give', message)
+    assert re.match(f'image_grid={shown} does not have the 6 places .* give', message)
 
 
 def test_clips_of_another_shape_than_the_parameters_are_an_error(
