@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+from vivit_jax.layers.layout import row_major
 from vivit_jax.layers.linear import Linear
 from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.stack import run_blocks
@@ -230,6 +231,9 @@ class Encoder(nn.Module):
             self.position, self.grid, self.token_axes, name='posembed_input'
         )
         tokens = nn.Dropout(spec.dropout_rate)(positions(tokens), deterministic=not train)
+        # Else the gradient of the classifier, which wants transposed features, makes XLA transpose
+        # the tokens at every norm.
+        tokens = row_major(tokens)
         names = [f'encoderblock_{layer}' for layer in range(num_layers)]
         rates = drop_path_rates(spec, num_layers)
         tokens, captured = run_blocks(self, names, tokens, rates, mode)  # by a loop or a scan

@@ -12,7 +12,6 @@ import jax
 from einops import rearrange
 
 from vivit_jax.layers.grid import uniform_frame_indices
-from vivit_jax.layers.layout import row_major
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, Rate
 from vivit_jax.models.vivit import specification
@@ -86,10 +85,8 @@ class FactorizedEncoder(ViViT):
         num_layers = self.spec.temporal_num_layers
         if num_layers == 0:
             return frames.mean(axis=1), spatial
-        # Without `row_major` the gradient of the classifier, which wants transposed features, makes
-        # XLA transpose all tokens.
         features, temporal = self.summarize(
-            'TemporalTransformer', row_major(frames), (time,), mode, num_layers=num_layers
+            'TemporalTransformer', frames, (time,), mode, num_layers=num_layers
         )
         return features, spatial | temporal
 
