@@ -17,18 +17,18 @@ from vivit_jax.config.schema import default_config
 from vivit_jax.costs import count_bytes, count_macs, model_call, plain_form
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.models.registry import create_model, model_keywords
-from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
+from vivit_jax.parallel.mesh import batch_sharding, create_mesh, platform_of, replicated
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.state import TrainState, init_state
-from vivit_jax.train.step import create_train_step
+from vivit_jax.train.step import GPU_OPTIONS, create_train_step
 from vivit_jax.video.preprocessing import Preprocessing
 
 NUM_STEPS = 50  # of the schedule: enough to learn a few clips by heart
 
 _GIB = 2**30
 # Memory of a clip in the training step, from programs compiled for an H100: a first guess.
-_GIB_PER_CLIP = {('vivit_fe', 'L/16x2'): 3.6, ('vivit_fsa', 'B/16x2'): 1.6}
-_OTHER_GIB_PER_CLIP = 1.4
+_GIB_PER_CLIP = {('vivit_fe', 'L/16x2'): 2.7, ('vivit_fsa', 'B/16x2'): 1.2}
+_OTHER_GIB_PER_CLIP = 1.0
 _USABLE = 0.95  # of the memory: some is lost between the arrays
 _BATCHES = sorted(2**power * odd for power in range(8) for odd in (1, 3))
 _BATCH_OF_UNKNOWN_MEMORY = 2  # on a CPU
@@ -92,7 +92,10 @@ class Training:
         """The training step (state, batch) -> (state, metrics); the state is donated."""
         shardings = jax.tree.map(lambda x: x.sharding, self.state_shapes)
         step = jax.jit(
-            self._step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh))
+            self._step,
+            donate_argnums=0,
+            out_shardings=(shardings, replicated(self.mesh)),
+            compiler_options=GPU_OPTIONS if platform_of(self.mesh) == 'cuda' else None,
         )
         return self._compile(step, self.state_shapes, self._batch_shapes(batch))
 

@@ -53,3 +53,12 @@ def test_mlp_dropout_follows_each_dense_layer():
     output = MlpBlock(6, dropout_rate=0.5).apply({'params': params}, x, train=True, rngs=rngs)
     kept = np.asarray(output)[np.asarray(output)[:, 0] != 0, 0]
     assert len(np.unique(kept.round(4))) > 10
+
+
+def test_training_keeps_only_what_enters_and_leaves_the_gelu():
+    tokens = np.ones((2, 3, 4), np.float32)
+    mlp = MlpBlock(mlp_dim=20)
+    variables = mlp.init(jax.random.key(0), tokens)
+    _, gradient = jax.vjp(mlp.apply, variables, tokens)
+    kept = [x for x in jax.tree.leaves(gradient) if x.shape == (2, 3, 20)]
+    assert len(kept) == 2

@@ -1,15 +1,18 @@
 """Attention by fused kernels of other libraries: cuDNN and Pallas on GPUs, Pallas on TPUs.
 
-No kernel takes sequences of every length. Each function here pads queries, keys and values
-[b n k d] to a length that its kernel takes, hides the padding from the softmax, and cuts the
+Queries, keys and values are [b n k d]. Pallas's kernels take sequences of whole blocks only: the
+functions here pad to a length that the kernel takes, hide the padding from the softmax, and cut the
 padding off again, so that the results equal the other forms of `dot_product_attention`.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.typing import DTypeLike
 
 _TPU_LANES = 128  # the TPU kernel's blocks are multiples of this many tokens
@@ -17,23 +20,30 @@ _LONGEST_TPU_BLOCK = 640  # tokens; longer blocks overflow the vector memory of 
 _GPU_BLOCKS = (32, 64, 128)  # tokens; 32 is the smallest block of the gradient
 
 
+@jax.custom_vjp
 def cudnn_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attention by cuDNN (Ampere or later, 16-bit types), for any number of tokens.
-
-    JAX has a gradient for even lengths only, so a sequence of odd length gets a token of padding.
 
     Raises:
         RuntimeError: cuDNN is not installed.
         NotImplementedError, ValueError: cuDNN does not take the type or the width of the heads.
     """
-    batch, length, *_ = query.shape
-    lengths = {}
-    if length % 2:
-        query, key, value = (_pad(x, axis=1, size=1) for x in (query, key, value))
-        real = jnp.full(batch, length, jnp.int32)
-        lengths = {'query_seq_lengths': real, 'key_value_seq_lengths': real}
-    mixed = jax.nn.dot_product_attention(query, key, value, implementation='cudnn', **lengths)
-    return mixed[:, :length]
+    return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
+
+
+def _cudnn_forward(*inputs: jax.Array) -> tuple[jax.Array, Callable]:
+    # JAX refuses the gradient for odd lengths, which cuDNN cannot compute with a bias only: JAX
+    # mistakes the empty array that stands for no bias for a bias.
+    check = cudnn.check_is_flash_attention
+
+    def check_without_bias(query, key, value, layout, version, has_bias, *others):
+        check(query, key, value, layout, version, False, *others)
+
+    with mock.patch.object(cudnn, 'check_is_flash_attention', check_without_bias):
+        return jax.vjp(cudnn_attention.fun, *inputs)
+
+
+cudnn_attention.defvjp(_cudnn_forward, lambda gradient_of, grad: gradient_of(grad))
 
 
 def has_cudnn(head_dim: int, dtype: DTypeLike) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.attention_kernels import attention_weights, dot_product_attention
+from vivit_jax.layers.gelu import gelu
 from vivit_jax.layers.layout import row_major
 from vivit_jax.layers.linear import Linear
 from vivit_jax.layers.specification import Specification
@@ -115,7 +116,7 @@ class MlpBlock(nn.Module):
         dense = functools.partial(Linear, bias_init=nn.initializers.normal(1e-6), dtype=self.dtype)
         width = x.shape[-1]
         x = dense((self.mlp_dim,), name='Dense_0')(x)
-        x = nn.gelu(x, approximate=self.gelu == 'tanh')
+        x = gelu(x, self.gelu == 'tanh')
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
         x = dense((width,), name='Dense_1')(x)
         return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
@@ -231,8 +232,6 @@ class Encoder(nn.Module):
             self.position, self.grid, self.token_axes, name='posembed_input'
         )
         tokens = nn.Dropout(spec.dropout_rate)(positions(tokens), deterministic=not train)
-        # Else the gradient of the classifier, which wants transposed features, makes XLA transpose
-        # the tokens at every norm.
         tokens = row_major(tokens)
         names = [f'encoderblock_{layer}' for layer in range(num_layers)]
         rates = drop_path_rates(spec, num_layers)
