@@ -54,8 +54,9 @@ XLA/2     half of XLA's FLOPs: GMAC and half of the element-wise operations, as 
 2xGMAC    two FLOPs for each multiply-add
           Costs are for one clip in inference mode: einsum attention, layers unrolled, no remat,
           float32
-kept      activations kept for the backward pass of a batch of {batch_size}, on all devices
-          together, before XLA optimizes: {form}, on {backend}
+kept      activations that the backward pass of a batch of {batch_size} needs, on all devices
+          together, before XLA optimizes:
+          {form}, on {backend}
 state     float32 parameters, their gradients, and the state of {optimizer}"""
 
 _DECIMALS = {'parameters': 0, 'kept MiB': 1, 'state MiB': 1}
