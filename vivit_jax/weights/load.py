@@ -110,7 +110,7 @@ def _read_folder(path: Path, model: str | None, value_range: tuple[float, float]
     if any(path.glob('checkpoint*')):
         return read_scenic(path, model)
     raise UserError(
-        f'{path} is no run folder and no Hugging Face folder, and it is not clear which file in '
+        f'{path} is no run folder, no Hugging Face folder, and it is not clear which file in '
         'it holds the weights: name the file'
     )
 
