@@ -1,4 +1,4 @@
-"""What a GPU or TPU makes of this package, for whoever has one for ten minutes.
+"""Measures this package on a GPU or TPU, in about ten minutes.
 
     python benchmarks/accelerator.py --minutes=10
     python benchmarks/accelerator.py --sections=a,c --output=runs/h100
@@ -9,15 +9,15 @@ forward pass and training step of ViViT with the largest batch that fits; d, the
 PyTorch (Hugging Face's ViViT and `vivit_jax.torch`), and in Scenic from `--original`; e, the share
 of augmentation; f, losses in bfloat16 and float32; g, a training step of every model.
 
-Every row is appended to OUTPUT.jsonl as soon as it is measured, and all tables are in OUTPUT.md:
-whenever the command is stopped, nothing is lost. The most important rows come first, and what does
-not fit into `--minutes` any more is skipped. What fails becomes a row that says why. A second run
-with the same OUTPUT on such a device adds to the tables, and knows the peak of section a and the
-batches of section c.
+Every row is appended to OUTPUT.jsonl as soon as it is measured, and all tables are in OUTPUT.md, so
+that nothing is lost when the command is stopped. The most important rows come first; rows that no
+longer fit into `--minutes` are skipped. A measurement that fails becomes a row with the reason. A
+second run with the same OUTPUT on the same kind of device adds to the tables, and reuses the peak
+of section a and the batches of section c.
 
 Needs jax, flax, optax, ml-collections, numpy, einops and chex, for section d also torch and
-transformers; the package itself need not be installed. `--tiny` runs all of it on a CPU, to see
-that nothing fails.
+transformers; the package itself need not be installed. `--tiny` runs everything on a CPU with tiny
+models, to see that nothing fails.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _LEAST_PATIENCE = 90.0  # seconds
 
 
 def main():
-    """Measures, prints a table after each section and keeps all of them in files."""
+    """Measures, prints a table after each section, and writes all tables to files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--sections', default=','.join(TITLES), help='such as a,c')
     parser.add_argument('--minutes', type=float, default=10)
@@ -94,12 +94,13 @@ class Run:
     """One run of the command.
 
     Args:
-        settings: of all tasks.
-        output: the files without their suffix.
-        seconds: that it may take.
+        settings: settings of all tasks.
+        output: path of the output files without their suffix.
+        seconds: the time that the run may take.
 
     Attributes:
-        rows: what is known: of earlier runs on such a device what was measured, and all of this.
+        rows: the measured rows of earlier runs on the same kind of device, and all rows of this
+            run.
     """
 
     def __init__(self, settings: Settings, output: Path, seconds: float):
@@ -115,12 +116,12 @@ class Run:
         return time.monotonic() - self._start
 
     def close(self):
-        """Ends the process of the last task."""
+        """Ends the worker process of the last task."""
         if self._worker:
             self._worker.close()
 
     def describe_machine(self) -> dict:
-        """The row of the machine; ends the program where it is none to measure."""
+        """The row of the machine; ends the program if there is no accelerator to measure."""
         [machine] = self._run(_MACHINE, self._seconds)
         if machine['status'] != 'measured':
             sys.exit(f'Error: nothing can be measured: {machine["reason"]}')
@@ -165,7 +166,7 @@ class Run:
         self.tables_file.write_text('\n\n'.join(filter(None, texts)) + '\n')
 
     def _run(self, task: Task, limit: float) -> Iterator[dict]:
-        """Rows of a task, from the worker of the last one if that will do."""
+        """Rows of a task, run by the last task's worker if it has the right process."""
         if self._worker and not (self._worker.is_sound and self._process == task.process):
             self._worker.close()
             self._worker = None

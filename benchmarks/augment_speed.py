@@ -4,9 +4,10 @@
     python benchmarks/augment_speed.py --batch_size=1 --step
     python benchmarks/augment_speed.py --demo --step
 
-Without `--demo` clips and model are those of ViViT-B/16x2 (factorized encoder), with it those of
-configs/demo.py. Printed are medians of times taken in turn, beside that of a program that only
-normalizes. As clips draw what happens to them, every turn has a key of its own.
+The clips and the model are ViViT-B/16x2 (factorized encoder), or, with `--demo`, the ones in
+configs/demo.py. All programs take turns. The table has the median time of each, and of a program
+that only normalizes. Every turn has its own random key, because the key decides which operations
+a clip gets.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def main():
 
 
 def _augmentation(rgb: jax.Array, policy: Augmentation, spec: Preprocessing) -> Callable:
-    """The function turn -> the batch that a model gets."""
+    """Makes a function from the number of a turn to the augmented batch."""
 
     @jax.jit
     def run(key: jax.Array, rgb: jax.Array):
@@ -101,7 +102,7 @@ def _augmentation(rgb: jax.Array, policy: Augmentation, spec: Preprocessing) -> 
 
 
 def _training(config: ConfigDict, rgb: jax.Array, spec: Preprocessing, name: str) -> Callable:
-    """The function turn -> the state after that step."""
+    """Makes a function from the number of a turn to the state after that training step."""
     model = create_model(**load.model_keywords(config))
     schedule = optax.constant_schedule(1e-3)
     optimizer = optax.sgd(schedule, momentum=0.9)
@@ -115,7 +116,7 @@ def _training(config: ConfigDict, rgb: jax.Array, spec: Preprocessing, name: str
 
 
 def _take_turns(programs: dict[str, Callable], turns: int) -> dict[str, float]:
-    """Median seconds."""
+    """The median seconds of each function."""
     times = {name: [] for name in programs}
     for turn in range(-1, turns):  # the first compiles
         for name, run in programs.items():

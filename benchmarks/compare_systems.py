@@ -1,14 +1,14 @@
-"""Every model of the package, trained for the same time on the same videos.
+"""Trains every model of the package for the same time on the same videos.
 
     python benchmarks/compare_systems.py --config=configs/demo.py --output=runs/compare
     python benchmarks/compare_systems.py --config=configs/custom.py --output=runs/compare-mine \
         --config.data.train_csv=my_videos/train.csv --config.data.test_csv=my_videos/test.csv
 
-The config is one that takes a model after a colon, as in `configs/demo.py:ctn`; what else is given
-as `--config.KEY=...` is for all of them. Steps of all models are timed in turn, on a batch that is
-in memory already. `python -m vivit_jax.main` then trains each for as many steps as fit into
-`--minutes`, and tests it. Given again after an interruption, the command goes on; what is done is
-kept. Prints a table in Markdown.
+The config must take a model after a colon, as in `configs/demo.py:ctn`; further `--config.KEY=...`
+apply to all models. First, training steps of all models are timed in turn, on a batch in memory.
+Then `python -m vivit_jax.main` trains each model for as many steps as fit into `--minutes`, and
+tests it. After an interruption, the same command continues where it stopped. Prints a table in
+Markdown.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from vivit_jax.train.experiment import Experiment
 
 
 def main():
-    """Trains what is not trained yet and prints the table."""
+    """Trains the models that are not trained yet, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument('--config', required=True, help='file without the model')
     parser.add_argument('--output', type=Path, required=True, help='folder of the runs')
@@ -57,13 +57,13 @@ def main():
 
 
 def _leave_to_the_run(*_):
-    """Ctrl-C reaches the training too, which saves a checkpoint and then ends this process."""
+    """Ignores Ctrl-C: the training gets it too, saves a checkpoint, and then this process ends."""
 
 
 def _facts(
     path: Path, models: Sequence[str], args: argparse.Namespace, overrides: list[str]
 ) -> dict[str, dict]:
-    """Size, work and time of a step of every model, from the file where they are known."""
+    """Parameters, multiply-adds and step time of every model, from a file if measured before."""
     what, facts = [args.config, *overrides], {}
     if path.exists():
         found = json.loads(path.read_text())
@@ -96,7 +96,7 @@ def _config(file: str, model: str, overrides: list[str]) -> ConfigDict:
 
 
 def _time_steps(experiments: dict[str, Experiment], turns: int) -> dict[str, float]:
-    """Median milliseconds of a training step of each, taken in turn."""
+    """Median milliseconds of a training step of each model; the models take turns."""
     states, runs, times = {}, {}, {model: [] for model in experiments}
     for model, experiment in experiments.items():
         print(f'Compiling {model}', file=sys.stderr)
@@ -139,7 +139,7 @@ def _train(config: str, folder: Path, num_steps: int, overrides: list[str]):
 
 
 def _result(folder: Path, num_steps: int) -> dict | None:
-    """Accuracy and protocol of the test after so many steps, if it was made."""
+    """Accuracy and protocol of the test after `num_steps` steps, if there was one."""
     for path in (folder / 'evaluation').glob(f'*_step{num_steps}.json'):
         found = json.loads(path.read_text())
         accuracy = found[f'{found["split"]}/acc1@{found["views"]}']

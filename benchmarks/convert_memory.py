@@ -1,9 +1,9 @@
-"""Time and peak memory of conversions, beside the size of the file and a plain copy of it.
+"""Measures the time and the peak memory of conversions, and of a plain copy of the file.
 
     python benchmarks/convert_memory.py [--size=L/16x2] [--model=vivit_joint]
 
-Makes a file of random weights and converts it to every form and back, each in a process of its
-own. Peaks count everything that a process holds, Python and its libraries included.
+Makes a file of random weights, and converts it to every format and back. Each conversion runs in a
+process of its own; its peak includes Python and all libraries.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# This process imports no libraries: those that it starts would inherit its peak.
+# This process imports no libraries, because the processes that it starts inherit its peak.
 _MAKE_SOURCE = """
 import sys
 from pathlib import Path

@@ -1,11 +1,10 @@
-"""Many clips through the loader, some of them broken: is memory constant, and the stream exact?
+"""Loads many clips, some of them broken, to see whether memory is constant and the stream exact.
 
     python benchmarks/input_soak.py --clips=20000
 
-Renders embedded videos, breaks 1 % of the files, and draws batches in worker processes. Prints the
-memory of the workers and of this process as they go, whether every broken file was reported, and
-whether the stream is the same when it is resumed in the middle, on one host and divided among
-others.
+Renders embedded videos, breaks 1 % of the files, and loads batches in worker processes. Prints the
+memory of the workers and of this process from time to time, whether every broken file was reported,
+and whether the stream stays the same when it is resumed in the middle, on one host and on several.
 """
 
 import argparse
@@ -31,7 +30,7 @@ _PAGE_MB = os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
 def main():
-    """Prints what it finds."""
+    """Loads the clips and prints the findings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--clips', type=int, default=20_000)
     parser.add_argument('--videos', type=int, default=2_000)
@@ -64,7 +63,7 @@ def _create_source(folder: Path, num_videos: int) -> tuple[VideoFiles, set[str]]
 
 
 def _soak(source: VideoFiles, broken: set[str], args: argparse.Namespace) -> list[str]:
-    """Draws all clips; returns a digest of every batch."""
+    """Loads all clips; returns a digest of every batch."""
     batches, digests, reported = _batches(source, args), [], set()
     num_batches = -(-args.clips // args.batch_size)
     memory, started = [], time.monotonic()
@@ -96,7 +95,7 @@ def _soak(source: VideoFiles, broken: set[str], args: argparse.Namespace) -> lis
 def _compare(
     source: VideoFiles, digests: list[str], start: int, args: argparse.Namespace, host: Host
 ):
-    """Resumes the stream and compares the batches; of several hosts each gives its rows."""
+    """Resumes the stream and compares the batches; each of several hosts loads its own rows."""
     count = min(20, len(digests) - start)
     hosts = [_batches(source, args, start, Host(i, host.count)) for i in range(host.count)]
     same = 0

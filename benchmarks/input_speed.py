@@ -1,4 +1,4 @@
-"""How fast clips are loaded, against the bare decoder and other loaders in the same run.
+"""Measures how fast clips are loaded, beside the bare decoder and other loaders.
 
     python benchmarks/input_speed.py [VIDEO ...] [--workers=2]
 
@@ -11,8 +11,8 @@ cut 224x224. Measurements alternate; medians and the range of the ratios are pri
     N workers    processes: bare decoders; vivit_jax's batches, from files and from records; and
                  torch's DataLoader with PyAV
 
-decord and torch take part where they are installed. Without a file a 10 s, 340x256 H.264 video of
-30 frames per second is rendered.
+decord and torch take part if they are installed. If no video is given, a 10 s, 340x256 H.264 video
+of 30 frames per second is rendered.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _WARM_UP_CLIPS = 40  # more than the workers hold ready
 
 
 def main():
-    """Prints clips/s of all sides, and their ratios to the first."""
+    """Prints the clips/s of all sides, and the ratios to the first side."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('videos', nargs='*')
     parser.add_argument('--clips', type=int, default=20, help='clips per measurement')
@@ -121,7 +121,7 @@ def _with_workers(
 def _stream_rate(
     start: Callable[[], AbstractContextManager[Iterator[int]]], num_clips: int
 ) -> float:
-    """Clips/s of a stream of counts of clips, after what its workers had made ready in advance."""
+    """Clips/s of a stream of clip counts, not counting clips that workers had ready in advance."""
     with start() as stream:
         for skip in (_WARM_UP_CLIPS, num_clips):
             began, done = time.perf_counter(), 0
@@ -215,7 +215,7 @@ def _load_decord(video: str, frames: np.ndarray) -> np.ndarray:
 
 
 class _TorchVideos:
-    """What a user of PyAV and torch would write: seek, decode, to RGB, resize, cut."""
+    """The code that a user of PyAV and torch would write: seek, decode, to RGB, resize, cut."""
 
     def __init__(self, video: str):
         self._video = video

@@ -1,16 +1,16 @@
-"""ViViT-B/16x2 beside other implementations of it, in one run.
+"""Measures ViViT-B/16x2 beside other implementations of it, in one run.
 
     python benchmarks/model_speed.py --model=vivit_joint --original=PATH/TO/SCENIC
     python benchmarks/model_speed.py --training --frames=16 --crop_size=112 --batch_size=4
 
-Every contestant lives in a process of its own, and they take turns, so that a busy machine slows
-them alike. Printed are time, its ratio to ours turn by turn, and each process's peak memory.
-Measured is the forward pass, or the training step: forward, backward and an update by SGD with
-momentum, from a uint8 clip.
+Every implementation has a process of its own, and the processes take turns, so that a busy machine
+slows all of them equally. The table has the time, the median over turns of its ratio to vivit_jax,
+and the peak memory of each process. The forward pass is measured, or the training step: forward,
+backward and an update by SGD with momentum, from a uint8 clip.
 
 huggingface: `VivitForVideoClassification` with scaled-dot-product attention, for `vivit_joint`;
 needs torch and transformers; 16-bit types by autocast. original: Scenic's ViViT from a checkout of
-its repository, with our parameters, so that its logits can be compared with ours; forward only.
+its repository, with the parameters of vivit_jax, so that the logits can be compared; forward only.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
 
 def main():
-    """Prints a line per contestant."""
+    """Prints a line per implementation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', choices=('vivit_joint', 'vivit_fe'), default='vivit_joint')
     parser.add_argument('--original', default='', help="a checkout of Scenic's repository")
@@ -133,7 +133,7 @@ def original(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def huggingface(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
-    """Likewise ours, with parameters of its own."""
+    """Makes the same functions as `ours`, with parameters of its own."""
     import torch
     from transformers import VivitConfig, VivitForVideoClassification
 
@@ -171,7 +171,7 @@ def _shape(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _parameters(args: argparse.Namespace) -> dict:
-    """Random parameters in our names, equal in every process."""
+    """Random parameters under the names of vivit_jax, equal in every process."""
     import jax
 
     from vivit_jax import create_model

@@ -1,4 +1,4 @@
-"""The original implementation of ViViT, from a checkout of Scenic's repository."""
+"""Loads the original implementation of ViViT from a checkout of Scenic's repository."""
 
 import importlib.abc
 import importlib.machinery
@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 
 def original_model(model: nn.Module, checkout: str) -> nn.Module:
-    """The original of `vivit_joint` or `vivit_fe`, which takes its parameters.
+    """Makes the original of a `vivit_joint` or `vivit_fe`; it takes the same parameters.
 
-    Imports that a model does not need are replaced by dummies.
+    Scenic's imports that the model does not need are replaced by dummies.
 
     Args:
-        model: ours, with class tokens and learned positions.
-        checkout: folder of the repository.
+        model: a model of this package, with class tokens and learned positions.
+        checkout: the folder of the repository.
     """
     sys.path.insert(0, checkout)
     sys.meta_path.insert(0, _Dummies())
@@ -50,7 +50,7 @@ def original_model(model: nn.Module, checkout: str) -> nn.Module:
 
 
 class _Dummies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an object that accepts everything in place of what Scenic imports beside its model."""
+    """Replaces the modules that Scenic imports but its model does not need."""
 
     def find_spec(self, name, path, target=None):
         if name.split('.')[0] in ('clu', 'dmvr', 'tensorflow', 'tensorflow_datasets'):

@@ -1,14 +1,14 @@
-"""Forward pass and training step of a model with several values of a keyword, in one run.
+"""Measures forward pass and training step of a model for several values of a keyword.
 
     python benchmarks/step_speed.py --vary=attention_implementation=auto,einsum \
         vivit_joint size=B/16x2 dtype=bfloat16
     python benchmarks/step_speed.py --vary=pos_embed=absolute,rpe --frames=16 rpe_stdt
 
-The model and its keywords are given as to `python -m vivit_jax.summary`. Printed are the median of
-the times taken in turn, that of the ratios to the first value, the memory that the compiled program
-needs beside its arguments, and the part of this device's own speed in large matrix products
-(measured in the same run) that the model's multiply-adds reach; a training step counts three times
-its forward pass.
+The model and its keywords are given as to `python -m vivit_jax.summary`. All values take turns. The
+table has the median time, the median ratio to the first value, the memory that the compiled program
+needs beside its arguments, and the speed of the model's multiply-adds as a share of this device's
+speed in large matrix products (measured in the same run). A training step counts as three forward
+passes.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main():
         config = load.model_config(*args.model, f'{keyword}={value}')
         model = create_model(**load.model_keywords(config))
         programs |= {(value, name): x for name, x in _compile_model(model, spec, shape).items()}
-    x = jnp.ones((_MATRIX, _MATRIX), model.spec.dtype)  # that of the last one
+    x = jnp.ones((_MATRIX, _MATRIX), model.spec.dtype)  # the type of the last model
     product = _compile(_MATRIX**3, jnp.matmul, x, x)
     for _ in range(args.turns):
         for program in (product, *programs.values()):

@@ -28,7 +28,7 @@ TINY_VIDEOS = SyntheticVideos(
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """The folder of reference tensors and real videos; skips where there is none."""
+    """The folder of reference tensors and real videos; skips the test if there is none."""
     default = Path(__file__).parents[2] / 'shared'
     folder = Path(os.environ.get('VIVIT_JAX_SHARED', default))
     if not folder.is_dir():
@@ -50,7 +50,7 @@ def synthetic_folder(cache_dir) -> Path:
 
 @pytest.fixture(scope='session')
 def random_params() -> Callable:
-    """Makes a tree of parameters none of which is zero, as some are at initialization."""
+    """Makes random parameters, none of which is zero; some are zero at initialization."""
     import jax
     import numpy as np
 
@@ -83,7 +83,7 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture
 def any_gpu() -> Iterator[None]:
-    """Programs for GPUs are traced as if there were cuDNN and a modern card."""
+    """Lets programs for GPUs be traced as if there were cuDNN and a modern GPU."""
     from vivit_jax.parallel.targets import assume_cudnn
 
     with assume_cudnn():

@@ -1,4 +1,4 @@
-"""The largest batch, and what is made of a compiler's refusal."""
+"""The search for the largest batch, and the messages with which a compiler refuses a program."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 class _Linear(Ahead):
-    """A device of 16 GiB, in which a program needs a fixed part and as much again for each clip."""
+    """A device of 16 GiB; a program needs a fixed amount of memory, and an amount for each clip."""
 
     def __init__(self, fixed, clip):
         self.mesh, self.capacity = SimpleNamespace(size=8), 16 * GIB

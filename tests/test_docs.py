@@ -1,4 +1,4 @@
-"""Commands, Python code, keys and links in the documentation work; nothing of it is run."""
+"""Commands, Python code, keys and links in the documentation are valid; nothing is run."""
 
 import argparse
 import ast
@@ -54,7 +54,7 @@ COMMANDS = dict(_commands())
 
 @pytest.fixture
 def command_line(monkeypatch) -> Iterator[Callable[[str], list[str]]]:
-    """Sets the command line; the process has no flags but absl's own, and gets its own back."""
+    """Sets the command line of a process without flags; restores its own flags afterwards."""
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
 
@@ -191,7 +191,7 @@ def test_config_keys_exist(page):
 
 
 def _anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
+    """The anchors that GitHub gives to the headings of a page."""
     anchors = set()
     for heading in re.findall(r'^#+ (.*)$', _prose(page), re.M):
         slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')

@@ -8,11 +8,11 @@ TWO = {'verb': (3, 4), 'noun': (5,)}
 
 def test_function_is_called_for_the_only_head_or_for_each_in_order():
     assert map_heads(lambda x, y: x + y, 3, 4) == 7
-    # The first value decides the order.
+    # The first value determines the order.
     both = map_heads(lambda x, y: x + y, {'b': 1, 'a': 2}, {'a': 10, 'b': 20})
     assert list(both.items()) == [('b', 21), ('a', 12)]
     assert map_heads(len, TWO) == {'verb': 2, 'noun': 1}
-    assert map_heads(len, (3, 4)) == 2  # a tuple is a value
+    assert map_heads(len, (3, 4)) == 2  # a tuple is a single value, not several heads
 
 
 def test_names_of_heads():

@@ -25,7 +25,7 @@ LEVELS = (
     ('heads', 'processes', 'atomic_files', 'terminal'),
     ('errors',),
 )
-COMMANDS = ('prepare', 'convert')  # those that are packages; every other one is a module
+COMMANDS = ('prepare', 'convert')  # commands that are packages; every other command is a module
 ROOMS = ('annotations', 'video', 'batches')  # their code runs in decoding processes
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 
@@ -42,7 +42,7 @@ def modules():
 
 @functools.cache
 def imports(module):
-    """What a module imports anywhere in its code: modules of this package, and other libraries."""
+    """The modules of this package and the libraries that a module imports anywhere in its code."""
     ours, libraries = set(), set()
     for node in ast.walk(ast.parse(modules()[module].read_text(encoding='utf-8'))):
         if isinstance(node, ast.ImportFrom):
@@ -69,7 +69,7 @@ def package_of(module):
 
 @functools.cache
 def arrows():
-    """(package, package) to an example."""
+    """Pairs of packages (importer, imported), each with an example."""
     found = {}
     for module in modules():
         for other in imports(module)[0]:
@@ -135,9 +135,9 @@ def test_models_know_neither_configs_nor_data(package):
             assert not unwanted & ({package_of(x) for x in ours} | libraries), module
 
 
-# Modules of distributions that are called otherwise.
+# The modules of distributions that have another name than their module.
 MODULES = {'absl-py': 'absl', 'orbax-checkpoint': 'orbax', 'protobuf': 'google'}
-OPTIONAL = {'torch', 'transformers'}  # of extras, imported where they are needed
+OPTIONAL = {'torch', 'transformers'}  # belong to extras, and are imported inside functions
 
 
 def test_libraries_are_imported_exactly_if_they_are_declared():

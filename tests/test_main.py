@@ -1,4 +1,4 @@
-"""Mistakes of a user, and what the commands say of them."""
+"""The messages of commands for the mistakes of users."""
 
 import re
 import subprocess

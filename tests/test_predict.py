@@ -241,7 +241,11 @@ def test_bad_videos_are_reported_and_the_others_go_on(tmp_path, run_folder):
     assert str(cut) in lines[2]['error']
     assert lines[0]['top'] == lines[3]['top'] and len(lines[0]['top']) == 2
     assert len(lines[0]['windows']) == 2
-    assert lines[0].keys() == {'video', 'top', 'windows'}  # nothing of heads where there is one
+    assert lines[0].keys() == {
+        'video',
+        'top',
+        'windows',
+    }  # with a single head, the output does not mention heads
     saved = np.load(features)
     assert saved['videos'].tolist() == [str(good), str(last)]
     assert saved['features'].shape == (2, 8)

@@ -1,8 +1,8 @@
-"""Compiling the steps of a config ahead of time, for devices that are not here.
+"""Compiles the steps of a config for devices that this machine does not have, and reports on them.
 
     python -m vivit_jax.summary --config=configs/kinetics400_fe.py --target=h100:8
 
-What the compiler plans is printed: memory of a device, collectives, kernels, work.
+Prints what the compiler plans: memory of a device, collectives, kernels, FLOPs, bytes.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ from vivit_jax.parallel.targets import (
 from vivit_jax.train.programs import Programs
 
 _GIB = 2**30
-# What a training step computes, in forward passes: itself, and the gradients of both factors of
-# every product.
+# The products of a step, in units of a forward pass: training adds two gradients for each product,
+# one for each factor.
 _FORWARD_PASSES = {'training': 3, 'evaluation': 1}
 
 
@@ -46,12 +46,13 @@ class Memory:
     """Bytes of one device.
 
     Attributes:
-        parameters: of the model, with running statistics.
-        optimizer: its state, and the moving average of the parameters.
+        parameters: parameters and running statistics.
+        optimizer: the state of the optimizer, and the moving average of the parameters.
         batch: clips and labels.
-        temporaries: activations, gradients and what else lives within a step; None where nothing
-            was compiled.
-        needed: of a program that the compiler refused, what it says is needed; else None.
+        temporaries: activations, gradients and other arrays that live only within a step; None if
+            nothing was compiled.
+        needed: if the compiler refused the program, the bytes that it says the program needs; else
+            None.
     """
 
     parameters: int
@@ -62,13 +63,13 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All that is known."""
+        """The bytes that a step needs, as far as they are known."""
         if self.needed is not None:
             return self.needed
         return self.parameters + self.optimizer + self.batch + (self.temporaries or 0)
 
     def fits(self, capacity: float) -> bool:
-        """Whether a device of so many bytes is large enough, and the compiler agrees."""
+        """Whether a device with `capacity` bytes is large enough, and the compiler agrees."""
         return self.needed is None and self.total <= capacity
 
 
@@ -78,11 +79,11 @@ class Compiled:
 
     Attributes:
         step: `'training'` or `'evaluation'`.
-        batch_size: clips of all devices together; of an evaluation, temporal views.
-        memory: of one device.
-        text: what it does; None where it was not compiled.
-        seconds: that it took to lower and compile it.
-        attention: implementation by number of tokens.
+        batch_size: clips of all devices together; in an evaluation, temporal views.
+        memory: memory of one device.
+        text: the text of the compiled program; None if it was not compiled.
+        seconds: the time to lower and compile the program.
+        attention: the implementation of attention by number of tokens.
     """
 
     step: str
@@ -94,9 +95,9 @@ class Compiled:
 
 
 class Ahead:
-    """The steps of a config on the mesh of a target; no data and no chip is needed.
+    """The steps of a config on the mesh of a target; needs no data and no chip.
 
-    Makes JAX use the CPU only, so make one before anything else starts JAX.
+    The constructor makes JAX use the CPU only, so it must run before anything else starts JAX.
 
     Args:
         config: see `vivit_jax.config.schema`.
@@ -135,14 +136,14 @@ class Ahead:
         self.num_classes = load.guess_classes(config)
         schedule = optax.constant_schedule(config.train.learning_rate)
         mirrored = None
-        if config.augment.flip and config.augment.flip_swaps:  # which classes swap, data would tell
+        if config.augment.flip and config.augment.flip_swaps:  # only data tell which classes swap
             mirrored = map_heads(lambda n: np.arange(n, dtype=np.int32), self.num_classes)
         self.programs = Programs(
             config, self.mesh, self.num_classes, schedule, mirrored, chip.platform
         )
 
     def compile(self, step: str, batch_size: int) -> Compiled:
-        """Lowers and, where the compiler is there, compiles a step for a batch."""
+        """Lowers a step for a batch, and compiles it if the compiler is installed."""
         programs, platform = self.programs, self.target.chip.platform
         state, variables = programs.abstract_state, programs.abstract_state.eval_variables
         if step == 'training':
@@ -180,11 +181,12 @@ class Ahead:
         return Compiled(step, batch_size, memory, text, time.monotonic() - began, dict(attention))
 
     def largest_batch(self, first: Compiled) -> Compiled | None:
-        """The program with the largest batch that fits; None where not even one clip a device does.
+        """The program with the largest batch that fits; None if not even a clip per device fits.
 
-        Follows the straight line through `first` and another batch, then through `first` and each
-        batch so found, between the largest batch that fits and the smallest that does not; the
-        answer is near the largest, and sure to fit.
+        The search assumes that memory grows linearly with the batch: it draws a line through
+        `first` and the batch tried last, and tries the batch at which the line meets the capacity,
+        if that lies between the largest batch that fits and the smallest that does not. The result
+        certainly fits, and is close to the largest batch.
         """
         devices, best = self.mesh.size, None
         half = max(devices, first.batch_size // 2 // devices * devices)
@@ -198,7 +200,7 @@ class Ahead:
             fits = {n: x.memory.fits(self.capacity) for n, x in tried.items()}
             most = max((n for n in tried if fits[n]), default=0)
             least = min((n for n in tried if not fits[n]), default=math.inf)
-            if batch_size >= least:  # the compiler keeps more than it says: a little less
+            if batch_size >= least:  # the compiler keeps more than it says: try a little less
                 batch_size = max(most + devices, int(least * 0.97)) // devices * devices
             if batch_size in tried or batch_size == 0:
                 break
@@ -209,7 +211,7 @@ class Ahead:
         return best
 
     def flops(self, compiled: Compiled) -> float:
-        """Of the model in a step, on one device; what rematerialisation repeats is not counted."""
+        """FLOPs of the model in a step, on one device, without repeats by rematerialisation."""
         clips = compiled.batch_size
         if compiled.step == 'evaluation':
             clips *= self.programs.abstract_views(1).shape[1]
@@ -230,7 +232,14 @@ class Ahead:
 
 
 def print_report(config: ConfigDict, target: str, *, largest: bool, quick: bool):
-    """Prints what the steps of a config need and do on a target; if asked, the largest batches."""
+    """Prints the memory and the work of a config's steps on a target.
+
+    Args:
+        config: see `vivit_jax.config.schema`.
+        target: see `parse_target`.
+        largest: whether to search for the largest batches that fit.
+        quick: see `Target.compiler_options`.
+    """
     ahead = Ahead(config, target, quick)
     shape = ' x '.join(f'{axis} {size}' for axis, size in ahead.mesh.shape.items())
     print(
@@ -318,7 +327,7 @@ def _size(size: float) -> str:
 
 
 def _bytes(tree) -> int:
-    """Of one device."""
+    """The bytes of a tree on one device."""
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )

@@ -1,6 +1,6 @@
-"""What a model costs, from the shapes of its program alone: nothing is allocated or compiled.
+"""The costs of a model, from the shapes of its program alone: nothing is allocated or compiled.
 
-Functions and their arguments are given as for `jax.eval_shape`.
+Functions and their arguments are passed as to `jax.eval_shape`.
 """
 
 import collections
@@ -17,8 +17,8 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
 from vivit_jax.parallel.mesh import create_mesh, platform_of
 
-# The form that costs are counted on: loops hide work from XLA's analysis, chunks pad, and kernels
-# are opaque.
+# The form of a model in which costs are counted. In other forms, XLA's analysis counts a loop's
+# body once, chunks add padding, and kernels are opaque.
 PLAIN_FORM = {
     'attention_implementation': 'einsum',
     'remat': 'none',
@@ -29,7 +29,7 @@ PLAIN_FORM = {
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A pure function (params, *inputs) -> outputs, and the shapes that it is called with."""
+    """A pure function (params, *inputs) -> outputs, and the shapes of its arguments."""
 
     function: Callable
     params: dict
@@ -37,7 +37,7 @@ class Call:
 
     @property
     def args(self) -> tuple:
-        """All arguments."""
+        """All arguments of the function."""
         return self.params, *self.inputs
 
 
@@ -59,7 +59,7 @@ def model_call(model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False
 def part_calls(
     model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False
 ) -> dict[str, list[Call]]:
-    """The calls of a model's top-level submodules, by their names, in order."""
+    """The calls of each top-level submodule of a model, by its name, in order."""
     whole, calls = model_call(model, clip, train), collections.defaultdict(list)
 
     def catch(method: Callable, args: tuple, keywords: dict, context: nn.module.InterceptorContext):
@@ -87,7 +87,7 @@ def _call(module: nn.Module, variables: Mapping, args: tuple, keywords: dict) ->
         arrays = iter(inputs)
         filled = [next(arrays) if is_in else x for x, is_in in zip(leaves, is_array, strict=True)]
         args, keywords = jax.tree.unflatten(structure, filled)
-        # Whatever the running statistics are, the work is the same.
+        # The work does not depend on the values of running statistics.
         statistics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         is_training = keywords.get('train', False)
         output, _ = module.apply(
@@ -103,12 +103,12 @@ def _call(module: nn.Module, variables: Mapping, args: tuple, keywords: dict) ->
 
 
 def count_parameters(params: dict) -> int:
-    """Numbers in a tree of arrays or shapes."""
+    """The number of elements in a tree of arrays or shapes."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
 def count_bytes(tree) -> int:
-    """Bytes of a tree of arrays or shapes; step counts and other scalars are left out."""
+    """The bytes of a tree of arrays or shapes, without scalars such as step counts."""
     return sum(_num_bytes(x) for x in jax.tree.leaves(tree) if x.shape)
 
 
@@ -116,11 +116,11 @@ def count_costs(call: Call) -> dict[str, float]:
     """Costs of a call in units of 1e9, in every convention that papers use.
 
     Returns:
-        `GMAC`: multiply-adds of all matrix products and convolutions, each counted once;
-        `GMAC-lin`: those in which one operand does not depend on the inputs, so without the
-        attention products QKᵀ and AV (what profilers of layers report);
+        `GMAC`: multiply-adds of all matrix products and convolutions, each counted once.
+        `GMAC-lin`: multiply-adds of the products in which one operand does not depend on the
+        inputs, which leaves out the attention products QKᵀ and AV, as profilers of layers do.
         `XLA/2`: half of XLA's FLOP count, the convention of ViViT's table 2: multiply-adds and half
-        of the element-wise operations; `2xGMAC`: two FLOPs for each multiply-add.
+        of the element-wise operations. `2xGMAC`: two FLOPs for each multiply-add.
     """
     macs, linear_macs = count_macs(call.function, *call.args)
     flops = xla_flops(call.function, *call.args)
@@ -135,14 +135,16 @@ def count_costs(call: Call) -> dict[str, float]:
 def count_macs(function: Callable, params, *inputs) -> tuple[int, int]:
     """Multiply-adds of the matrix products and convolutions of `function(params, *inputs)`.
 
-    A convolution's padding counts, the body of a scan as often as it runs. What fused kernels do
-    is not seen.
+    The padding of a convolution counts, and the body of a scan counts as often as it runs. Fused
+    kernels are not counted.
 
     Returns:
-        All of them, and those with an operand that depends on nothing but parameters and constants.
+        All multiply-adds, and the multiply-adds of products in which one operand depends only on
+        parameters and constants.
 
     Raises:
-        ValueError: products within a while loop or another primitive whose work is not known.
+        ValueError: there are products within a while loop or another primitive whose number of
+            runs is not known.
     """
     jaxpr = jax.make_jaxpr(function)(params, *inputs).jaxpr
     num_params = len(jax.tree.leaves(params))
@@ -152,7 +154,7 @@ def count_macs(function: Callable, params, *inputs) -> tuple[int, int]:
 
 
 def _count(jaxpr: Jaxpr, varies: Sequence[bool]) -> tuple[int, int, list[bool]]:
-    """All and linear multiply-adds, and which outputs vary, given which inputs do."""
+    """All multiply-adds, the linear ones, and which outputs vary if the given inputs vary."""
     varying = set(itertools.compress(jaxpr.invars, varies))
 
     def flags(variables: Sequence) -> list[bool]:
@@ -177,7 +179,7 @@ def _count(jaxpr: Jaxpr, varies: Sequence[bool]) -> tuple[int, int, list[bool]]:
 def _count_bodies(
     equation: JaxprEqn, bodies: list[Jaxpr], operands: list[bool]
 ) -> tuple[int, int, list[bool]]:
-    if equation.params.get('branches_platforms'):  # by device; accelerators have the last one
+    if equation.params.get('branches_platforms'):  # a branch per platform; accelerators: the last
         return _count(bodies[-1], operands[1:])
     if len(bodies) > 1 or len(bodies[0].invars) != len(operands):  # while, cond, kernels
         if any(_count(body, [True] * len(body.invars))[0] for body in bodies):
@@ -186,10 +188,10 @@ def _count_bodies(
     repeats = 1
     if equation.primitive.name == 'scan':
         repeats = equation.params['length']
-        # Constants, what is carried, and slices, which alone have an axis less inside.
+        # The operands are constants, the carry, and slices; only slices have an axis less inside.
         stop = sum(_same_rank(equation.invars, bodies[0].invars))
         start = stop - sum(_same_rank(equation.outvars, bodies[0].outvars))
-        operands[start:stop] = [any(operands)] * (stop - start)  # from the second turn on
+        operands[start:stop] = [any(operands)] * (stop - start)  # the carry varies after one turn
     macs, linear_macs, results = _count(bodies[0], operands)
     return repeats * macs, repeats * linear_macs, results
 
@@ -215,7 +217,8 @@ def _product_macs(equation: JaxprEqn) -> int:
 def xla_flops(function: Callable, *args) -> float:
     """FLOPs of `function(*args)` by XLA's analysis of the program before it is optimized.
 
-    The program is that for an accelerator: one for a CPU may have loops, counted as one turn.
+    The program is lowered for an accelerator, because a program for a CPU may have loops, of which
+    XLA would count only one turn.
     """
     traced = jax.jit(function).trace(*args)
     return traced.lower(lowering_platforms=('tpu',)).cost_analysis()['flops']
@@ -224,9 +227,9 @@ def xla_flops(function: Callable, *args) -> float:
 def activation_bytes(function: Callable, *args) -> int:
     """Bytes that the forward pass computes and keeps for the gradients of all arguments.
 
-    The arguments themselves, parameters among them, are not counted. Differentiation asks for this
-    much; a compiler keeps less where it computes element-wise operations twice. Where forms for
-    several kinds of devices keep different things, the one for this process's devices counts.
+    The arguments themselves, such as parameters, are not counted. This is how much differentiation
+    asks for; a compiler keeps less if it computes element-wise operations twice. If a function has
+    a form for each kind of device, the form for this process's devices counts.
     """
     jaxpr = jax.make_jaxpr(lambda *args: jax.vjp(function, *args)[1])(*args).jaxpr
     kept = {x for x in jaxpr.outvars if not isinstance(x, Literal)}
@@ -235,7 +238,7 @@ def activation_bytes(function: Callable, *args) -> int:
 
 
 def _fillers(jaxpr: Jaxpr) -> Iterator[Var]:
-    """Results that only the forms for other devices compute; here they are constants."""
+    """Arrays that only forms for other devices compute; this process has constants for them."""
     here = platform_of(create_mesh())
     for equation in jaxpr.eqns:
         for index, platforms in enumerate(equation.params.get('branches_platforms') or ()):

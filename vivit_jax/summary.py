@@ -5,9 +5,10 @@
     python -m vivit_jax.summary --reference
     python -m vivit_jax.summary --config=configs/kinetics400_fe.py --target=h100:8
 
-Nothing is run or held in memory. The second form takes what it is not told from `default_config`.
-The last one compiles the training step and the evaluation step for devices that need not be here:
-TPUs (`v5e:2x4`, `v4:2x2x1`), NVIDIA GPUs (`h100:8`) or CPU devices (`cpu:1`).
+Nothing is run or held in memory. In the second form, settings that are not given come from
+`default_config`. The last form compiles the training step and the evaluation step for devices that
+this machine need not have: TPUs (`v5e:2x4`, `v4:2x2x1`), NVIDIA GPUs (`h100:8`) or CPU devices
+(`cpu:1`).
 """
 
 import sys
@@ -39,7 +40,7 @@ from vivit_jax.train.optimizer import create_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
 _FRAMES = flags.DEFINE_integer('frames', None, 'Frames of a clip.', lower_bound=1)
-_CROP_SIZE = flags.DEFINE_integer('crop_size', None, 'Pixels of its sides.', lower_bound=1)
+_CROP_SIZE = flags.DEFINE_integer('crop_size', None, "Pixels of a clip's sides.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Clips of a step.', lower_bound=1)
 _REFERENCE = flags.DEFINE_bool('reference', False, 'Compare published models with their papers.')
 _TARGET = flags.DEFINE_string('target', None, 'Compile for CHIP:COUNT, such as h100:8 or v5e:2x4.')
@@ -48,12 +49,14 @@ _QUICK = flags.DEFINE_bool('quick', False, 'With --target, compile for TPUs with
 
 _NOTES = """
 GMAC      1e9 multiply-adds of matrix products and convolutions, each counted once
-GMAC-lin  those of them with parameters: without the attention products QK^T and AV
+GMAC-lin  GMAC of products with parameters, without the attention products QK^T and AV
 XLA/2     half of XLA's FLOPs: GMAC and half of the element-wise operations, as ViViT counts
 2xGMAC    two FLOPs for each multiply-add
-          all of one clip in inference mode: einsum attention, layers unrolled, no remat, float32
-kept      for the backward pass of a batch of {batch_size}, on all devices together, before XLA
-          optimizes: {form}, on {backend}
+          Costs are for one clip in inference mode: einsum attention, layers unrolled, no remat,
+          float32
+kept      activations that the backward pass of a batch of {batch_size} needs, on all devices
+          together, before XLA optimizes:
+          {form}, on {backend}
 state     float32 parameters, their gradients, and the state of {optimizer}"""
 
 _DECIMALS = {'parameters': 0, 'kept MiB': 1, 'state MiB': 1}
@@ -68,15 +71,16 @@ def summarize(
     """Counts a model and its top-level parts.
 
     Args:
-        model: as it is trained.
-        optimizer: what trains it.
-        clip_size: (t, h, w).
+        model: the model, with the keywords with which it is trained.
+        optimizer: the optimizer that trains it.
+        clip_size: (t, h, w) in frames and pixels.
         batch_size: clips of a training step.
 
     Returns:
-        For each part, for what lies outside of all parts (`'other'`) and for the whole
-        (`'total'`): `parameters`; the costs of `count_costs`, of one clip; the activations
-        `kept MiB` of a batch; parameters, gradients and optimizer, `state MiB`.
+        A row for each part, for everything outside of the parts (`'other'`), and for the whole
+        model (`'total'`). Its columns are `parameters`; the costs of one clip, see `count_costs`;
+        `kept MiB`, the activations of a batch; and `state MiB`, the parameters, their gradients and
+        the optimizer's state.
 
     Raises:
         ValueError: the model does not take such clips.
@@ -106,7 +110,7 @@ def summarize(
 
 
 def main(words: list[str]) -> int:
-    """Prints a table; returns 1 if `--reference` finds a deviation."""
+    """Prints a table; returns 1 if `--reference` finds a count that deviates."""
     if (_CONFIG.value is not None) + bool(words) + _REFERENCE.value != 1:
         raise UserError('name either a config, or a model with its keywords, or --reference')
     if not _TARGET.value and (_LARGEST.value or _QUICK.value):
@@ -168,7 +172,7 @@ def _print_summary(config: ConfigDict):
 
 
 def _print_references() -> int:
-    """Returns 1 if a count deviates from the one that it should be."""
+    """Prints published models; returns 1 if a count deviates from the table's figure."""
     heads = ('parameters', 'paper M', 'off', 'GMAC', 'XLA/2', 'paper G', 'off')
     table = [['model', 'clip', *heads]]
     mistakes = []
@@ -196,14 +200,14 @@ def _print_references() -> int:
             ]
         )
     print(_aligned(table))
-    print('paper: as published; off: what is counted here, compared with it')
+    print('paper: as published; off: the count here, relative to the paper')
     for mistake in mistakes:
         print(f'Error: {mistake}', file=sys.stderr)
     return 1 if mistakes else 0
 
 
 def _beside(published: float | None, counted: float, convention: str = '') -> tuple[str, str]:
-    """A published number and how far a count is from it."""
+    """A published number, and the difference of a count in percent of it."""
     if published is None:
         return '', ''
     return f'{published:g} {convention}'.rstrip(), f'{100 * (counted / published - 1):+z.1f} %'
@@ -214,7 +218,7 @@ def _by(sizes: tuple[int, ...]) -> str:
 
 
 def _aligned(rows: list[list[str]]) -> str:
-    """Columns as wide as they need to be, all but the first to the right."""
+    """Aligns columns: the first to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  '.join(

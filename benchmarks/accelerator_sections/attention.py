@@ -1,4 +1,4 @@
-"""Section b: attention alone, on about as many tokens as a model has, in every implementation."""
+"""Section b: attention alone, in every implementation, on about as many tokens as in a model."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,7 +14,7 @@ _PLATFORMS = {'cudnn': ('gpu',), 'pallas': ('gpu', 'tpu')}  # of fused kernels
 def attention(
     settings: Settings, rows: Sequence[dict], num_tokens: int, library: str
 ) -> Iterator[dict]:
-    """Forward, and forward with the gradient of queries, keys and values, in bfloat16."""
+    """Times attention in bfloat16: forward, and forward with the gradients of q, k and v."""
     heads, width = (2, 8) if settings.tiny else (12, 64)
     batch = 1 if settings.tiny else max(1, round(_TOKENS / num_tokens))
     shape = (batch, num_tokens, heads, width)

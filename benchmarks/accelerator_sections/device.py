@@ -1,4 +1,4 @@
-"""The machine, and section a: what it reaches in a matrix product and in a copy."""
+"""The machine, and section a: its speed in a matrix product and in a copy."""
 
 import datetime
 import importlib.metadata
@@ -20,7 +20,7 @@ _CUDNN = ('nvidia-cudnn-cu13', 'nvidia-cudnn-cu12')
 
 
 def describe(settings: Settings, rows: Sequence[dict]) -> Iterator[dict]:
-    """The machine, and the models that this checkout has."""
+    """The row of the machine, with the models that this checkout has."""
     device = jax.devices()[0]
     yield {
         'status': 'measured',
@@ -38,13 +38,13 @@ def describe(settings: Settings, rows: Sequence[dict]) -> Iterator[dict]:
 
 
 def products(settings: Settings, rows: Sequence[dict]) -> Iterator[dict]:
-    """Square matrix products in bfloat16 of random numbers: a GPU is faster on zeros."""
+    """Times square matrix products in bfloat16 of random numbers, as a GPU is faster on zeros."""
     for size in (64, 128) if settings.tiny else (4096, 8192, 16384):
         yield attempt({'name': f'matrix product {size}'}, _product, size, settings)
 
 
 def copy(settings: Settings, rows: Sequence[dict]) -> Iterator[dict]:
-    """Float32 numbers read, negated and written."""
+    """Times reading, negating and writing float32 numbers."""
     size = 2**16 if settings.tiny else 2**28
     yield attempt({'name': f'copy of {4 * size / 2**20:g} MiB'}, _copy, size, settings)
 

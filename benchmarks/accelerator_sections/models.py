@@ -47,14 +47,14 @@ def measure_programs(
     largest: int,
     compiled: Program | None = None,
 ) -> Iterator[dict]:
-    """Rows of the training step and of the forward pass, of `largest` clips or fewer.
+    """Rows of the training step and of the forward pass, with `largest` clips or fewer.
 
     Args:
-        settings, rows: as of a section.
-        training: of the model.
-        labels: of both rows.
-        largest: batch to begin with.
-        compiled: its training step, where there is one.
+        settings, rows: as for every section.
+        training: the model with its training step.
+        labels: labels of both rows.
+        largest: the batch to begin with.
+        compiled: the compiled training step for that batch, if there is one already.
     """
     gmac, peak = training.count_macs() / 1e9, measured_peak(rows)
 
@@ -104,8 +104,9 @@ def augmentation(settings: Settings, rows: Sequence[dict]) -> Iterator[dict]:
 
 
 def losses(settings: Settings, rows: Sequence[dict], dtype: str) -> Iterator[dict]:
-    """Section f: a few clips learnt by heart; float32 with exact products, which are not the
-    default of accelerators.
+    """Section f: losses while a few clips are learnt by heart, in bfloat16 and float32.
+
+    Products in float32 are exact, which is not the default on accelerators.
     """
     name, size = VIVITS[0]
 
@@ -131,7 +132,7 @@ def losses(settings: Settings, rows: Sequence[dict], dtype: str) -> Iterator[dic
 
 
 def one_step(settings: Settings, rows: Sequence[dict], name: str) -> Iterator[dict]:
-    """Section g: any model at its default size, on its own clip."""
+    """Section g: a training step of a model with its default size and clip."""
 
     def run(batch: int) -> dict:
         training = Training(settings, name)

@@ -1,4 +1,4 @@
-"""Section d: the original implementation, Scenic's ViViT, in the same training step as ours."""
+"""Section d: the original implementation, Scenic's ViViT, in this package's training step."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,21 +16,21 @@ _BATCH = 16  # where nothing is known of ours
 
 
 class _StandIn:
-    """A model of Scenic that is called as one of ours, whose parameters it takes."""
+    """A model of Scenic with the interface and the parameters of a model of this package."""
 
     def __init__(self, model, checkout: str):
         self.spec = model.spec
         self._model = original_model(model, checkout)
 
     def apply(self, variables: dict, clip: jax.Array, train: bool = False, rngs=None, mutable=()):
-        """Likewise `flax.linen.Module.apply`; there are no batch statistics to change."""
+        """Like `flax.linen.Module.apply`; there are no batch statistics to change."""
         logits = self._model.apply({'params': variables['params']}, clip, train=train, rngs=rngs)
         output = ModelOutput(logits, logits)
         return (output, {}) if mutable else output
 
 
 def original(settings: Settings, rows: Sequence[dict], model: str) -> Iterator[dict]:
-    """Training step and forward pass with the batch of ours, or what fits of it."""
+    """Training step and forward pass with this package's batch, or with as much of it as fits."""
     known = latest(rows, section='c', model=model, size=_SIZE, program='training step') or {}
     batch = 2 if settings.tiny else known.get('batch', _BATCH)
     training = Training(

@@ -1,4 +1,4 @@
-"""Section d: the same work in PyTorch: autocast, clipped gradients and SGD with momentum."""
+"""Section d: the same work in PyTorch, with autocast, clipped gradients, SGD with momentum."""
 
 import gc
 import importlib.util
@@ -22,7 +22,7 @@ _GIB = 2**30
 
 
 def torch_device():
-    """PyTorch, and the name of its device.
+    """The module torch, and the name of its device.
 
     Raises:
         LeftOut: PyTorch is not installed.
@@ -35,7 +35,7 @@ def torch_device():
 
 
 def synchronize(device: str):
-    """Waits for what was started on a device of PyTorch."""
+    """Waits for the work that was started on a device of PyTorch."""
     if device == 'cuda':
         import torch
 
@@ -45,13 +45,13 @@ def synchronize(device: str):
 def pytorch(
     settings: Settings, rows: Sequence[dict], model: str, source: str, is_compiled: bool
 ) -> Iterator[dict]:
-    """Training step and forward pass with the batch of ours, or what fits of it.
+    """Training step and forward pass with this package's batch, or with as much of it as fits.
 
     Args:
-        settings, rows: as of every section.
-        model: name of ours.
+        settings, rows: as for every section.
+        model: the model's name in this package.
         source: `'huggingface'` or `'vivit_jax.torch'`.
-        is_compiled: by `torch.compile`.
+        is_compiled: whether to use `torch.compile`.
     """
     known = latest(rows, section='c', model=model, size=_SIZE, program='training step') or {}
     batch = 2 if settings.tiny else known.get('batch', _BATCH)
@@ -139,7 +139,7 @@ def _huggingface(settings: Settings, model: str) -> tuple[object, Callable]:
 
 
 def _ours(settings: Settings, model: str) -> tuple[object, Callable]:
-    """Likewise of `vivit_jax.torch`."""
+    """A model of `vivit_jax.torch`, and the function from uint8 clips to logits."""
     from vivit_jax.models.registry import model_keywords
     from vivit_jax.torch import create_model
 

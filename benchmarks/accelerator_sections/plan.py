@@ -1,4 +1,4 @@
-"""What is measured, in the order of its worth: who is cut off has the most important numbers."""
+"""The measurements, most important first, so that a run that is cut off has the best of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ _TINY_LENGTHS = (17, 600)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all measurements know.
+    """Settings of all measurements.
 
     Attributes:
-        tiny: everything small, on a CPU, to see whether it runs.
-        original: a checkout of Scenic's repository, or ''.
+        tiny: whether everything is small and runs on a CPU, to see that it works.
+        original: path of a checkout of Scenic's repository, or ''.
     """
 
     tiny: bool
@@ -28,7 +28,7 @@ class Settings:
 
     @property
     def seconds(self) -> float:
-        """For the repeats of one time."""
+        """The time for all repeats of one measurement."""
         return 0.01 if self.tiny else 1.0
 
 
@@ -37,14 +37,14 @@ class Task:
     """A measurement, or a few that belong together.
 
     Attributes:
-        section: letter of its table.
+        section: the letter of its table.
         name: what is measured.
-        function: `'module:function'`, which takes `Settings`, the rows that are known and
+        function: `'module:function'`, which takes `Settings`, the rows measured before and
             `arguments`, and yields rows.
-        arguments: of the function.
-        seconds: that it takes on a GPU, compilation included; a guess.
-        process: its name; tasks that follow one another in the same one share it.
-        library: `'jax'` or `'torch'`: which of them may use the device.
+        arguments: arguments of the function.
+        seconds: a guess of its duration on a GPU, with compilation.
+        process: the name of its process; successive tasks with the same name share the process.
+        library: the library that may use the device, `'jax'` or `'torch'`.
     """
 
     section: str
@@ -60,15 +60,15 @@ def plan(sections: Sequence[str], models: Sequence[str], settings: Settings) -> 
     """All tasks of some sections.
 
     Args:
-        sections: their letters.
+        sections: the letters of the sections.
         models: names of `list_models()`, for section g.
-        settings: of the run.
+        settings: settings of the run.
     """
 
     def task(
         section: str, name: str, function: str, *arguments, seconds: float, library='jax', shares=''
     ) -> Task:
-        """`shares`: name of the process; without one the task has a process of its own."""
+        """Makes a task; `shares` names its process, and without it the task has its own."""
         process = library if settings.tiny else shares or name  # starting one takes seconds
         function = f'accelerator_sections.{function}'
         return Task(section, name, function, arguments, seconds, process, library)

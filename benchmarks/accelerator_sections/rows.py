@@ -1,7 +1,7 @@
-"""What a measurement leaves: a flat dict that JSON takes.
+"""Rows: the results of measurements, as flat dicts that can be written as JSON.
 
-Every row has `section`, `name` and `status`: `'measured'`; `'failed'`; `'left out'`, where there is
-no such thing on this machine; or `'skipped'`, where time was short. All but the first have a
+Every row has `section`, `name` and `status`: `'measured'`; `'failed'`; `'left out'`, if the machine
+lacks something that it needs; or `'skipped'`, if time was short. All but measured rows have a
 `reason`.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 class LeftOut(Exception):
-    """What is to be measured does not exist on this machine; the message says why."""
+    """The machine lacks something that a measurement needs; the message says what."""
 
 
 def attempt(labels: Mapping[str, object], measure: Callable[..., Mapping], *args) -> dict:
-    """The row of `measure(*args)`, or of the reason why there is none."""
+    """The row that `measure(*args)` returns, or a row with the reason why it failed."""
     try:
         return {**labels, 'status': 'measured', **measure(*args)}
     except LeftOut as error:
@@ -30,12 +30,12 @@ def describe(error: BaseException) -> str:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether that is what JAX or PyTorch say."""
+    """Whether an exception of JAX or PyTorch says that memory ran out."""
     return bool(re.search('RESOURCE_EXHAUSTED|out of memory', str(error), re.IGNORECASE))
 
 
 def with_smaller_batches(batch: int, run: Callable[[int], dict]) -> dict:
-    """`run(batch)`, or with half the batch as often as memory is short."""
+    """Calls `run(batch)`; halves the batch as long as memory is short."""
     while True:
         try:
             return run(batch)
@@ -60,12 +60,12 @@ def measured_peak(rows: Sequence[Mapping]) -> float | None:
 
 
 def rates(ms: float, batch: int, gmac: float | None = None, peak: float | None = None) -> dict:
-    """Time of a clip, clips a second, TFLOP/s and their part of `peak`, on one device.
+    """Time of a clip, clips a second, TFLOP/s and their share of `peak`, on one device.
 
     Args:
-        ms: of a batch.
+        ms: milliseconds of a batch.
         batch: clips of one device.
-        gmac: 1e9 multiply-adds of a clip, if known; rematerialisation does not count.
+        gmac: 1e9 multiply-adds of a clip, if known, without repeats by rematerialisation.
         peak: TFLOP/s of a matrix product, if known.
     """
     found = {'batch': batch, 'ms_per_clip': ms / batch, 'clips_per_s': 1e3 * batch / ms}

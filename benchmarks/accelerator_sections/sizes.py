@@ -1,4 +1,4 @@
-"""Clips and models of a real run and of a tiny one."""
+"""Sizes of clips and models in a real run and in a tiny run."""
 
 from collections.abc import Iterable
 
@@ -22,11 +22,11 @@ _TINY = {
 
 
 def clip_shape(settings: Settings, model: str) -> tuple[int, int, int]:
-    """(t, h, w) of a clip of a model."""
+    """(t, h, w) of a model's clip in frames and pixels."""
     return (8, 32, 32) if settings.tiny else (_FRAMES.get(model, 32), 224, 224)
 
 
 def tiny_keywords(known: Iterable[str], tubelet_size: tuple[int, int, int]) -> dict[str, object]:
-    """Small values for those keywords that a model has; its patches keep their length."""
+    """Small values for the keywords that a model has; the length of its tubelets stays."""
     keywords = {name: value for name, value in _TINY.items() if name in known}
     return {**keywords, 'tubelet_size': (tubelet_size[0], 8, 8)}

@@ -1,4 +1,4 @@
-"""Markdown of what was measured."""
+"""Markdown tables of the rows."""
 
 import collections
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ TITLES = {
 
 
 def machine_text(machine: dict) -> str:
-    """What was measured on."""
+    """The machine, its libraries and the date."""
     packages = ', '.join(f'{name} {version}' for name, version in machine['packages'].items())
     memory = f', {machine["memory_gib"]} GiB for JAX' if machine['memory_gib'] else ''
     driver = f', driver {machine["driver"]}' if machine['driver'] else ''
@@ -31,11 +31,11 @@ def machine_text(machine: dict) -> str:
 
 
 def section_text(section: str, rows: Sequence[dict]) -> str:
-    """Title, table and what is missing of a section; '' where it has no rows.
+    """Title and table of a section, and a list of what is missing; '' if it has no rows.
 
     Args:
-        section: its letter.
-        rows: of all sections.
+        section: the letter of the section.
+        rows: the rows of all sections.
     """
     own = [row for row in rows if row['section'] == section]
     if not own:
@@ -183,7 +183,7 @@ def _number(key: str, form: str) -> Callable[[dict], str]:
 
 
 def _ms(row: dict) -> str:
-    """Median, and how far the extremes are apart."""
+    """The median in ms, and the distance between the extremes."""
     spread = (row['ms_max'] - row['ms_min']) / row['ms']
     return f'{row["ms"]:.4g} (± {spread / 2:.1%})'
 

@@ -1,4 +1,4 @@
-"""How long a function takes on a device that works while Python goes on."""
+"""Times functions on a device that works while Python continues."""
 
 import math
 import statistics
@@ -13,16 +13,17 @@ def measure_time(
 ) -> dict[str, float]:
     """Times calls of a function that has been compiled.
 
-    Calls follow one another without waiting, as in a training, for a twentieth of `seconds` at
-    least; then the clock stops when the last is done.
+    A repeat makes calls without waiting between them, as training does, for at least a twentieth
+    of `seconds`; its clock stops when the last call is done.
 
     Args:
         run: starts the work, and returns what `wait` waits for.
-        wait: such as `jax.block_until_ready`.
-        seconds: to spend, about.
+        wait: waits for a result, such as `jax.block_until_ready`.
+        seconds: the approximate time to spend.
 
     Returns:
-        `ms` of a call, the median over `repeats`, and the least and most: `ms_min`, `ms_max`.
+        Milliseconds of a call: `ms`, the median over `repeats`, and the extremes `ms_min` and
+        `ms_max`.
     """
 
     def timed(calls: int) -> float:

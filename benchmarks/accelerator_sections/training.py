@@ -1,4 +1,4 @@
-"""A model with what the trainer makes for it, and the largest batch that a device holds."""
+"""A model with its training step, and the largest batch that fits on a device."""
 
 import dataclasses
 import math
@@ -44,14 +44,14 @@ class Program:
 
 
 class Training:
-    """A model with what the trainer makes for it; batches are per device.
+    """A model with its optimizer and programs, as in the trainer; batches are per device.
 
     Args:
-        settings: of the run.
-        name, size: of the model; None: its default size.
-        policy: augmentation.
-        stand_in: makes of the model another one, with the same parameters, that is run instead.
-        keywords: others of the model.
+        settings: settings of the run.
+        name, size: name and size of the model; None: its default size.
+        policy: the augmentation.
+        stand_in: turns the model into another model with the same parameters, which runs instead.
+        keywords: other keywords of the model.
     """
 
     def __init__(
@@ -106,12 +106,13 @@ class Training:
         return self._compile(forward, variables, self._batch_shapes(batch)['rgb'])
 
     def compile_largest(self, guess: float) -> tuple[int, Program] | None:
-        """The training step of the largest batch that fits; None where not even one clip does.
+        """The training step of the largest batch that fits; None if not even one clip fits.
 
-        Memory is taken to grow by the same for each clip: two programs or three tell how far.
+        Two or three compiled programs are enough, because memory is assumed to grow linearly with
+        the batch.
 
         Args:
-            guess: GiB of a clip.
+            guess: a guess of the GiB that a clip needs.
         """
         limit = memory_gib('bytes_limit')
         if limit is None:
@@ -140,7 +141,7 @@ class Training:
     def draw_state(self) -> TrainState:
         """A state with random kernels of about Xavier's size.
 
-        They are drawn on the host: an initialiser would have to be compiled.
+        They are drawn on the host, because an initializer would have to be compiled.
         """
         rng = np.random.default_rng(0)
 
@@ -160,7 +161,7 @@ class Training:
         return jax.device_put(state, replicated(self.mesh))
 
     def draw_batch(self, batch: int) -> dict[str, jax.Array]:
-        """Clips that show 4x4 random colours, and a class for each."""
+        """Clips of 4x4 random colours, and a class for each clip."""
         count = batch * self.mesh.size
         frames, height, width = self.spec.clip_shape
         rng = np.random.default_rng(0)
@@ -198,12 +199,12 @@ class Training:
 
 
 def guess_gib(name: str, size: str) -> float:
-    """Memory of a clip in the training step of a model, in bfloat16."""
+    """A guess of the GiB that a clip needs in a model's training step, in bfloat16."""
     return _GIB_PER_CLIP.get((name, size), _OTHER_GIB_PER_CLIP)
 
 
 def memory_gib(statistic: str) -> float | None:
-    """`bytes_limit` or `peak_bytes_in_use` of the first device, where it tells."""
+    """`bytes_limit` or `peak_bytes_in_use` of the first device, in GiB; None if unknown."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     return statistics[statistic] / _GIB if statistics.get(statistic) else None
 
@@ -217,5 +218,5 @@ def _needed_gib(compiled: jax.stages.Compiled) -> float:
 
 
 def _round_down(batch: float) -> int:
-    """To a power of two or three times one; 0 below 1."""
+    """Rounds down to a power of two, or to three times a power of two; 0 below 1."""
     return max((size for size in _BATCHES if size <= batch), default=0)

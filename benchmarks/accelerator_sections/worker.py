@@ -1,4 +1,4 @@
-"""Tasks in processes of their own: whatever becomes of one, the others are measured."""
+"""Runs tasks in processes of their own, so that the crash of one does not stop the others."""
 
 import importlib
 import multiprocessing
@@ -14,9 +14,9 @@ class Worker:
     """A process that runs tasks, one after another.
 
     Args:
-        library: as of `Task`: the one that may use the device.
-        settings: of the run.
-        rows: what is known already.
+        library: the library that may use the device, see `Task`.
+        settings: settings of the run.
+        rows: the rows measured before.
     """
 
     def __init__(self, library: str, settings: Settings, rows: Sequence[dict]):
@@ -29,11 +29,11 @@ class Worker:
         self.is_sound = True  # a device may be unusable after an error
 
     def run(self, task: Task, limit: float) -> Iterator[dict]:
-        """Rows of a task, as they come; a last one says what became of it if it did not end.
+        """Yields rows of a task as they come; if the task does not end, a last row says why.
 
         Args:
-            task: to run.
-            limit: seconds after which it is stopped.
+            task: the task to run.
+            limit: seconds after which the task is stopped.
         """
         end, reason = time.monotonic() + limit, ''
         try:
@@ -78,7 +78,7 @@ def _serve(pipe, library: str, settings: Settings, rows: list[dict]):
 
 
 def _receive(pipe) -> Task | None:
-    """The next task; None where nobody is left to send one."""
+    """The next task; None if the process that sends tasks has ended."""
     try:
         return pipe.recv()
     except EOFError:

@@ -24,7 +24,7 @@ def test_entry_is_consistent(dataset):
     assert all(count > 0 for count in dataset.views.split('x') for count in [int(count)])
 
 
-# Totals as the papers and pages of the datasets give them, apart from the sizes of the splits.
+# Totals from the papers and pages of the datasets, which are independent of the split sizes.
 @pytest.mark.parametrize(
     ('name', 'total'),
     [

@@ -272,7 +272,7 @@ def test_byte_order_mark_of_label_map_is_ignored(tmp_path):
 
 
 HEADS = {'verb': 'verb', 'noun': 'noun'}
-TWO = 'video_path,noun,verb'  # the order of the heads is not that of the file
+TWO = 'video_path,noun,verb'  # the heads have another order than the columns of the file
 TWO_TRAIN = 'a.mp4,egg,cut\nb.mp4,onion,fry\nc.mp4,egg,wash\n'
 
 

@@ -117,7 +117,7 @@ COLORS = _clip(116, 140, (1, 40, 50, 3))
 
 
 def _slope(clips):
-    """By how much the distance from the mean was scaled."""
+    """The factor by which the distance from the mean was scaled."""
     distance = GRAYS[..., 0] - GRAYS.mean()
     return (clips[..., 0] * distance).sum((1, 2, 3)) / (distance**2).sum()
 

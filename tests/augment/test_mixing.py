@@ -39,10 +39,11 @@ def test_clips_of_one_video_are_mixed_with_another():
 
 
 def _weights(key, num_clips, frame=(7, 9), **alphas):
-    """Of every clip and pixel [b h w] and of the targets [b], read off a mixture.
+    """The weights of each clip in a mixture, by pixel [b h w] and in the targets [b].
 
-    Of clips of which only the even ones are 1 the odd ones become their partner's part, and the
-    other way round. Targets differ in all that they have.
+    Every clip is mixed with a clip of the other parity. If only even clips are 1, mixtures of even
+    clips show their own weight; if only odd clips are 1, mixtures of odd clips do. No two targets
+    have a class in common.
     """
     even = np.arange(num_clips) % 2 == 0
     clips = {

@@ -31,7 +31,7 @@ def _apply(name, clips, magnitude):
 
 
 def _as_image(change):
-    """For a clip, what `change` does to its frames, one below the other as one image."""
+    """Applies `change` to the frames of a clip, stacked into one image."""
 
     def apply(rgb, magnitude):
         tall = Image.fromarray(rgb.reshape(-1, *rgb.shape[2:]))
@@ -195,13 +195,13 @@ def test_strength_of_cutout_is_40_px_of_224():
 
 
 def _closest(outputs, candidates):
-    """For each output the index of the candidate that it is to a level, or -1."""
+    """For each output the index of the candidate that it equals up to one level, or -1."""
     distance = np.stack([np.abs(x - np.int32(candidates)).max((1, 2, 3, 4)) for x in outputs])
     return np.where(distance.min(1) <= 1, distance.argmin(1), -1)
 
 
 def _recolored(clips, magnitude=7.0):
-    """What each change of colour makes of each clip, [n t h w 3]."""
+    """Each clip after each change of colour, [n t h w 3]."""
     return np.concatenate([_apply(name, clips, magnitude) for name in COLORS])
 
 

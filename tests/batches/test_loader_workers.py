@@ -1,4 +1,4 @@
-"""Worker processes of scripts of their own, as the trainer starts them."""
+"""Worker processes of separate scripts, started as the trainer starts them."""
 
 import os
 import signal
@@ -97,7 +97,7 @@ def _is_alive(pid):
         state = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0]
     except OSError:
         return False
-    return state != 'Z'  # where nothing buries orphans
+    return state != 'Z'  # in a container in which nothing reaps orphans
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The benchmark of accelerators: it runs anywhere, and nothing stops it halfway."""
+"""The benchmark of accelerators runs anywhere, and no failure stops it."""
 
 import collections
 import importlib.metadata

@@ -45,7 +45,7 @@ def test_meaning_comes_from_the_docstring_where_fields_may_share_a_line():
     assert keys['preprocessing.crop_size'].meaning.startswith('pixels of the square')
     shared = {keys[f'data.synthetic.num_{split}'].meaning for split in ('train', 'val', 'test')}
     assert len(shared) == 1
-    # Of the class itself, and of the class that it extends.
+    # Attributes of the class itself, and of the class that it extends.
     assert 'temporal encoder' in keys['model.temporal_num_layers'].meaning
     assert keys['model.hidden_size'].meaning
     # Several lines become one, and what follows the section is not part of it.

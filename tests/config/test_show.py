@@ -1,4 +1,4 @@
-"""What `--mode=show` prints, against numbers that do not come from it."""
+"""The output of `--mode=show`, compared with numbers from other sources."""
 
 import importlib.util
 import re

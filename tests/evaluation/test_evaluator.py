@@ -16,7 +16,7 @@ SPEC = Preprocessing(num_frames=2, frame_stride=2, short_side=24, crop_size=16)
 
 
 def mean_colors(variables, rgb):
-    """Three "logits" that depend on every pixel of a view."""
+    """A model with three "logits" that depend on every pixel of a view."""
     logits = rgb.astype(jnp.float32).mean((-4, -3, -2)) * variables['scale']
     return ModelOutput(logits=logits, features=logits)
 

@@ -70,8 +70,8 @@ def test_attention_along_axes_equals_formula_on_each_sequence(random_params, axe
 
 @pytest.mark.parametrize('implementation', ['einsum', 'chunked'])
 def test_attention_dropout_differs_between_heads_axes_and_sequences(implementation):
-    # Values of one head are ones, so that its output is the sum of its kept weights: a multiple
-    # of 1/4 before, and of 1/2 after the scaling by 1/(1 - 0.5).
+    # The values of one head are ones, so that its output is the sum of its kept weights. That sum
+    # is a multiple of 1/4 before the scaling by 1/(1 - 0.5), and of 1/2 after it.
     width = 64
     params = {
         name: {'kernel': np.zeros((width, 8, 8)), 'bias': np.zeros((8, 8))}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 @pytest.fixture(params=['einsum', 'chunked', 'chunked_vectorized'])
 def implementation(request, monkeypatch):
-    """Those that run everywhere; chunks are 8 queries, on an accelerator of all heads at once."""
+    """Implementations that run everywhere; chunks have 8 queries, of one head or of all heads."""
     monkeypatch.setattr(attention_kernels, '_CHUNK', 8)
     if request.param == 'chunked_vectorized':
         form = attention_kernels._chunked_form
@@ -71,7 +71,7 @@ def _assert_near(values, expected, dtype):
     for value, right in zip(values, expected, strict=True):
         assert value.dtype == dtype
         error = np.linalg.norm(np.float64(value) - right)
-        # Of one token alone, queries and keys have no gradient.
+        # With a single token, queries and keys have no gradient.
         assert error <= TOLERANCES[dtype] * max(np.linalg.norm(right), 1)
 
 
@@ -92,7 +92,7 @@ def test_weights_equal_formula():
     query, key, _, _ = _arrays(5, 4)
     weights = attention_weights(query, key)
     value = jnp.broadcast_to(jnp.eye(5)[:, None], (2, 5, 3, 5))
-    expected = _formula(query, key, value, value)[0]  # values that tell the tokens apart
+    expected = _formula(query, key, value, value)[0]  # a different value for each token
     np.testing.assert_allclose(weights.swapaxes(1, 2), expected, rtol=1e-5)
     assert weights.shape == (2, 3, 5, 5)
 
@@ -137,7 +137,7 @@ def test_dropout_drops_and_scales_weights_independently(implementation):
     np.testing.assert_allclose(dropped[is_kept], (weights / (1 - rate))[is_kept], rtol=1e-5)
     # Five standard deviations of a share.
     assert abs(is_kept.mean() - 0.7) < 5 * np.sqrt(rate * (1 - rate) / is_kept.size)
-    # No mask is that of another example, head or chunk, nor of another query.
+    # No two examples, heads, chunks or queries have the same mask.
     assert len(np.unique(is_kept.reshape(-1, length), axis=0)) == 2 * 3 * length
 
 
@@ -196,7 +196,7 @@ def test_dropout_of_a_fused_kernel_is_an_error(implementation):
     ('length', 'head_dim', 'longest_block', 'dtype'),
     [
         (40, 16, 640, jnp.float32),  # padded to one block
-        (130, 16, 128, jnp.float32),  # to two, of which the second one is nearly empty
+        (130, 16, 128, jnp.float32),  # padded to two blocks, of which the second is nearly empty
         (128, 16, 128, jnp.bfloat16),  # none
         (130, 200, 640, jnp.float32),  # channels too
     ],

@@ -1,4 +1,4 @@
-"""Attention on several devices, in a process of its own that has four."""
+"""Attention on several devices: four, in a process of their own."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Convolutional layers, against PyTorch's."""
+"""Convolutional layers, compared with PyTorch's operations."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def _variables(random_params, module, x):
 
 
 class _Torch:
-    """PyTorch's operations on arrays [b ... c], with the parameters of Flax's."""
+    """PyTorch's operations on arrays [b ... c], with the parameters of the Flax layers."""
 
     def __init__(self, torch, variables):
         self.torch, self.variables = torch, variables

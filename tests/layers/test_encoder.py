@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
 class _RateBlock(nn.Module):
-    """Returns its stochastic-depth rate as what it captures."""
+    """Captures its rate of stochastic depth in place of attention weights."""
 
     spec: Specification
 
@@ -79,7 +79,7 @@ def test_encoder_drops_embeddings():
     params = encoder.init(jax.random.key(0), tokens)
     rngs = {'dropout': jax.random.key(1)}
     output = np.asarray(encoder.apply(params, tokens, train=True, rngs=rngs)[0])
-    # The norm of ones is zero; of kept and dropped ones, above and below.
+    # The norm of all ones is zero; after dropout it is above zero for kept, below for dropped ones.
     assert abs((output < 0).mean() - 0.25) < 0.03
     assert (output != 0).all()
     np.testing.assert_array_equal(encoder.apply(params, tokens)[0], 0)
@@ -108,5 +108,5 @@ def test_scan_drops_differently_in_every_layer(random_params):
     params = random_params(encoder, tokens)
     rngs = {'dropout': jax.random.key(0)}
     output, _ = encoder.apply({'params': params}, tokens, train=True, rngs=rngs)
-    # Both branches of the second block, and of the third one, are there or are not.
+    # In the second and in the third block, each branch is either kept or dropped.
     assert len(np.unique(np.asarray(output).reshape(256, -1).round(3), axis=0)) == 2**4

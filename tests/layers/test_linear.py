@@ -1,4 +1,4 @@
-"""Linear projections against Flax's own, and their gradients against equations."""
+"""Linear projections compared with Flax's, and their gradients compared with equations."""
 
 import flax.linen as nn
 import jax
@@ -57,5 +57,5 @@ def test_no_product_of_a_training_step_is_transposed(platform):
 
     traced = jax.jit(jax.grad(loss, (0, 1))).trace(variables, x)
     program = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert program.count('stablehlo.dot_general') == 2  # the value itself is not asked for
+    assert program.count('stablehlo.dot_general') == 2  # only the gradient is used
     assert 'stablehlo.transpose' not in program

@@ -48,7 +48,7 @@ def test_mlp_dropout_follows_each_dense_layer():
     assert set(np.unique(output)) == {0, 2}
     assert abs(np.mean(output) - 1) < 0.1
 
-    # Where it keeps a channel, the first dropout shows in it as different sums.
+    # Channels that it keeps have different sums because of the first dropout.
     params = _params(4, 6)
     output = MlpBlock(6, dropout_rate=0.5).apply({'params': params}, x, train=True, rngs=rngs)
     kept = np.asarray(output)[np.asarray(output)[:, 0] != 0, 0]

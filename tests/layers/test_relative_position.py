@@ -12,7 +12,7 @@ from vivit_jax.layers.transformer import SelfAttention
 from vivit_jax.models.rpe_stdt.clusters import count_clusters, pair_clusters, section_offsets
 from vivit_jax.models.rpe_stdt.relative_position import RelativePosition
 
-# Of offsets 0 ... 13, by ratio.
+# The numbers of offsets 0 ... 13, by ratio.
 SECTIONS = {
     0.5: [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
     1.0: [0, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2],
@@ -23,7 +23,7 @@ SECTIONS = {
 }
 CLUSTERS = {0.5: 10, 1.0: 26, 1.5: 50, 1.9: 50, 2.0: 82, 2.5: 122}
 
-# Of the patches of a 14 x 14 grid as seen from row 7, column 7.
+# The clusters of all patches of a 14 x 14 grid, relative to the patch in row 7, column 7.
 PICTURE = """
 48 47 47 47 47 47 46 45 44 43 43 43 43 43
 41 40 40 40 40 40 39 38 37 36 36 36 36 36
@@ -49,7 +49,7 @@ def _random(*shape, seed=1):
 
 
 def _cluster(one, other, ratio, function, method):
-    """The cluster of two places (row, column, ...) by definition."""
+    """The cluster of a pair of places (row, column, ...), computed from the definition."""
     reach = int(2 * ratio)
 
     def number(offset):
@@ -74,7 +74,7 @@ def _clusters(grid, ratio, function, method):
 
 
 def _logits(query, key, params, clusters):
-    """Of one example [n k d], pair by pair."""
+    """Logits of one example [n k d], computed pair by pair."""
     query, key = np.float64(query), np.float64(key)
     num_tokens, num_heads, head_dim = query.shape
     logits = np.zeros((num_heads, num_tokens, num_tokens))
@@ -185,7 +185,7 @@ def test_gradients_equal_those_of_the_equation(random_params, shared_heads, with
         clusters = np.stack([x[p][:, p] for x, p in zip(clusters, places, strict=True)])
 
     def direct(params, query, key):
-        # Tables [b q n k d] of every pair: what the module avoids.
+        # Tables [b q n k d] with an entry for every pair, which the module avoids.
         by_query, by_key = (
             jnp.moveaxis(jnp.broadcast_to(params[name], (2, 5, 50)), -1, 0)[index]
             for name, index in (('key_table', clusters), ('query_table', clusters.swapaxes(1, 2)))

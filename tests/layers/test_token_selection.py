@@ -30,7 +30,7 @@ def _places(batch, num_tokens):
 
 
 def _kept(weights):
-    """Which tokens of one example stay, from its weights [k n n]."""
+    """The indices of the tokens of one example that stay, given its weights [k n n]."""
     mean = np.float64(weights).sum(axis=0) / len(weights)
     spread = {i: np.std(mean[i, 1:]) for i in range(1, len(mean))}
     ranked = sorted(spread, key=spread.get, reverse=True)
@@ -38,7 +38,7 @@ def _kept(weights):
 
 
 class _Probe(nn.Module):
-    """A block that passes everything on and captures what it was given."""
+    """A block that returns its inputs unchanged, and captures them."""
 
     spec: RpeStdt
     num_frames: int
@@ -49,7 +49,7 @@ class _Probe(nn.Module):
 
 
 def _spec(**keywords):
-    """Blocks like spatial ones, two heads."""
+    """A specification whose temporal blocks are like spatial blocks, with two heads."""
     sizes = {'hidden_size': 6, 'num_heads': 2, 'mlp_dim': 12, 'temporal_num_heads': 2}
     return RpeStdt(**{**sizes, 'light': False, 'subsample': 'none', **keywords})
 
@@ -70,13 +70,13 @@ def test_selection_equals_a_loop(num_frames):
 def test_selection_looks_neither_at_the_class_token_nor_at_single_heads():
     weights = np.zeros((1, 2, 5, 5), np.float32)
     weights[:, :, 1:, 1:] = 0.25
-    weights[:, :, 0, 1] = 1  # what the class token attends to is no frame's attention
-    weights[:, :, 1] = [1, 0, 0, 0, 0]  # the class token alone
+    weights[:, :, 0, 1] = 1  # the class token's attention does not count
+    weights[:, :, 1] = [1, 0, 0, 0, 0]  # attends to the class token only
     weights[:, 0, 2], weights[:, 1, 2] = [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]  # equal on average
     weights[:, :, 3] = [0.6, 0.1, 0.1, 0.1, 0.1]
     weights[:, :, 4] = [0, 0.3, 0.3, 0.2, 0.2]
     _, places = select_frames(_random(1, 5, 4), _places(1, 5), weights)
-    # Frame 4 alone tells frames apart; the other place goes to the first of the rest.
+    # Only frame 4 attends selectively. The second place goes to the first of the other frames.
     np.testing.assert_array_equal(places, [[0, 1, 4]])
 
 

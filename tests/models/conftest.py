@@ -53,13 +53,13 @@ def random_variables(random_params):
 
 @pytest.fixture(scope='session')
 def dropout_key():
-    """Makes a key whose random numbers compile faster than those of the default."""
+    """Makes a key whose random numbers compile faster than the default generator."""
     return lambda seed=0: jax.random.key(seed, impl='rbg')
 
 
 @pytest.fixture(scope='session')
 def encoder_tokens():
-    """Runs a model; returns what its first encoder makes of the tokens."""
+    """Runs a model; returns the output of its first encoder."""
 
     def run(model, params, clip, key=None):
         _, state = model.apply(

@@ -1,7 +1,7 @@
 """Every model and every config, lowered for GPUs and TPUs without having one.
 
-Sequences are as long as in real models, or odd and beyond what is left to einsum: where a kernel
-refuses them, or their gradient, it shows here.
+Sequences are as long as in real models, or have an odd length that is too long for einsum. If a
+kernel refuses such a sequence, or has no gradient for it, lowering fails.
 """
 
 import importlib.util

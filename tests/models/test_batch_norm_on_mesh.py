@@ -1,4 +1,4 @@
-"""Statistics of batches that lie on several devices, in a process of its own that has four."""
+"""Statistics of batches on several devices: four, in a process of their own."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ model = create_model(
     {name!r}, hidden_size=16, num_layers=1, num_heads=2, mlp_dim=24, num_classes=5,
     tubelet_size=(2, 8, 8), remat='block', **{keywords!r})
 rng = np.random.default_rng(0)
-# Examples differ in brightness, so that the statistics of a part are not those of the whole.
+# Examples differ in brightness, so that a part of the batch has other statistics than the whole.
 clip = rng.normal(size=(8, 4, 16, 16, 3)) + np.arange(8).reshape(-1, 1, 1, 1, 1)
 clip = jnp.asarray(clip, jnp.float32)
 variables = model.init(jax.random.key(0), clip)

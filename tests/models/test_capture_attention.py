@@ -8,7 +8,7 @@ from vivit_jax.models.registry import list_models
 
 VIVITS = [name for name in list_models() if name.startswith('vivit')]
 
-# Of clips [2 6 16 24 3], which have 3 times and 6 places, by encoder, attention and axis.
+# Shapes by encoder, attention and axis, for clips [2 6 16 24 3], which have 3 times and 6 places.
 SHAPES = {
     'vivit_joint': {'Transformer': {'0': {'tokens': (2, 2, 19, 19)}}},
     'vivit_fe': {

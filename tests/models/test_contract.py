@@ -1,4 +1,4 @@
-"""What every model of the registry owes its caller."""
+"""The contract that every model of the registry keeps."""
 
 import functools
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from vivit_jax.models.registry import list_models
 
-# Every model as it comes, and with the switches that change its form.
+# Every model with its defaults, and with the switches that change its structure.
 SWITCHES = {
     'vivit_joint': [{'pool': 'mean', 'tokenizer': 'uniform_frames'}],
     'vivit_fe': [{'temporal_num_layers': 0, 'position': 'sincos3d', 'pool': 'mean'}],
@@ -28,8 +28,9 @@ NAMES = list_models()
 CASES = [(name, keywords) for name in NAMES for keywords in ({}, *SWITCHES.get(name, ()))]
 WITH_STATISTICS = [('convivit', {'cnn_blocks': 2}), ('ctn', {}), ('ctn', {'scan_layers': True})]
 
-# A key's bias shifts all scores of a query alike, which the softmax does not see. In the last block
-# only the class token asks: CTN does not convolve it, RPE-STDT has it equally far from all.
+# A key's bias shifts all scores of a query equally, which does not change the softmax. In the last
+# block, only the query of the class token counts: CTN does not convolve the class token, and in
+# RPE-STDT all its pairs are in one cluster.
 _WITHOUT_GRADIENT = 'key/bias$|encoderblock_1/.*/(query_local|relative_position/key_table)'
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')

@@ -1,4 +1,4 @@
-"""ConViViT."""
+"""ConViViT: its own layers and switches."""
 
 import re
 
@@ -21,7 +21,7 @@ def _shapes(model, shape=(2, 4, 16, 16, 3)):
     return {name: x.shape for name, x in flax.traverse_util.flatten_dict(params, sep='/').items()}
 
 
-# All follow from the equations, by a calculation that shares no code with this one.
+# All numbers follow from the equations, by a calculation that shares no code with the package.
 @pytest.mark.parametrize(
     ('keywords', 'parameters', 'gmac'),
     [
@@ -123,7 +123,7 @@ def test_stride_averages_pixels_before_the_cnn(create_tiny, random_clip, random_
 
 
 def test_convolutions_tell_the_order_of_frames(create_tiny, random_clip, random_variables):
-    # Of single frames, without convolutions along time, the mean would not see it.
+    # Without convolutions along time, the mean over frames would not depend on their order.
     model = create_tiny('convivit', tubelet_size=(1, 8, 8), num_layers=1)
     clip = random_clip((2, 4, 16, 16, 3))
     variables = random_variables(model, clip)

@@ -1,4 +1,4 @@
-"""Counting from shapes alone."""
+"""Parameters, multiply-adds and bytes, counted from shapes alone."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def shape(*sizes, dtype=jnp.float32):
 
 
 def attend(kernel, x):
-    """For a kernel [3 3] and x [4 3]: 36 linear multiply-adds, and 48 more."""
+    """A function with 36 linear multiply-adds, and 48 others, for a kernel [3 3] and x [4 3]."""
     return (x @ kernel) @ x.T
 
 
@@ -167,7 +167,7 @@ def test_convolution_counts_the_same_whatever_the_device_makes_of_it():
 
 
 def test_kept_activations_of_two_layers():
-    # Input and kernels are there anyway; sine and cosine [4 5] of the hidden layer are not.
+    # Inputs and kernels are arguments. The sine and the cosine [4 5] of the hidden layer are kept.
     assert activation_bytes(two_layers, LAYERS, shape(4, 3)) == 2 * 4 * 5 * FLOAT
 
 
@@ -284,7 +284,7 @@ def test_published_models_cost_what_they_should(reference):
     costs = count_costs(call)
     for convention, value in reference.costs.items():
         assert costs[convention] == pytest.approx(value, rel=TOLERANCES[convention]), convention
-    # The other papers leave open what they count.
+    # The other papers do not say how they count.
     if reference.published_cost and reference.label.startswith('ViViT'):
         convention = next(iter(reference.costs))
         assert costs[convention] == pytest.approx(reference.published_cost, rel=1e-3)

@@ -1,4 +1,4 @@
-"""CTN."""
+"""CTN: its own layers and switches."""
 
 import re
 
@@ -24,7 +24,7 @@ def _shapes(model, shape=(2, 4, 16, 16, 3)):
     return {name: x.shape for name, x in _flat(params).items()}
 
 
-# All follow from the equations, by a calculation that shares no code with this one.
+# All numbers follow from the equations, by a calculation that shares no code with the package.
 @pytest.mark.parametrize(
     ('keywords', 'frames', 'parameters', 'gmac'),
     [
@@ -79,7 +79,7 @@ def test_linear_tubelets_are_vivit_joint(create_tiny, random_clip, random_params
     )
 
 
-# Regular expressions of parameters: of another shape, no more there, and new.
+# Regular expressions of parameters with another shape, of removed and of new parameters.
 @pytest.mark.parametrize(
     ('keywords', 'changed', 'missing', 'new'),
     [

@@ -1,4 +1,4 @@
-"""The picture of the four models shows what the models attend to."""
+"""The picture of the four models agrees with what the models attend to."""
 
 import runpy
 from pathlib import Path
@@ -41,7 +41,7 @@ def seen(create_tiny, random_params, random_clip):
 
 
 def _silence(attention):
-    """Lets an attention of a block add nothing; takes the name of its axis, or a head."""
+    """Makes an attention of a block add nothing; takes the name of its axis, or a head."""
 
     def silence(block):
         if isinstance(attention, str):

@@ -16,7 +16,7 @@ from vivit_jax.models.registry import (
 
 @pytest.mark.parametrize('name', list_models())
 def test_every_model_has_published_figures_of_its_defaults(name):
-    # test_cost.py compares them with what is counted.
+    # test_cost.py compares these numbers with the counts.
     defaults = specify(name)
     rows = [row for row in published_models() if row.keywords['name'] == name]
     assert any(specify(**row.keywords) == defaults for row in rows)
@@ -91,7 +91,7 @@ def test_explicit_keywords_win_over_the_size():
     model = create_model('vivit_fe', size='L/16x2', num_layers=2, tubelet_size=[4, 8, 6])
     assert (model.spec.num_layers, model.spec.tubelet_size) == (2, (4, 8, 6))
     assert (model.spec.hidden_size, model.spec.num_heads) == (1024, 16)
-    # The table of sizes is shared by all models: it must not have changed.
+    # All models share the table of sizes, which must not change when one model is made.
     assert SIZES['L']['num_layers'] == 24
 
 
@@ -192,8 +192,8 @@ def test_impossible_value_is_an_error(keyword, value, message):
         ('ctn', 'mapping_kernel', 0, 'mapping_kernel=0 must be odd'),
         ('ctn', 'stem_stride', 0, 'stem_stride=0 must be at least 1'),
         ('ctn', 'stem_channels', 0, 'stem_channels=0 must be at least 1'),
-        ('ctn', 'stem_t_stride', (1,), r'stem_t_stride=\(1,\) must be those of convolution and'),
-        ('ctn', 'stem_t_stride', [0, 1], r'stem_t_stride=\(0, 1\) must be those of'),
+        ('ctn', 'stem_t_stride', (1,), r'stem_t_stride=\(1,\) must be two strides, of convolution'),
+        ('ctn', 'stem_t_stride', [0, 1], r'stem_t_stride=\(0, 1\) must be two strides'),
         ('ctn', 'stem_t_stride', (2, 2), r'must be a multiple of \(4, 4, 4\), by which the stem'),
         ('ctn', 'size', 'H/14x2', r'tubelet_size=\(2, 14, 14\) must be a multiple of \(1, 4, 4\)'),
         ('ctn', 'drop_path_rate', 1, r'drop_path_rate=1 must lie in \[0, 1\)'),

@@ -42,7 +42,7 @@ def _shapes(model):
 
 
 def _differences(model):
-    """Parameters that differ from those of the default, by name; None: not there."""
+    """Shapes that differ from the default model's, by name; None: no such parameter."""
     before, after = _shapes(_model()), _shapes(model)
     return {
         name: after.get(name)
@@ -57,7 +57,7 @@ def _apply(model, params, clip, **keywords):
 
 
 def _rename(params, pattern, change):
-    """Parameters with `change` done to those whose names match; it may return None to remove."""
+    """Applies `change` to the parameters whose names match; a result of None removes them."""
     flat = flax.traverse_util.flatten_dict(params, sep='/')
     changed = {k: change(x) if re.fullmatch(pattern, k) else x for k, x in flat.items()}
     return flax.traverse_util.unflatten_dict(
@@ -74,7 +74,7 @@ def clip(random_clip):
     return random_clip(SHAPE)
 
 
-# Beside those of `vivit_jax.models.rpe_stdt.published`.
+# These rows add to the rows in `vivit_jax.models.rpe_stdt.published`.
 @pytest.mark.parametrize(
     ('keywords', 'parameters', 'gmac', 'linear_gmac'),
     [
@@ -324,6 +324,6 @@ def test_values_that_do_not_fit_are_an_error(values, message):
     with pytest.raises(ValueError, match=message):
         _model(**values)
     _model(attention_implementation='chunked', pos_embed='absolute')
-    # A part that is not there need not fit.
+    # The keywords of a part that does not exist need not fit.
     _model(subsample='none', subsample_layers=(5,))
     _model(temporal='none', temporal_num_layers=0)

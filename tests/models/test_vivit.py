@@ -22,7 +22,7 @@ POOLS = [
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
-# ViViT, tables 4 and 6, where it has the figure; the others follow from its equations.
+# From tables 4 and 6 of the ViViT paper; numbers that they lack follow from its equations.
 @pytest.mark.parametrize(
     ('name', 'keywords', 'frame_size', 'count'),
     [

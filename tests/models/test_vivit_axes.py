@@ -1,4 +1,4 @@
-"""Which tokens see which: one changed tubelet, and what it moves within one block."""
+"""Which tokens depend on which: one tubelet changes, and the outputs of one block are compared."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def change(random_clip):
 
 
 def _moved(before, after):
-    """Where the last axis changed."""
+    """The places at which two arrays differ along the last axis."""
     return np.abs(np.asarray(after) - np.asarray(before)).max(-1) > 1e-5
 
 

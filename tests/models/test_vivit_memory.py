@@ -1,4 +1,4 @@
-"""What saves memory or compilation and must not change results: remat and the scan over layers."""
+"""Remat and the scan over layers save memory and compilation, and do not change results."""
 
 import math
 
@@ -22,7 +22,7 @@ def _loss_and_grads(model, params, clip, **keywords):
 
 
 def _residual_bytes(model, params, clip):
-    """The size of what the forward pass keeps for the gradient of the parameters."""
+    """The bytes that the forward pass keeps for the gradient of the parameters."""
 
     def residuals(params):
         return jax.vjp(lambda params: model.apply({'params': params}, clip).logits, params)[1]

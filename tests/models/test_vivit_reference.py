@@ -1,6 +1,6 @@
-"""The models on small random weights against the original implementation.
+"""The models with small random weights, compared with the original implementation.
 
-The tolerances are those of the reference data and are not to be relaxed.
+The tolerances belong to the reference data, and must not be relaxed.
 """
 
 import json
@@ -27,7 +27,7 @@ SETTINGS = {
     'scan_block': (True, 'block', 'einsum'),
     'scan_dots': (True, 'dots', 'chunked'),
 }
-# Joint, FE, and FSA with FDP, which share their code, meet all of them in one file or another.
+# Joint, FE, and FSA together with FDP, which share their code, each meet all of these settings.
 CASES = {
     'joint_cls': ['plain', 'scan_block'],
     'joint_mean': ['loop_block', 'scan_dots'],
@@ -80,7 +80,7 @@ def test_parameters_have_names_and_shapes_of_the_original(reference):
     ('name', 'setting'), [(name, setting) for name in CASES for setting in CASES[name]]
 )
 def test_logits_and_gradients_equal_the_original(shared, name, setting, monkeypatch, request):
-    if setting != 'plain':  # which is compiled as in earnest
+    if setting != 'plain':  # this one is compiled with all optimizations
         request.getfixturevalue('quick_compilation')
     monkeypatch.setattr(attention_kernels, '_CHUNK', 24)  # several in the 64 or 65 tokens
     reference = _load(shared, name)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
 def _still_clips(random_clip, batch, num_frames):
-    """Clips that are all alike, and so are their frames."""
+    """Equal clips of equal frames."""
     return jnp.broadcast_to(random_clip((1, 1, 16, 16, 3)), (batch, num_frames, 16, 16, 3))
 
 
@@ -109,7 +109,7 @@ def test_drop_path_drops_each_branch_of_whole_clips(
         tokens = tokens[:, 1:]
     tokens = tokens.reshape(64, 3, -1)
     np.testing.assert_allclose(tokens, np.broadcast_to(tokens[:, :1], tokens.shape), atol=1e-4)
-    # The first block drops nothing; each branch of the second one is there or is not.
+    # The first block drops nothing; in the second block each branch is either kept or dropped.
     outcomes = np.asarray(tokens).reshape(64, -1).round(3)
     assert len(np.unique(outcomes, axis=0)) == 2**num_branches
 

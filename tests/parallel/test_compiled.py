@@ -1,4 +1,4 @@
-"""What is read from the text of a compiled program, counted by hand."""
+"""Counts from the text of compiled programs, compared with counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def test_traffic_counts_loops_as_often_as_they_run_and_no_workspace():
         'y': 3 * 2 * whole,
         'half': whole + half,
         'mm': 2 * half + 4 * 4 * 2,
-        'vmem': whole,  # what stays in the vector memory of a TPU is not in its main memory
+        'vmem': whole,  # an array in the vector memory of a TPU is not in its main memory
         'att': 4 * (2 * 6 * 3 * 5) * 2 + 2 * 3 * 6 * 4,
         'sum-start': 2 * whole,
         'gather': half + half + 32 * 8 * 2,

@@ -1,4 +1,4 @@
-"""What a mesh decides about models."""
+"""Meshes, and the type that a platform computes in."""
 
 import logging
 

@@ -27,7 +27,7 @@ def _noise(count, height=32, width=40):
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    """Good, short, broken and missing videos."""
+    """A folder with good, short and broken videos."""
     folder = tmp_path_factory.mktemp('videos')
     for name, count in (('good.mp4', 20), ('other.mp4', 7), ('short.mp4', 6)):
         write_video(folder / name, _noise(count))
@@ -188,7 +188,7 @@ def test_second_call_repeats_only_what_has_changed(again, made, tmp_path):
     folder = shutil.copytree(made, tmp_path / 'videos')
     path = again / 'checked.csv'
     text = path.read_text().replace(str(made), str(folder))
-    # Found only where the line is used again.
+    # The check finds this only if it reuses the line.
     text = text.replace(',40,32,', ',4444,32,')
     # A kill cut the last line off.
     stat = (folder / 'other.mp4').stat()

@@ -90,7 +90,7 @@ CASES = {
         for switch, keywords in switches.items()
     },
 }
-# Five frames: the last is a pair by itself.
+# Five frames: the last frame is pooled alone.
 ODD = {f'rpe_stdt_odd_{kind}': ('rpe_stdt', {'subsample': kind}) for kind in ('topk', 'max', 'avg')}
 CASES |= ODD
 
@@ -105,7 +105,7 @@ def one_thread():
 
 
 def make(case):
-    """The model in PyTorch, that in JAX, its random variables, and a clip."""
+    """The PyTorch model, the JAX model, its random variables, and a clip."""
     name, keywords = CASES[case]
     keywords = {**SIZES, **MODELS[name], **keywords}
     shape = (5, *CLIP_SHAPE[1:]) if case in ODD else CLIP_SHAPE
@@ -199,7 +199,7 @@ def test_training_updates_the_statistics_as_jax_does(case):
 
 def test_frames_that_attend_most_selectively_stay():
     frames = np.array([[0.2, 0.2, 0.2], [0.6, 0.0, 0.3], [0.1, 0.0, 0.1], [0.5, 0.3, 0.1]])
-    # What is left of 1 goes to the class token, and has no part in the spread.
+    # The rest of the attention goes to the class token, which does not count in the spread.
     rows = np.column_stack([1 - frames.sum(axis=1), frames])
     weights = torch.tensor(np.stack([rows, rows])[None])
     tokens, places = torch.arange(8.0).reshape(1, 4, 2), torch.tensor([[0, 2, 5, 7]])
@@ -212,14 +212,14 @@ def test_frames_that_attend_most_selectively_stay():
 
 @pytest.mark.parametrize('name', MODELS)
 def test_every_switch_changes_the_result(name):
-    # Otherwise equality with JAX would say nothing about it.
+    # A switch without effect would pass the comparison with JAX.
     def features(keywords):
         model = registry.create_model(
             name, clip_shape=CLIP_SHAPE, **{**SIZES, **MODELS[name], **keywords}
         )
         with torch.no_grad():
             for key, value in sorted(model.named_parameters()):
-                # The same numbers wherever a parameter has a shape.
+                # A parameter gets the same numbers in every model in which it has this shape.
                 generator = torch.Generator().manual_seed(len(key))
                 value.normal_(0, 0.4, generator=generator)
             return model.eval()(torch.rand(2, *CLIP_SHAPE, 3, generator=generator)).features

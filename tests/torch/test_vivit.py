@@ -1,4 +1,4 @@
-"""The PyTorch models: equal to the JAX ones, trainable, and without JAX."""
+"""The PyTorch models: they equal the JAX models, can be trained, and need no JAX."""
 
 import importlib
 import json
@@ -122,7 +122,7 @@ def error(value, expected):
 
 
 def weighted(output, cotangents):
-    """A scalar whose gradient meets every logit and every feature."""
+    """A scalar that depends on every logit and every feature."""
     logits = output.logits if isinstance(output.logits, dict) else {'': output.logits}
     values = [output.features, *(logits[head] for head in sorted(logits))]
     return sum((value * x).sum() for value, x in zip(values, cotangents, strict=True))
@@ -169,7 +169,7 @@ def test_logits_features_and_gradients_equal_those_of_jax(case, random_params):
 
 @pytest.mark.parametrize('name', MODELS)
 def test_every_switch_changes_the_result(name):
-    # Otherwise equality with JAX would say nothing about it.
+    # A switch without effect would pass the comparison with JAX.
     clip = torch.tensor(random_clip())
     plain = randomize(create(name, **MODELS[name]))
     expected = plain(clip).features.detach()
@@ -300,7 +300,7 @@ def test_every_parameter_gets_a_gradient(case):
     sum((x**2).sum() for x in heads).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-        # A key's bias has none in theory: it moves all weights of a query alike.
+        # A key's bias has no gradient in theory: it shifts all scores of a query equally.
         assert name.endswith('key.bias') or parameter.grad.abs().max() > 1e-6, name
 
 

@@ -1,4 +1,4 @@
-"""Runs that start from weights, in processes of their own."""
+"""Runs that start from weights, each in its own process."""
 
 import subprocess
 import sys

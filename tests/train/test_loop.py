@@ -1,4 +1,4 @@
-"""Whole runs, in processes of their own: what a user types and what is left behind."""
+"""Whole runs, each in its own process: the commands of users, and the files that a run leaves."""
 
 import json
 import os
@@ -262,7 +262,7 @@ def test_non_finite_loss_stops_and_names_the_batch(tmp_path, command):
     message = done.stderr[done.stderr.index('Error: ') :]
     for part in ('step ', 'not finite', 'gradient norm', 'learning rate', '.mp4'):
         assert part in message
-    # What was saved before is finite.
+    # Checkpoints that were saved before have finite values only.
     for step in (tmp_path / 'nan' / 'checkpoints').glob('[0-9]*'):
         variables = load_checkpoint(step)[1]
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))

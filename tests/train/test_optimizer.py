@@ -35,7 +35,7 @@ def _config(**values):
 
 
 def _tree(seed):
-    """A kernel of each kind of layer, and leaves that are none."""
+    """A kernel of each kind of layer, and parameters that are not kernels."""
     rng = np.random.default_rng(seed)
     shapes = {
         'embedding': {'kernel': (2, 2, 3), 'bias': (3,)},

@@ -29,7 +29,7 @@ def exact_matmuls():
 
 
 class _Model(nn.Module):
-    """What a step asks of a model beside its call."""
+    """The attributes of a model that a step uses, besides its call."""
 
     num_classes: int | dict = 4
 
@@ -39,7 +39,7 @@ class _Model(nn.Module):
 
 
 class _Classifier(_Model):
-    """Compiles in no time, and sees every pixel in its place."""
+    """A classifier that compiles quickly, and whose logits depend on the place of every pixel."""
 
     dropout_rate: float = 0.0
 

@@ -1,4 +1,4 @@
-"""Every way to read gives exactly the frames asked for: each shows its number."""
+"""Every way to read a video returns exactly the requested frames: each frame shows its number."""
 
 from fractions import Fraction
 
@@ -112,7 +112,7 @@ def _shown(name):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
-    """Paths by name; those are missing that FFmpeg has no encoder for."""
+    """Paths by name, without the videos for which FFmpeg has no encoder."""
     folder = tmp_path_factory.mktemp('videos')
     return {
         name: _write(folder / name, _numbered(NUM_FRAMES), **options)
@@ -133,7 +133,7 @@ def video(request, videos):
     'name', ['h264.mp4', 'h264.mkv', 'open_gop.mp4', 'mpeg4.mp4', 'gop4.mkv', 'hevc.mp4']
 )
 def test_videos_reorder_frames_of_several_gops(videos, name):
-    # The other tests mean little without.
+    # Without this, the other tests would mean little.
     with av.open(str(videos[name])) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     times = [packet.pts for packet in packets]

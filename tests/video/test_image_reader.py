@@ -36,7 +36,7 @@ def _with_alpha(picture):
 
 
 def _write_numbered(folder, names):
-    """Every picture's shade of grey is ten times its place in `names`."""
+    """Writes pictures whose shade of grey is ten times their place in `names`."""
     folder.mkdir(exist_ok=True)
     for place, name in enumerate(names):
         Image.new('RGB', (16, 8), (10 * place,) * 3).save(folder / name)
@@ -232,7 +232,7 @@ def test_broken_image_raises_its_name(tmp_path, content):
     with open_frames(tmp_path) as reader:
         with pytest.raises(VideoError, match=r'2\.jpg: damaged, or no JPEG or PNG'):
             reader.read([0, 1, 2])
-        # What was broken leaves no trace in what follows.
+        # A broken picture leaves no trace in the pictures after it.
         clip = reader.read([0, 2])
     with ImageReader([_jpeg(1), _jpeg(3)], 'a') as whole:
         np.testing.assert_array_equal(clip, whole.read([0, 1]))

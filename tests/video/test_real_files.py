@@ -191,7 +191,7 @@ def test_opening_leaves_no_file_open(tmp_path, video_path):
     (tmp_path / 'text.mp4').write_text('hello ' * 99)
     _write_audio(tmp_path / 'sound.mp4')
     before = len(os.listdir('/proc/self/fd'))
-    kept = []  # else the garbage collector closes what the reader forgot
+    kept = []  # otherwise the garbage collector would close files that the reader left open
     for _ in range(20):
         with VideoReader(video_path) as video:
             video.read([0, 5])

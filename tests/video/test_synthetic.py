@@ -83,7 +83,7 @@ def test_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             create_synthetic_videos(FEW, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    # Else the place where it was interrupted proves nothing.
+    # Otherwise the place of the interruption would prove nothing.
     assert len(_content(create_synthetic_videos(FEW, str(tmp_path)))) == 9
 
 
@@ -125,7 +125,7 @@ def test_videos_have_the_size_asked_for(synthetic_folder):
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('pair', OPPOSITES, ids='-'.join)
 def test_reversed_motion_is_its_opposite(pair, shape):
-    # What makes single frames uninformative: they occur in both classes alike.
+    # Single frames tell nothing, because they occur in both classes equally often.
     for seed in range(3):
         forth, back = (render(motion, shape, LARGE, _rng(seed)) for motion in pair)
         difference = np.abs(forth[::-1].astype(int) - back).max(axis=-1)

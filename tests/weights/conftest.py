@@ -45,7 +45,7 @@ def _image_vit(has_class_token, grid=GRID, d=WIDTH, layers=LAYERS, p=PATCH):
 
 
 def _image_features(vit, images):
-    """The ViT in float64: images [b h w c] to class tokens, or means of tokens, [b d]."""
+    """Runs the ViT in float64: images [b h w c] to class tokens, or means of tokens, [b d]."""
     vit = {name: value.astype(np.float64) for name, value in vit.items()}
 
     def norm(x, name):

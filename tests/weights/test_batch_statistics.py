@@ -1,4 +1,4 @@
-"""Running statistics of batches in every form of weights, and models that not every form has."""
+"""Running statistics in every file format, and models that some formats cannot hold."""
 
 import subprocess
 import sys

@@ -47,7 +47,7 @@ def scanned(arrays):
 
 
 def torch_block(vit, layer):
-    """Arrays of a block as PyTorch's layers hold them: [out in]."""
+    """The arrays of a block in the layout of PyTorch's layers: [out in]."""
     block = f'Transformer/encoderblock_{layer}'
     attention = f'{block}/MultiHeadDotProductAttention_0'
     result = {
@@ -67,7 +67,7 @@ def torch_block(vit, layer):
 
 
 def torch_rest(vit, patches, table, token, norm, head):
-    """Arrays outside the blocks, under names that are given."""
+    """The arrays outside the blocks, under the given names."""
     result = {
         f'{patches}.weight': np.moveaxis(vit['embedding/kernel'], (2, 3), (1, 0)),
         f'{patches}.bias': vit['embedding/bias'],
@@ -325,7 +325,7 @@ def test_vits_of_hugging_face(prefix, in_memory, tmp_path, image_vit, image_feat
 
 @pytest.fixture
 def transformers_vit():
-    """A random ViT of transformers, with sizes that tell GELUs and epsilons apart."""
+    """A random ViT of transformers, in which another GELU or epsilon would change the results."""
     torch = pytest.importorskip('torch', reason='needs PyTorch')
     transformers = pytest.importorskip('transformers', reason='needs transformers')
 

@@ -58,7 +58,7 @@ def around(kernel=(2, PATCH, PATCH), classes=5):
 TOKEN = (1, 1, WIDTH)
 JOINT = {**around(), **encoder('Transformer', 48, 2)}
 SPATIAL = {**around(), **encoder('SpatialTransformer', 16, 2)}
-MODELS = {  # shapes, and what tells the models apart
+MODELS = {  # shapes, and the names that distinguish the models
     'joint': (
         JOINT | {'cls': TOKEN, f'Transformer/{TABLE}': (1, 49, WIDTH)},
         {'name': 'vivit_joint', 'pool': 'cls'},
@@ -118,7 +118,7 @@ def nested(flat):
 
 
 def old_state(params):
-    """Of Flax before Linen's optimizers left it."""
+    """A train state of Flax before 0.6, which still had optimizers."""
     momenta = {'step': 12, 'param_states': {'x': {'momentum': np.full(7, np.nan, np.float32)}}}
     return {
         'accum_train_time': 1.5,
@@ -166,7 +166,7 @@ def assert_params(weights, expected):
 
 
 def assert_runs(weights):
-    """The parameters are those of the model for its clips."""
+    """Checks that the parameters have the names and shapes of the model."""
     model = create_model(**weights.card.model)
     shape = (1, *weights.card.preprocessing.clip_shape, 3)
     clip = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -262,7 +262,7 @@ def test_without_class_token_the_caller_tells_the_model(tmp_path):
     assert 'vivit_fdp assumed' in str(read_scenic(path).notes)
     weights = read_scenic(path, 'vivit_joint')
     assert weights.card.model['name'] == 'vivit_joint' and 'assumed' not in str(weights.notes)
-    # The file wins where it tells.
+    # The names in the file override the argument.
     fe = write(tmp_path, old_state(arrays(MODELS['fe'][0])))
     assert read_scenic(fe, 'vivit_joint').card.model['name'] == 'vivit_fe'
 
@@ -288,7 +288,12 @@ def test_image_vit(tmp_path):
         (16, 3136, (16, 14, 14), True),  # the published ones
         (16, 784, (4, 14, 14), True),  # 224 pixels and fewer frames
         (16, 6400, (16, 20, 20), False),  # 32 frames
-        (16, 36, (4, 3, 3), False),  # not 1x6x6, as tubelets are for more than one place
+        (
+            16,
+            36,
+            (4, 3, 3),
+            False,
+        ),  # not 1x6x6, as models with tubelets have more than one time index
         (16, 50, (2, 5, 5), False),
     ],
 )
@@ -407,7 +412,7 @@ def test_memory_stays_near_the_size_of_the_parameters(generation, tmp_path):
         state['opt_state']['slots'] = slots
     path = write(tmp_path, state)
     assert path.stat().st_size > 2.9 * size
-    # Not ru_maxrss, which a child inherits from its parent.
+    # ru_maxrss would not do: a child inherits the value of its parent.
     code = """if True:
         import re, sys
         from pathlib import Path

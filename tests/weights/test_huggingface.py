@@ -1,4 +1,4 @@
-"""Hugging Face's ViViT, against the real one with random weights."""
+"""Folders of Hugging Face's ViViT, compared with transformers on random weights."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ CARD = ModelCard(
 
 
 def make_model(kind=transformers.VivitForVideoClassification, std=0.3, **changes):
-    """A real model; no parameter keeps its initial value, as some are zero."""
+    """A model of transformers; all parameters are random, as some are zero initially."""
     keywords = {
         'image_size': 16,
         'num_frames': 4,
@@ -83,7 +83,7 @@ def relative_error(value, expected):
 
 
 def load_theirs(folder):
-    """The model of a folder, which must have all its keys and no others."""
+    """Loads a folder with transformers; its keys must be exactly the keys of the model."""
     model, info = transformers.VivitForVideoClassification.from_pretrained(
         folder, output_loading_info=True
     )
@@ -126,7 +126,9 @@ def test_our_model_becomes_theirs_and_ours_again(tmp_path, gelu):
     assert relative_error(their_logits(model, clip), our_logits(card, params, clip)) < 1e-5
 
     weights = read_huggingface(tmp_path)
-    assert weights.card.preprocessing == SPEC  # the stride too, which they have no field for
+    assert (
+        weights.card.preprocessing == SPEC
+    )  # also the stride, for which their config has no field
     assert weights.card.label_names == card.label_names
     assert create_model(**weights.card.model) == create_model(**card.model)
     jax.tree.map(np.testing.assert_array_equal, weights.params, params)
@@ -188,7 +190,7 @@ def test_what_was_fine_tuned_there_is_read(tmp_path):
             parameter += 0.1
     model.save_pretrained(tmp_path / 'tuned')
     weights = read_huggingface(tmp_path / 'tuned')
-    assert weights.card.preprocessing == SPEC  # though they wrote no processor beside it
+    assert weights.card.preprocessing == SPEC  # although they wrote no processor config
     assert weights.card.label_names == tuple(f'LABEL_{i}' for i in range(5))
     clip = make_clip()
     found = our_logits(weights.card, weights.params, clip)
@@ -218,7 +220,9 @@ def test_names_of_memory_shards_and_pickles_without_code_are_read_alike(tmp_path
         (tmp_path / folder).mkdir()
         (tmp_path / folder / 'config.json').write_text(config)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    assert 'vivit.layers.0.attention.q_proj.weight' in state  # else there is nothing to test
+    assert (
+        'vivit.layers.0.attention.q_proj.weight' in state
+    )  # otherwise the test would test nothing
     safetensors.numpy.save_file(
         {name: value.numpy() for name, value in state.items()},
         tmp_path / 'memory/model.safetensors',
@@ -296,7 +300,7 @@ def test_range_of_a_processor_is_what_it_makes_of_black_and_white(tmp_path, sett
     np.testing.assert_allclose(weights.card.preprocessing.value_range, expected, rtol=0, atol=1e-6)
     assert ('--value_range=-1,1' in str(weights.notes)) == (abs(expected[0] + 1) > 1e-3)
     os.rename(tmp_path / 'preprocessor_config.json', tmp_path / 'video_preprocessor_config.json')
-    if settings.get('offset', True):  # their processor of videos always has it
+    if settings.get('offset', True):  # their video processor always does this
         assert read_huggingface(tmp_path).card == weights.card
     corrected = read_huggingface(tmp_path, (-1.0, 1.0))
     assert corrected.card.preprocessing.value_range == (-1.0, 1.0)

@@ -79,7 +79,7 @@ def test_features_at_another_resolution_are_those_of_the_vit_with_a_larger_table
 ):
     model, vit = video_model(name, **keywords), image_vit(keywords.get('pool') == 'cls')
     _, params, report = start(model, vit, (3, 16, 24))
-    # Twice the places: a quarter and three quarters of the neighbors, the same beyond the edge.
+    # With twice the places, a row is 1/4 and 3/4 of its two neighbors; beyond the edge, the edge.
     table = vit[TABLE][0, 'cls' in vit :].reshape(*GRID, WIDTH)
     for axis in (0, 1):
         padded = np.pad(table, [(int(a == axis), int(a == axis)) for a in range(3)], mode='edge')

@@ -14,7 +14,7 @@ GRID = (2, 3)
 TABLE = 'Transformer/posembed_input/pos_embedding'
 ATTENTION = 'MultiHeadDotProductAttention'
 
-# Modules of a video block and those of the ViT that they inherit.
+# The modules of a video block, and the modules of the ViT that they start from.
 PLAIN = {x: x for x in ('LayerNorm_0', f'{ATTENTION}_0', 'LayerNorm_1', 'MlpBlock_0')}
 SPLIT = dict(
     zip(('LayerNorm_space', f'{ATTENTION}_space', 'LayerNorm_mlp', 'MlpBlock'), PLAIN, strict=True)
@@ -23,7 +23,7 @@ BLOCKS = {'vivit_joint': PLAIN, 'vivit_fe': PLAIN, 'vivit_fsa': SPLIT, 'vivit_fd
 
 
 def _statuses(fresh, vit, report):
-    """What the report says of the target, and what is unused of the source."""
+    """The statuses of the target's parameters, and the unused parameters of the source."""
     entries = {entry.name: entry for entry in report.entries if entry.status != 'unused'}
     unused = {entry.name for entry in report.entries if entry.status == 'unused'}
     assert entries.keys() == fresh.keys()
@@ -114,7 +114,7 @@ def test_report_says_what_became_of_every_parameter(
         expected[f'{encoder}/posembed_input/pos_embedding'] = (table[0], TABLE, table[1])
     for token, status in tokens.items():
         expected[token] = (status, 'cls' if status == 'copied' else '', '')
-    for path in statuses:  # the rest is new, and this is all that may be
+    for path in statuses:  # the other parameters are new, and no others may be
         if re.match('TemporalTransformer/|output_projection|.*_time/', path):
             expected[path] = ('new', '', 'zero' if '_time/out/' in path else '')
     assert statuses == expected

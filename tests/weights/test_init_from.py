@@ -1,4 +1,4 @@
-"""Weights of a model for video, in the same model for other clips and classes."""
+"""Starts a video model from weights of the same model for other clips and classes."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def make_weights(card):
 
 
 def start(card, weights, **choices):
-    """The fresh parameters, those of the weights and the result, by path, and the report."""
+    """Fresh, given and resulting parameters by path, and the report."""
     fresh = make_params(card, 1)
     model, clip_shape = create_model(**card.model), card.preprocessing.clip_shape
     params, report = init_from(model, fresh, weights, clip_shape=clip_shape, **choices)
@@ -139,7 +139,7 @@ def test_new_classifier_must_be_named_and_then_stays_fresh():
     message = str(caught.value)
     assert "init.reinit=('head',)" in message and '--reinit=head' in message
     assert 'output_projection/kernel' in message and 'output_projection/bias' in message
-    assert 'num_layers' not in message  # advice for other troubles
+    assert 'num_layers' not in message  # advice for other problems
     fresh, source, params, report = start(card, weights, reinit=('head',))
     for path in fresh:
         origin = fresh if path.startswith('output_projection') else source

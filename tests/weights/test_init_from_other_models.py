@@ -1,4 +1,4 @@
-"""Models that extend a ViViT, from a ViT for images, from that ViViT, and from themselves."""
+"""Models that extend a ViViT start from an image ViT, from that ViViT, or from themselves."""
 
 import dataclasses
 import fnmatch
@@ -28,7 +28,7 @@ LIGHT = {'temporal_num_layers': 2, 'subsample_layers': (1,), 'temporal_head_dim'
 ABSOLUTE = {**LIGHT, 'pos_embed': 'absolute', 'temporal_pos': 'absolute', 'subsample': 'conv'}
 SPATIAL = {'pos_embed': 'frame', 'temporal': 'none'}
 
-# Model, its keywords, what stays as it is, and what of the ViT is not used.
+# Model, its keywords, the parameters that stay fresh, and the unused parameters of the ViT.
 FROM_IMAGES = [
     (
         'convivit',
@@ -71,7 +71,7 @@ FROM_IMAGES = [
     ('rpe_stdt', {**FRAMES, **SPATIAL}, [], []),
 ]
 
-# Model and keywords; the ViViT that it extends and its own; what stays as it is.
+# Model and its keywords; the ViViT that it extends and its keywords; parameters that stay fresh.
 FROM_VIVITS = [
     (
         'convivit',
@@ -111,7 +111,7 @@ def matches(path, patterns):
 
 
 def origin_in_vit(path):
-    """The name in a ViT for images of what a model has from it."""
+    """The name in an image ViT of the parameter that a model's parameter starts from."""
     if path.startswith('posembed_input'):
         return TABLE
     path = path.replace('cls_SpatialTransformer', 'cls').replace('SpatialT', 'T')
@@ -137,7 +137,7 @@ def make_weights(card):
 
 
 def start_from(card, weights, **choices):
-    """The fresh parameters, those of the weights and the result, by path, and the report."""
+    """Fresh, given and resulting parameters by path, and the report."""
     fresh = make_params(card, 1)
     model, clip_shape = create_model(**card.model), card.preprocessing.clip_shape
     params, report = init_from(model, fresh, weights, clip_shape=clip_shape, **choices)
@@ -226,7 +226,7 @@ def test_ctn_of_one_time_index_sees_what_the_vit_does(
     clip = np.repeat(images[:, None], 3, axis=1)
     variables = jax.jit(model.init)(jax.random.key(0), clip)
     for path, value in flax.traverse_util.flatten_dict(variables['params'], sep='/').items():
-        if '_local/' in path:  # the identity at the start
+        if '_local/' in path:  # initially the identity
             params[path] = value
     variables['params'] = flax.traverse_util.unflatten_dict(params, sep='/')
     features = jax.jit(model.apply)(variables, clip).features
@@ -241,7 +241,9 @@ def test_frames_of_rpe_stdt_are_seen_as_the_vit_does(
     vit = image_vit(True)
     model = video_model('rpe_stdt', **FRAMES, pos_embed=pos_embed, temporal='none')
     _, params, _ = start(model, vit)
-    if pos_embed == 'rpe':  # of which all is zero at the start, and the ViT's table is not used
+    if (
+        pos_embed == 'rpe'
+    ):  # its tables are zero initially, and the ViT's position table is not used
         params = {k: 0 * x if 'relative_position' in k else x for k, x in params.items()}
         vit[TABLE] *= 0
     clip = np.random.default_rng(3).uniform(-1, 1, (2, *CLIP_SHAPE, 3)).astype(np.float32)

@@ -13,7 +13,7 @@ def _table(grid, num_class_tokens=0, width=3):
 
 
 def _resize_axis(values, axis, size):
-    """Weights of a triangle around each new center, one old or new place wide: the larger one."""
+    """Weights of a triangle around each new center, as wide as an old or new place, the larger."""
     values = np.moveaxis(values.astype(np.float64), axis, 0)
     step = len(values) / size
     centers = (np.arange(size) + 0.5) * step

@@ -1,4 +1,4 @@
-"""From a file with an image ViT to a ViViT that sees the same in a still video."""
+"""A ViViT that is inflated from an image ViT computes the same features for a still video."""
 
 import flax.traverse_util
 import jax
@@ -44,7 +44,7 @@ def hugging_face(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def timm(tmp_path_factory):
-    """Likewise from timm."""
+    """A file with a small timm ViT with random weights, images [b h w c], and its class tokens."""
     torch = pytest.importorskip('torch', reason='needs PyTorch')
     timm = pytest.importorskip('timm', reason='needs timm', exc_type=(ImportError, RuntimeError))
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def timm(tmp_path_factory):
 
 
 def inflate(path, name, **keywords):
-    """Model and parameters of a ViViT of the sizes of an image ViT."""
+    """The model and the parameters of a ViViT with the sizes of an image ViT."""
     weights = read_weights(path)
     sizes = ('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'gelu', 'layer_norm_eps')
     card = weights.card.model
@@ -130,7 +130,7 @@ def test_tensors_are_those_of_the_library(name, attention, hugging_face):
         x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
         np.testing.assert_allclose(x * norm[0] + norm[1], expected, rtol=1e-4, atol=1e-5)
 
-        # One attention layer as a whole: the order of the heads and of their channels.
+        # A whole attention layer depends on the order of the heads and of their channels.
         expected = layer.attention(tokens[None])
         expected = expected[0] if isinstance(expected, tuple) else expected
         block = f'{BLOCK}/{ATTENTION}_{attention}'

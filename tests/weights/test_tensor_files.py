@@ -1,4 +1,4 @@
-"""Files of named arrays: written by their own libraries, read by ours."""
+"""Files of named arrays: other libraries write them, `tensor_files` reads them."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Weights on their way to PyTorch and back."""
+"""Weights exported to PyTorch and read back."""
 
 import dataclasses
 import json
@@ -150,7 +150,7 @@ def test_names_and_shapes_are_those_of_the_pytorch_model(case):
     statistics = random_statistics(card)
     renamed = to_torch(params, rules_of(specify(**card.model)), statistics)
     assert found == {name: value.shape for name, value in renamed.items()}
-    assert len(renamed) == len(jax.tree.leaves((params, statistics)))  # no two have one name
+    assert len(renamed) == len(jax.tree.leaves((params, statistics)))  # all names differ
 
 
 def test_every_rule_is_used():
@@ -343,7 +343,7 @@ def test_at_most_one_copy_is_held_beside_the_source(tmp_path):
     card, params = make('joint', hidden_size=256, mlp_dim=1024)
     size = sum(x.nbytes for x in jax.tree.leaves(params))
     path = tmp_path / 'model.safetensors'
-    export_torch(card, params, path)  # what is imported or compiled once does not count
+    export_torch(card, params, path)  # memory for imports and compilation does not count
     read(path)
     for step in (lambda: export_torch(card, params, path), lambda: read(path)):
         tracemalloc.start()

@@ -1,1 +1,1 @@
-"""Turns weights from one form into another."""
+"""Converts weights from one file format to another."""

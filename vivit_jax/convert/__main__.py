@@ -1,13 +1,14 @@
-"""Weights from one form into another.
+"""Converts weights from one file format to another.
 
     python -m vivit_jax.convert --source=vivit_checkpoint --to=huggingface --output=vivit_hf
     python -m vivit_jax.convert --source=runs/mine --to=torch --output=mine.safetensors --verify
     python -m vivit_jax.convert --source=ViT-B_16.npz --to=orbax --output=start \\
         --model=vivit_fe --reinit=head num_classes=174 tubelet_size=4,16,16
 
-What the source is, its content tells. With `--model`, with keywords of a model, with `--frames` or
-`--crop_size` the weights are put into such a model: a ViT for images is inflated, learned positions
-are resized. What became of each parameter is printed, and saved beside the output.
+The content of the source tells its format. `--model`, keywords of a model, `--frames` and
+`--crop_size` describe another model to put the weights into: a ViT for images is inflated, learned
+positions are resized. A report of what became of each parameter is printed, and saved beside the
+output.
 """
 
 import dataclasses
@@ -46,41 +47,41 @@ _OUTPUT = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string('model', None, 'Model to put the weights into; by default their own.')
 _REINIT = flags.DEFINE_list('reinit', [], '"head": a new classifier, all zero.')
 _TUBELET_INIT = flags.DEFINE_enum(
-    'tubelet_init', TUBELET_INITS[0], TUBELET_INITS, 'Of ViTs for images: the kernel in time.'
+    'tubelet_init', TUBELET_INITS[0], TUBELET_INITS, 'How kernels of image ViTs become tubelets.'
 )
 _TEMPORAL_ATTENTION_INIT = flags.DEFINE_enum(
     'temporal_attention_init',
     TEMPORAL_ATTENTION_INITS[0],
     TEMPORAL_ATTENTION_INITS,
-    'Of ViTs for images in vivit_fsa.',
+    'How the temporal attention of vivit_fsa starts from an image ViT.',
 )
 _FRAMES = flags.DEFINE_integer('frames', None, 'Frames of a clip.', lower_bound=1)
-_CROP_SIZE = flags.DEFINE_integer('crop_size', None, 'Pixels of its sides.', lower_bound=1)
+_CROP_SIZE = flags.DEFINE_integer('crop_size', None, "Pixels of a clip's sides.", lower_bound=1)
 _VALUE_RANGE = flags.DEFINE_list(
     'value_range',
     None,
-    'What pixel values 0 and 255 become, as in -1,1, where the source is wrong.',
+    'Values that pixels of 0 and 255 become, as in -1,1, if the source is wrong.',
 )
 _LABELS = flags.DEFINE_string(
-    'labels', None, 'File with a class name per line; of several heads, "classes_{head}.txt".'
+    'labels', None, 'File with a class name per line; for several heads, "classes_{head}.txt".'
 )
-_VERIFY = flags.DEFINE_bool('verify', False, 'Run source and output on a random clip.')
+_VERIFY = flags.DEFINE_bool('verify', False, 'Compare source and output on a random clip.')
 
 _WRITERS = {
     'orbax': write_checkpoint,
-    # Refuses models that have statistics.
+    # `write_huggingface` refuses all models that have running statistics.
     'huggingface': lambda card, params, folder, _: write_huggingface(card, params, folder),
     'torch': export_torch,
     'npz': write_npz,
 }
 _SUFFIXES = {'torch': '.safetensors', 'npz': '.npz'}
 
-# Of a ViT for images, what a model for video takes over unless told otherwise.
+# The keywords that a model for video takes over from an image ViT, unless they are given.
 _INHERITED = {'hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'}
 
 
 def main(settings: list[str]) -> int:
-    """Converts; returns 1 if `--verify` finds a difference."""
+    """Converts weights; returns 1 if `--verify` finds a difference."""
     output = _checked_output(Path(_OUTPUT.value), _TO.value)
     weights = read_weights(_SOURCE.value, model=_MODEL.value, value_range=_value_range())
     print(f'Found {_describe(weights)}')
@@ -100,7 +101,7 @@ def main(settings: list[str]) -> int:
         weights.card.preprocessing,
     )
     weights.params.clear()
-    # Nobody else holds the parameters now: the writer can free what it has copied.
+    # Only the writer holds the parameters now, so that it can free each one after copying it.
     _WRITERS[_TO.value](card, variables.pop('params'), output, variables.pop('batch_stats'))
     report_file = output.with_name(f'{output.name}.report.txt')
     text = '\n'.join([f'{_SOURCE.value}: {weights.kind}', *weights.notes, str(report)])
@@ -146,7 +147,7 @@ def _describe(weights: Weights) -> str:
 
 
 def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
-    """What the flags make of the card of the source."""
+    """The card of the output: the card of the source, changed as the flags say."""
     source = weights.card
     name = _MODEL.value or source.model['name']
     keywords = load.model_keywords(load.model_config(name, *settings))
@@ -169,7 +170,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
         )
     else:
         model = {**source.model, **keywords}
-    if 'size' in keywords:  # it fills the sizes, instead of the source
+    if 'size' in keywords:  # the sizes come from the preset instead of from the source
         size = keywords['size']
         sizes = MODELS[name].preset(size)
         model = {k: value for k, value in model.items() if k not in sizes or k in keywords}
@@ -202,7 +203,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
 
 
 def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:
-    """The variables of the target, and what became of each parameter."""
+    """The variables of the target, and a report of what became of each parameter."""
     model, spec = create_model(**card.model), card.preprocessing
     if card.model == weights.card.model and weights.has_head and not _REINIT.value:
         fresh = abstract_variables(model, spec.clip_shape)  # nothing will be new

@@ -1,4 +1,4 @@
-"""Whether source and output of a conversion compute the same."""
+"""Checks that the source and the output of a conversion compute the same."""
 
 import dataclasses
 from pathlib import Path
@@ -13,15 +13,15 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.weights import huggingface
 from vivit_jax.weights.load import load_checkpoint
 
-_TOLERANCE = 1e-4  # float32 through dozens of layers, summed in another order
+_TOLERANCE = 1e-4  # float32 through dozens of layers, with sums in another order
 
 
 class Reference:
-    """What a model says of a random clip, to be compared with others.
+    """The output of a model for a random clip, to compare other files with.
 
     Args:
-        card: of the model.
-        variables: its `params` and `batch_stats`.
+        card: the card of the model.
+        variables: the `params` and `batch_stats` of the model.
     """
 
     def __init__(self, card: ModelCard, variables: dict):
@@ -31,9 +31,9 @@ class Reference:
         self._ours = _run(create_model(**card.model), variables, self._clip)
 
     def compare(self, side: str, path: Path) -> bool:
-        """Runs what a path holds, in the framework that it is for if that is installed.
+        """Runs the model in a file or folder, in its own framework if that is installed.
 
-        Prints the differences of features and logits; returns whether they are small.
+        Prints how far its features and logits differ; returns whether the difference is small.
         """
         framework, theirs = _run_path(path, self._clip)
         relative = float(np.linalg.norm(theirs - self._ours) / np.linalg.norm(self._ours))
@@ -42,7 +42,7 @@ class Reference:
             f'of a random clip: largest difference {np.abs(theirs - self._ours).max():.2e} at '
             f'values up to {np.abs(self._ours).max():.3g}, relative {relative:.2e}'
         )
-        agrees = relative <= _TOLERANCE  # not where it is not a number
+        agrees = relative <= _TOLERANCE  # false if `relative` is not a number
         if not agrees:
             print(f'Error: they should differ by at most {_TOLERANCE} (relative)')
         return agrees
@@ -58,7 +58,7 @@ def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
         try:
             return 'PyTorch', _run_torch(path, clip)
         except (ImportError, UserError):
-            pass  # no PyTorch, or not of this package
+            pass  # PyTorch is not installed, or another program wrote the file
     model, variables, *_ = load_checkpoint(path)
     return 'JAX', _run(model, variables, clip)
 

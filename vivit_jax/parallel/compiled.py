@@ -1,6 +1,6 @@
-"""What a compiled program does, read from the text that XLA prints of it.
+"""Counts the operations of a compiled program, from the text of it that XLA prints.
 
-Everything is of one device. The body of a loop counts as often as the loop runs, where XLA knows.
+All counts are for one device. The body of a loop counts as often as the loop runs, if XLA knows.
 """
 
 import collections
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 _COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
-# What moves no data: names for parts of other arrays, and the ends of what was started elsewhere.
+# Opcodes that move no data: they name (parts of) other arrays, or start or end other operations.
 _FREE = (
     *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota'),
     *('partition-id', 'replica-id', 'opt-barrier', 'while', 'conditional', 'call', 'async-start'),
@@ -18,15 +18,16 @@ _FREE = (
 _MATRIX_PRODUCT = re.compile(r'custom_call_target="__cublas')
 _WORKSPACE = re.compile(r's8\[\d+\]')
 
-# Products of matrices [n n] in a kernel; the gradient computes the weights again.
+# The number of products with attention weights [n n] in a kernel. The gradient has 4, and computes
+# the weights again.
 _PRODUCTS_OF_ATTENTION = {'__cudnn$fmhaSoftmax': 2, '__cudnn$fmhaSoftmaxBackward': 5}
-# Custom calls of XLA's own, which name memory and compute nothing.
+# XLA's own custom calls, which name memory and compute nothing.
 _INTERNAL = ('AllocateBuffer', 'ConcatBitcast')
 
 _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](\{[^}]*\})?')
-_VECTOR_MEMORY = 'S(1)'  # of a TPU, beside its main memory
+_VECTOR_MEMORY = 'S(1)'  # marks arrays in a TPU's vector memory instead of its main memory
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -35,12 +36,12 @@ class Instruction:
     """One operation of a device, such as a fusion, a kernel or a copy.
 
     Attributes:
-        name: in its computation.
-        opcode: as XLA calls it.
-        shape: of the result, as printed.
-        operands: names.
-        text: what stands behind the opcode.
-        repeats: how often it runs.
+        name: the name within its computation.
+        opcode: XLA's name for the kind of operation.
+        shape: the shape of the result, as printed.
+        operands: the names of the operands.
+        text: the rest of the line after the opcode.
+        repeats: how often the operation runs.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Instruction:
 
     @property
     def kernel(self) -> str:
-        """What a custom call calls, such as `'__cudnn$fmhaSoftmax'`; else ''."""
+        """The target of a custom call, such as `'__cudnn$fmhaSoftmax'`; else ''."""
         found = re.search(r'custom_call_target="([^"]+)"', self.text)
         if self.opcode != 'custom-call' or not found or found[1] in _INTERNAL:
             return ''
@@ -89,7 +90,8 @@ class CompiledText:
         for x in self.instructions:
             kind = x.opcode.removesuffix('-start')
             if kind in _COLLECTIVES:
-                # What was started holds operands and results; a combined one has several.
+                # The shape of a '-start' holds operands and then results, several of each if XLA
+                # combined collectives.
                 shapes = _sizes(x.shape)
                 half = x.opcode.endswith('-start') and kind != 'all-reduce'
                 size = sum(shapes[len(shapes) // 2 :] if half else shapes)
@@ -98,7 +100,7 @@ class CompiledText:
         return dict(found)
 
     def kernels(self) -> dict[str, int]:
-        """How often each kernel that XLA did not make itself runs, by its name."""
+        """How often each kernel of another library runs, by its name."""
         counts = collections.Counter()
         for x in self.instructions:
             if x.kernel:
@@ -108,7 +110,7 @@ class CompiledText:
     def product_flops(self) -> int:
         """FLOPs of matrix products and of attention, two for each multiply-add, on GPUs and CPUs.
 
-        Products within fusions, as TPUs have them, are not seen.
+        Products within fusions, where TPUs have them, are not counted.
         """
         return sum(
             x.repeats * _product_flops(x, shapes[0])
@@ -117,9 +119,9 @@ class CompiledText:
         )
 
     def bytes_moved(self) -> int:
-        """Bytes that the operations read and write, if none finds its operands in a cache.
+        """Bytes that the operations read and write if no operand is found in a cache.
 
-        Each operand counts as a whole, also where only a part of it is read.
+        Each operand counts as a whole, even if only a part of it is read.
         """
         return sum(size for _, size in self.traffic())
 
@@ -132,7 +134,7 @@ class CompiledText:
                 continue
             results = x.shape
             if _MATRIX_PRODUCT.search(x.text):
-                results = _WORKSPACE.sub('', results)  # reserved, hardly used
+                results = _WORKSPACE.sub('', results)  # workspace is reserved, but hardly used
             yield x, x.repeats * sum(map(sum, map(_sizes, (results, *shapes))))
 
     def _with_operands(self) -> Iterator[tuple[Instruction, list[str]]]:
@@ -143,7 +145,7 @@ class CompiledText:
             yield x, [shapes.get(name, '') for name in x.operands]
 
     def _walk(self, computation: str, repeats: int) -> Iterator[Instruction]:
-        """What a computation runs, loops and branches included, fusions as one."""
+        """The operations that a computation runs, also in loops and branches; a fusion is one."""
         for x in self._computations.get(computation, ()):
             yield dataclasses.replace(x, repeats=repeats)
             if x.opcode == 'while':
@@ -151,7 +153,7 @@ class CompiledText:
                     re.search(rf'{part}=%?([\w.-]+)', x.text)[1] for part in ('condition', 'body')
                 )
                 yield from self._walk(body, repeats * self._trips(x, condition))
-            elif x.opcode == 'conditional':  # the largest branch, of which one is taken
+            elif x.opcode == 'conditional':  # only one branch runs: count the largest
                 named = re.search(r'branch_computations=\{([^}]*)\}', x.text)
                 names = (
                     named[1]
@@ -166,7 +168,7 @@ class CompiledText:
                     yield from self._walk(called[1], repeats)
 
     def _trips(self, loop: Instruction, condition: str) -> int:
-        """How often a loop runs: as XLA notes it, or as a counter from 0 is compared; else once."""
+        """How often a loop runs, by XLA's note or by the limit of its counter; else 1."""
         if noted := _TRIPS.search(loop.text):
             return int(noted[1])
         steps = self._computations[condition]
@@ -177,7 +179,7 @@ class CompiledText:
 
 
 def _sizes(shape: str) -> list[int]:
-    """Bytes in main memory of each array of a shape, which may be a tuple."""
+    """Bytes in main memory of each array in a shape, which may be a tuple of arrays."""
     return [
         0 if _VECTOR_MEMORY in layout else int(_bytes(kind) * math.prod(_dims(dims)))
         for kind, dims, layout in _SHAPE.findall(shape)
@@ -194,7 +196,7 @@ def _bytes(kind: str) -> float:
 
 
 def _product_flops(instruction: Instruction, operand: str) -> int:
-    """Of a matrix product or of attention, given the shape of the first operand; else 0."""
+    """FLOPs of a matrix product or of attention, given the first operand's shape; else 0."""
     if instruction.opcode == 'dot':
         contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.text)[1]
     elif _MATRIX_PRODUCT.search(instruction.text):

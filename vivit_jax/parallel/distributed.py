@@ -1,4 +1,4 @@
-"""Starting several processes as one program."""
+"""Starts several processes as one program."""
 
 import os
 
@@ -10,10 +10,10 @@ _VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 
 
 def initialize():
-    """Joins the processes that environment variables name, if they name any.
+    """Connects this process with the others that environment variables describe, if set.
 
     Every process runs the same command with JAX_COORDINATOR_ADDRESS=host:port of process 0,
-    JAX_NUM_PROCESSES and its own JAX_PROCESS_ID. Without them the program runs alone.
+    JAX_NUM_PROCESSES and its own JAX_PROCESS_ID. Without these variables the program runs alone.
 
     Raises:
         UserError: some of the variables are set, but not all.

@@ -1,6 +1,7 @@
-"""The device mesh, where arrays lie on it, and the type that its devices compute in.
+"""The device mesh, the placement of arrays on it, and the type that its devices compute in.
 
-Axes `data` and `fsdp` split the batch, `tensor` the heads. All parameters are on all devices.
+The axes `data` and `fsdp` split the batch; the axis `tensor` splits the heads. Every device holds
+all parameters.
 """
 
 import dataclasses
@@ -24,13 +25,13 @@ MESH_AXES = (*BATCH_AXES, TENSOR_AXIS)
 
 
 def create_mesh() -> Mesh:
-    """All devices of all hosts along `data`."""
+    """A mesh of all devices of all hosts, along the axis `data`."""
     shape = (jax.device_count(), 1, 1)
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
 
 
 def platform_of(mesh: Mesh) -> str:
-    """What programs are lowered for on a mesh: `'cpu'`, `'cuda'`, `'rocm'` or `'tpu'`."""
+    """The platform for which programs are lowered: `'cpu'`, `'cuda'`, `'rocm'` or `'tpu'`."""
     device = mesh.devices.flat[0]
     if device.platform != 'gpu':
         return device.platform
@@ -48,7 +49,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, key: str):
-    """Raises a UserError where a global batch does not divide among the devices."""
+    """Raises a UserError if a global batch does not divide among the devices."""
     parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
     if batch_size % parts:
         near = max(parts, round(batch_size / parts) * parts)
@@ -59,9 +60,9 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str):
 
 
 def fit_dtype(model: nn.Module, platform: str) -> nn.Module:
-    """The model as a platform is to compute it: on CPUs in float32.
+    """Returns the model, which on CPUs computes in float32.
 
-    What makes accelerators fast makes most CPUs slow: they convert every 16-bit number.
+    16-bit types make accelerators faster, but most CPUs slower, because these convert every number.
     """
     if platform != 'cpu' or jnp.dtype(model.spec.dtype).itemsize > 2:
         return model
@@ -74,13 +75,16 @@ def on_each_device(
 ) -> jax.Array:
     """Calls `function` on every device of the mesh in use, with its own part of the arguments.
 
-    For what the compiler cannot partition by itself: kernels, loops over a batch or over heads.
+    Use it for functions that the compiler cannot partition: kernels, and loops over a batch or over
+    heads.
 
     Args:
-        function: of arrays, or trees of them, whose first axis is the batch; so is its result.
-        *args: for all devices together. A batch that does not divide is given to each as a whole.
-        head_axes: of each argument, the axis of the heads, if these are to be split too; the result
-            has them where the first argument has them.
+        function: takes arrays, or trees of arrays, and returns an array. The first axis of all of
+            them is the batch.
+        *args: arguments for all devices together. If the batch does not divide among the devices,
+            every device gets the whole batch.
+        head_axes: the axis of the heads in each argument, if the heads are to be split too. The
+            result has its heads on the same axis as the first argument.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -99,5 +103,5 @@ def on_each_device(
         function,
         in_specs=tuple(map(spec, head_axes)),
         out_specs=spec(head_axes[0]),
-        check_vma=False,  # loops and kernels inside do not say what they vary over
+        check_vma=False,  # loops and kernels do not declare along which axes they vary
     )(*args)

@@ -1,4 +1,4 @@
-"""Devices that are not here: what to compile for, and what is known of them.
+"""Devices that this machine does not have, as targets to compile for.
 
 Programs for TPUs and NVIDIA GPUs can be compiled on any machine, if the compiler is installed:
 libtpu for TPUs, the CUDA plugin of JAX for GPUs. Neither needs the chip.
@@ -20,19 +20,19 @@ from vivit_jax.errors import UserError, near_words
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a kind of device offers; of a v4 and a v5p, the whole chip.
+    """A kind of device and its published figures; for v4 and v5p, of the whole chip.
 
     Attributes:
-        platform: what programs are lowered for.
-        memory_gib: capacity for programs, in GiB; 0: that of this machine.
+        platform: the platform that programs are lowered for.
+        memory_gib: memory for programs, in GiB; 0: as much as this machine has.
         bfloat16_tflops: published peak of dense matrix products, in TFLOP/s; 0: unknown.
         bandwidth_gbps: published bandwidth of the memory, in GB/s; 0: unknown.
-        name: what a GPU calls itself.
+        name: the name that a GPU reports.
         capability: (major, minor) compute capability of a GPU.
-        num_cores: streaming multiprocessors of a GPU.
-        clock_ghz: of a GPU.
-        l2_mib: second-level cache of a GPU.
-        shared_kib: memory that a block of a GPU's threads can ask for.
+        num_cores: number of streaming multiprocessors of a GPU.
+        clock_ghz: clock rate of a GPU, in GHz.
+        l2_mib: second-level cache of a GPU, in MiB.
+        shared_kib: shared memory that a block of threads of a GPU can request, in KiB.
     """
 
     platform: str
@@ -62,7 +62,7 @@ CHIPS = {
 
 _GPUS_OF_A_HOST = 8
 
-# Without tuning on a card: Triton's products need a card to find their tiles.
+# Nothing is tuned, and Triton's products are off, because both need a GPU to measure on.
 _GPU_OPTIONS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
 _LEAST_EFFORT = {'exec_time_optimization_effort': -1.0, 'memory_fitting_effort': -1.0}
 
@@ -72,10 +72,10 @@ class Target:
     """Devices of one kind, such as 8 H100s or a slice of a TPU pod.
 
     Attributes:
-        name: as given, `'h100:8'`.
-        chip: their kind.
-        topology: `'2x4'`, chips of a TPU slice along its axes, or the number of GPUs or CPU
-            devices.
+        name: the name with its count, such as `'h100:8'`.
+        chip: the kind of the devices.
+        topology: the number of chips along each axis of a TPU slice, such as `'2x4'`, or the
+            number of GPUs or CPU devices.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Target:
 
     @property
     def num_chips(self) -> int:
-        """Chips, of which some have two devices."""
+        """The number of chips; a chip can have two devices."""
         return math.prod(map(int, self.topology.split('x')))
 
     @property
     def extra(self) -> str:
-        """The extra of this package that brings the compiler; '' where none is needed."""
+        """The extra of this package that installs the compiler; '' if none is needed."""
         return {'tpu': 'tpu', 'cuda': 'cuda12', 'cpu': ''}[self.chip.platform]
 
     @property
@@ -100,14 +100,14 @@ class Target:
         return not needed or any(map(importlib.util.find_spec, needed))
 
     def compiler_options(self, quick: bool) -> dict[str, object]:
-        """What the compiler is told; `quick`: to take little time over programs for TPUs."""
+        """Options of the compiler; with `quick` it optimizes programs for TPUs less."""
         if self.chip.platform == 'cuda':
             return _GPU_OPTIONS
         return _LEAST_EFFORT if quick and self.chip.platform == 'tpu' else {}
 
 
 def parse_target(text: str) -> Target:
-    """`'h100:8'`, `'v5e:2x4'` or `'cpu:1'`; without a count one device, or one host of TPUs.
+    """Parses `'h100:8'`, `'v5e:2x4'` or `'cpu:1'`; without a count: one device, or one TPU host.
 
     Raises:
         UserError: there is no such chip, or the count has another form.
@@ -140,7 +140,7 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
     hosts = 1 if target.num_chips % _GPUS_OF_A_HOST else target.num_chips // _GPUS_OF_A_HOST
     try:
         if chip.platform == 'tpu':
-            os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # nobody to ask outside of Google's cloud
+            os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # only Google's cloud has a metadata server
             os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # compiling occupies no chip
             single = {'chips_per_host_bounds': (1, 1, 1)} if target.num_chips == 1 else {}
             devices = topologies.get_topology_desc(
@@ -162,7 +162,7 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
 
 
 def start_cpu_devices(number: int):
-    """Makes this process have so many CPU devices and no others; before JAX is used.
+    """Gives this process `number` CPU devices and no others; call it before JAX is used.
 
     Raises:
         UserError: JAX has started with other devices.
@@ -179,10 +179,11 @@ def start_cpu_devices(number: int):
 
 @contextlib.contextmanager
 def assume_cudnn() -> Iterator[None]:
-    """Lets cuDNN's attention be traced without a GPU, as for one of the Ampere generation or later.
+    """Lets cuDNN's attention be traced without a GPU, as if there were an Ampere or later GPU.
 
-    JAX asks for cuDNN and for the card while a program is traced. Its questions are no public part
-    of it; with a version of JAX that has others, nothing is assumed.
+    While JAX traces a program, it checks the versions of cuDNN and of the GPU. This replaces the
+    functions that check, which are private to JAX. If a version of JAX has other functions, this
+    has no effect.
     """
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
@@ -197,7 +198,7 @@ def assume_cudnn() -> Iterator[None]:
 
 
 def _describe_gpu(chip: Chip) -> str:
-    """What XLA wants to know of a card."""
+    """The description of a GPU that XLA needs to compile for it."""
     major, minor = chip.capability
     return f"""
         gpu_device_info {{

@@ -1,4 +1,4 @@
-"""Batches of the host to arrays on the mesh."""
+"""Moves the batches of a host to arrays on the mesh."""
 
 import collections
 import itertools
@@ -16,7 +16,7 @@ _Batch = dict[str, PerHead[np.ndarray]]
 def to_global(
     batch: _Batch, sharding: NamedSharding, keys: Iterable[str]
 ) -> dict[str, PerHead[jax.Array]]:
-    """Makes global arrays of this host's rows; the transfer goes on in the background."""
+    """Makes global arrays from this host's rows; the transfer continues in the background."""
     return jax.tree.map(
         lambda rows: jax.make_array_from_process_local_data(sharding, rows),
         {key: batch[key] for key in keys},
@@ -29,7 +29,7 @@ def prefetch(
     keys: Iterable[str],
     size: int = 2,
 ) -> Iterator[tuple[_Batch, dict[str, PerHead[jax.Array]]]]:
-    """Keeps `size` batches on their way to the device; yields (host, device) batches."""
+    """Yields (host, device) batches; starts the transfer of `size` batches in advance."""
     keys = tuple(keys)
     ready = collections.deque()
 

@@ -60,7 +60,7 @@ _OLDER_NAMES: Renames = (
     (r'\.mlp\.fc1\.', '.intermediate.dense.'),
     (r'\.mlp\.fc2\.', '.output.dense.'),
 )
-_POOLER = 'vivit.pooler.'  # not between features and classifier
+_POOLER = 'vivit.pooler.'  # unused: the classifier reads the features directly
 
 # Keywords of `create_model` and the fields of config.json with the same meaning and default.
 _FIELDS = {
@@ -138,11 +138,11 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
 def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
     """Writes a folder for `VivitForVideoClassification.from_pretrained`.
 
-    Its image processor makes the pixels of `card.preprocessing`, with either of the processors that
-    transformers has.
+    The folder's processor config follows `card.preprocessing`, for both of transformers'
+    processors, `VivitImageProcessor` and `VivitVideoProcessor`.
 
     Raises:
-        UserError: `VivitForVideoClassification` has no such model, or it cannot be written.
+        UserError: `VivitForVideoClassification` has no such model, or a file cannot be written.
     """
     model, spec = specify(**card.model), card.preprocessing
     needed = {'pool': 'cls', 'position': 'learned', 'tokenizer': 'tubelet'}

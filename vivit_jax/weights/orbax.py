@@ -1,4 +1,4 @@
-"""Orbax checkpoints: reads those that training wrote, and reads and writes a model on its own."""
+"""Orbax checkpoints: reads the model of a training run, and reads and writes models alone."""
 
 import logging
 from collections.abc import Mapping

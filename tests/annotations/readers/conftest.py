@@ -43,7 +43,7 @@ def read_example(tmp_path):
 
 @pytest.fixture
 def check_example(tmp_path, read_example, caplog):
-    """Compares what is read with rows by split, classes (or their number), and words of the log."""
+    """Compares a reader's result with rows by split, classes (or their number) and log words."""
 
     def check(dataset, files, videos, rows, classes, says, protocol=''):
         columns = {column: column for column in find_dataset(dataset).label_columns}
@@ -74,7 +74,7 @@ assert 'jax' not in sys.modules
 
 @pytest.fixture
 def check_processes(tmp_path):
-    """Compares what two processes, which order sets differently, read; neither imports JAX."""
+    """Compares the results of two processes that order sets differently; neither imports JAX."""
 
     def check(examples):
         wanted = []

@@ -1,4 +1,4 @@
-"""Datasets whose file names are the annotation."""
+"""Datasets whose file names encode the annotation."""
 
 import csv
 from pathlib import Path
@@ -56,7 +56,7 @@ EXAMPLES = [
         ('ntu60', 'cross_view', {}, NTU, [MIDDLE, LAST], [FIRST], _actions(60), NTU_SAYS),
         (
             'ntu60',
-            '',  # the lists, whose lines end in a space, win over the names
+            '',  # lists, whose lines end in a space, override the names
             {
                 '@CS/train.txt': 'S001C002P003R002A013_rgb 103 12 \n'
                 'S002C001P002R001A060_rgb 80 59 \n',

@@ -1,4 +1,4 @@
-"""Lists of no particular dataset."""
+"""Lists that belong to no particular dataset."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is wrong or missing in the files of a dataset, and what is said about it."""
+"""The messages about wrong and missing entries in the files of a dataset."""
 
 import pytest
 

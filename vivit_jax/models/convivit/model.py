@@ -23,11 +23,11 @@ _BLOCKS = {
 
 
 class ConViViT(nn.Module):
-    """A CNN over the clip, patches of its channels, an encoder, the mean over tokens.
+    """A CNN over the clip, patches of the CNN's channels, an encoder, the mean over tokens.
 
-    The encoder has no table of positions: a depthwise convolution over the tokens tells them.
-    Where the paper leaves details open, this follows UniFormer and ViViT: GELU between the
-    convolutions, a depthwise convolution of 5x5x5, patches of single frames, the encoder of ViT-B.
+    The encoder has no position table: a depthwise convolution over the tokens encodes positions.
+    Details that the paper leaves open follow UniFormer and ViViT: GELU between the convolutions, a
+    depthwise 5x5x5 convolution, patches of single frames, and an encoder of the size of ViT-B.
     """
 
     spec: specification.ConViViT
@@ -42,7 +42,7 @@ class ConViViT(nn.Module):
             clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1].
             train: switches dropout, stochastic depth and the statistics of batches on; needs the
                 rng `dropout` and a mutable collection `batch_stats`.
-            capture_attention: returns all attention weights, which holds them in memory.
+            capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
             ValueError: the clip does not divide into whole patches.
@@ -60,7 +60,7 @@ class ConViViT(nn.Module):
         return classify(tokens.mean(axis=(1, 2)), spec.num_classes, {'Transformer': weights})
 
     def _cnn(self, clip: jax.Array, train: bool) -> jax.Array:
-        """Maps [b t h w c] to [b t h w c'], or to half of height and width."""
+        """Maps [b t h w c] to [b t h/s w/s c'], with the stride s = `cnn_stride`."""
         spec = self.spec
 
         def run(block: nn.Module, clip: jax.Array) -> jax.Array:
@@ -80,7 +80,7 @@ class ConViViT(nn.Module):
 
 
 class PositionConvolution(nn.Module):
-    """Adds a depthwise 3x3x3 convolution of [b t h w c], whose padding tells positions.
+    """Adds a depthwise 3x3x3 convolution of [b t h w c]; its zero padding encodes positions.
 
     Source: UniFormer (arXiv 2201.04676), section 3.4, dynamic position embedding.
     """
@@ -96,14 +96,14 @@ class PositionConvolution(nn.Module):
 class CnnBlock(nn.Module):
     """`S(x) + W2 GELU(BN(Conv5x5x5(GELU(W1 BN(x)))))` of `x = clip + DepthwiseConv3x3x3(clip)`.
 
-    S is the identity where the channels stay as many, else linear without a bias.
+    S is the identity if the number of channels stays the same, else a linear map without bias.
 
     Source: ConViViT (Dokkar et al. 2023), after the local blocks of UniFormer (arXiv 2201.04676).
 
     Attributes:
-        channels: of the result.
+        channels: number of channels of the result.
         conv5: `'depthwise'` or `'dense'`.
-        dtype: of the computation.
+        dtype: type of the computation.
     """
 
     channels: int

@@ -1,4 +1,4 @@
-"""Parameters and costs of ConViViT (arXiv 2310.14416), which publishes neither."""
+"""Parameters and costs of ConViViT (arXiv 2310.14416); the paper prints neither."""
 
 from vivit_jax.models.published import Published
 

@@ -32,7 +32,8 @@ class ConViViT(Specification):
     SMALL: ClassVar[Keywords] = {'cnn_channels': 8}
     TINY: ClassVar[Keywords] = {'cnn_channels': 6}
     EXTENDS = ('vivit_fsa', 'vivit_fdp')
-    # The tokenizer too: its input has other channels, and its output goes through a norm.
+    # The tokenizer is among them, because its input has other channels than a clip, and a norm
+    # follows it.
     own_parameters = (r'(cnnblock_\d+|embedding_norm|embedding_position)/.+', 'embedding/.+')
     TORCH_NAMES = (
         (r'cnnblock_(\d+)/position/conv', r'cnn.\1.position.conv', 'convolution'),
@@ -45,7 +46,7 @@ class ConViViT(Specification):
 
     @property
     def patch_size(self) -> tuple[int, int, int]:
-        """A tubelet, counted in frames and pixels of the CNN's result."""
+        """The size of a tubelet in frames and pixels of the CNN's output."""
         length, *patch = self.tubelet_size
         return length, *(size // self.cnn_stride for size in patch)
 

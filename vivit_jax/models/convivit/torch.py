@@ -1,4 +1,4 @@
-"""ConViViT, the model of `vivit_jax.models.convivit.model`, in PyTorch."""
+"""ConViViT in PyTorch: the model of `vivit_jax.models.convivit.model`."""
 
 import itertools
 
@@ -20,7 +20,7 @@ _BLOCKS = {
 
 
 class ConViViT(VideoModel):
-    """A CNN over the clip, patches of its channels, an encoder, the mean over tokens."""
+    """A CNN over the clip, patches of the CNN's channels, an encoder, the mean over tokens."""
 
     def __init__(self, spec: specification.ConViViT, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
@@ -44,7 +44,7 @@ class ConViViT(VideoModel):
 
 
 class PositionConvolution(nn.Module):
-    """Adds a depthwise 3x3x3 convolution of [b t h w c], whose padding tells positions.
+    """Adds a depthwise 3x3x3 convolution of [b t h w c]; its zero padding encodes positions.
 
     Source: UniFormer (arXiv 2201.04676), section 3.4, dynamic position embedding.
     """
@@ -60,13 +60,13 @@ class PositionConvolution(nn.Module):
 class CnnBlock(nn.Module):
     """`S(x) + W2 GELU(BN(Conv5x5x5(GELU(W1 BN(x)))))` of `x = clip + DepthwiseConv3x3x3(clip)`.
 
-    S is the identity where the channels stay as many, else linear without a bias.
+    S is the identity if the number of channels stays the same, else a linear map without bias.
 
     Source: ConViViT (Dokkar et al. 2023), after the local blocks of UniFormer (arXiv 2201.04676).
 
     Args:
-        inputs: channels of the clip.
-        channels: of the result.
+        inputs: number of channels of the clip.
+        channels: number of channels of the result.
         conv5: `'depthwise'` or `'dense'`.
     """
 

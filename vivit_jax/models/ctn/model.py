@@ -1,7 +1,10 @@
-"""CTN (Ma et al., PhD thesis, 2023-24): convolutions within a video transformer.
+"""CTN, the convolutional transformer network: convolutions within a video transformer.
 
-ViViT's model 1 with a stem of a 3D convolution, and depthwise convolutions in front of the queries,
-keys and values; without positions.
+CTN is ViViT's model 1 without positions, with a 3D convolution as stem and with depthwise
+convolutions before the queries, keys and values.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 4; below, "Ma 2024".
 """
 
 import functools
@@ -19,10 +22,10 @@ from vivit_jax.models.ctn import specification
 
 
 class Ctn(nn.Module):
-    """A stem, tubelets of its channels, a class token, an encoder.
+    """A stem, tubelets of the stem's channels, a class token, an encoder.
 
-    Differs from the thesis: its equations are post-norm, but its weights are those of a pre-norm
-    ViT; and its stem halves time twice, which neither its costs nor its other figures allow.
+    Differs from Ma 2024, whose equations are post-norm, although the weights come from a pre-norm
+    ViT, and whose stem halves time twice, which contradicts the thesis's costs and other figures.
     """
 
     spec: specification.Ctn
@@ -37,7 +40,7 @@ class Ctn(nn.Module):
             clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1].
             train: switches dropout, stochastic depth and the statistics of batches on; needs the
                 rng `dropout` and a mutable collection `batch_stats`.
-            capture_attention: returns all attention weights, which holds them in memory.
+            capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
             ValueError: the clip does not divide into whole tubelets.
@@ -90,15 +93,15 @@ class PostNormBlock(EncoderBlock):
 class ConvStem(nn.Module):
     """`MaxPool3x3x3(BN(Conv(clip)))`, a smaller clip with more channels.
 
-    Source: the thesis, section on video-to-tokens.
+    Source: Ma 2024, chapter 4, section on video-to-tokens.
 
     Attributes:
-        channels: of the result.
-        kernel_size: of the convolution, along each axis; odd.
-        stride: (t, h, w) of the convolution.
-        pool_stride: (t, h, w) of the pooling; (): there is none.
+        channels: number of channels of the result.
+        kernel_size: size of the convolution along each axis; odd.
+        stride: (t, h, w) strides of the convolution.
+        pool_stride: (t, h, w) strides of the pooling; (): there is no pooling.
         has_norm: whether there is a batch norm; without it the convolution has a bias.
-        dtype: of the computation.
+        dtype: type of the computation.
     """
 
     channels: int
@@ -127,18 +130,18 @@ class ConvStem(nn.Module):
 
 
 class LocalTokens(nn.Module):
-    """Depthwise convolution and batch norm of tokens within each time index.
+    """Depthwise convolution and batch norm of the tokens of each time index.
 
-    A class token passes by.
+    The class token stays as it is.
 
     Source: CvT (arXiv 2103.15808), section 3.2, for the maps of single frames.
 
     Attributes:
-        grid: (t, h, w) of the tokens.
-        kernel_size: along both axes; odd.
+        grid: tokens along time, height and width.
+        kernel_size: size of the kernel along height and width; odd.
         has_norm: whether there is a batch norm.
-        kernel_init: `'identity'`, 1 at its center, or `'lecun'`, random.
-        dtype: of the computation.
+        kernel_init: `'identity'`, 1 at the center and 0 elsewhere, or `'lecun'`, random.
+        dtype: type of the computation.
     """
 
     grid: tuple[int, int, int]

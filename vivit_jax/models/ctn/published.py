@@ -1,8 +1,12 @@
-"""Parameters and costs of CTN."""
+"""Parameters and costs of CTN.
+
+Printed figures are from the table of ablations in Yujun Ma, Deep learning for action recognition in
+videos (PhD thesis, Massey University, 2024), chapter 4. The thesis tells neither the number of
+frames nor the convention of its costs.
+"""
 
 from vivit_jax.models.published import Published
 
-# The table of ablations; the thesis gives neither its frames nor its convention.
 PUBLISHED = (
     Published(
         'CTN, D-48',

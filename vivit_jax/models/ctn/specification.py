@@ -1,4 +1,8 @@
-"""Keywords of CTN, the convolutional transformer network (Ma et al., PhD thesis, 2023-24)."""
+"""Keywords of CTN, the convolutional transformer network.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 4.
+"""
 
 import dataclasses
 from typing import ClassVar, Literal
@@ -9,10 +13,10 @@ from vivit_jax.layers.specification import Specification
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ctn(Specification):
-    """Convolutions before and within ViViT's model 1.
+    """ViViT's model 1 with convolutions before and within the encoder.
 
-    `tubelet_size` counts frames and pixels of the clip, so every stem makes the same number of
-    tokens.
+    `tubelet_size` counts frames and pixels of the clip, not of the stem's output, so that the
+    number of tokens does not depend on the stem.
 
     Attributes:
         embed: `'video_to_tokens'`, with the stem, or `'tubelet'`, without.
@@ -21,13 +25,14 @@ class Ctn(Specification):
         stem_pool: whether max pooling follows, which halves height and width.
         stem_bn: whether the stem has a batch norm; without it the convolution has a bias.
         stem_channels: channels of the stem.
-        stem_t_stride: strides along time of the convolution and of the pooling.
+        stem_t_stride: strides of the convolution and of the pooling along time.
         position: positions: `'none'`, `'learned'` or `'sincos3d'`.
         mapping: `'linear'`: queries, keys and values are projections of the tokens; `'conv'`: of a
             depthwise convolution of the tokens of each time index, which the class token skips.
-        mapping_kernel: size of this convolution along both axes; odd.
-        mapping_bn: whether a batch norm follows this convolution.
-        depthwise_init: its kernels at the start: `'identity'`, or `'lecun'`, random.
+        mapping_kernel: size of the depthwise convolution along height and width; odd.
+        mapping_bn: whether a batch norm follows the depthwise convolution.
+        depthwise_init: initial kernels of the depthwise convolution: `'identity'`, or `'lecun'`,
+            random.
         norm: place of the LayerNorms: `'pre'` or `'post'`, see `PostNormBlock`.
     """
 
@@ -66,7 +71,10 @@ class Ctn(Specification):
 
     @property
     def own_parameters(self) -> tuple[str, ...]:
-        """As for every model; with a stem the tokenizer has other channels than elsewhere."""
+        """Patterns as for every model. With a stem they include the tokenizer.
+
+        The tokenizer then reads the stem's channels, so that no other weights fit.
+        """
         stem = ('stem/.+', 'embedding/.+') if self.embed == 'video_to_tokens' else ()
         return (r'.+/\w+_local/.+', *stem)
 
@@ -82,7 +90,7 @@ class Ctn(Specification):
 
     @property
     def stem_reduction(self) -> tuple[int, int, int]:
-        """By what factors the stem makes frames, height and width fewer."""
+        """The factors by which the stem divides frames, height and width."""
         if self.embed == 'tubelet':
             return 1, 1, 1
         pool = self.pool_strides or (1, 1, 1)
@@ -90,7 +98,7 @@ class Ctn(Specification):
 
     @property
     def patch_size(self) -> tuple[int, int, int]:
-        """A tubelet, counted in frames and pixels of the stem's result."""
+        """The size of a tubelet in frames and pixels of the stem's output."""
         sizes = zip(self.tubelet_size, self.stem_reduction, strict=True)
         return tuple(whole // part for whole, part in sizes)
 
@@ -102,8 +110,8 @@ class Ctn(Specification):
         self.check_at_least(1, 'stem_stride', 'stem_channels')
         if len(self.stem_t_stride) != 2 or min(self.stem_t_stride) < 1:
             raise ValueError(
-                f'stem_t_stride={self.stem_t_stride} must be those of convolution and pooling, '
-                'each from 1'
+                f'stem_t_stride={self.stem_t_stride} must be two strides, of convolution and '
+                'pooling, each at least 1'
             )
         sizes = zip(self.tubelet_size, self.stem_reduction, strict=True)
         if any(whole % part for whole, part in sizes):

@@ -1,4 +1,8 @@
-"""CTN, the model of `vivit_jax.models.ctn.model`, in PyTorch."""
+"""CTN in PyTorch: the model of `vivit_jax.models.ctn.model`.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 4; below, "Ma 2024".
+"""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +21,7 @@ _INITS = {'identity': identity, 'lecun': lecun_normal}
 
 
 class Ctn(VideoModel):
-    """A stem, tubelets of its channels, a class token, an encoder."""
+    """A stem, tubelets of the stem's channels, a class token, an encoder."""
 
     def __init__(self, spec: specification.Ctn, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
@@ -76,14 +80,14 @@ class PostNormBlock(EncoderBlock):
 class ConvStem(nn.Module):
     """`MaxPool3x3x3(BN(Conv(clip)))`, a smaller clip with more channels.
 
-    Source: the thesis, section on video-to-tokens.
+    Source: Ma 2024, chapter 4, section on video-to-tokens.
 
     Args:
-        inputs: channels of the clip.
-        channels: of the result.
-        kernel_size: of the convolution, along each axis; odd.
-        stride: (t, h, w) of the convolution.
-        pool_stride: (t, h, w) of the pooling; (): there is none.
+        inputs: number of channels of the clip.
+        channels: number of channels of the result.
+        kernel_size: size of the convolution along each axis; odd.
+        stride: (t, h, w) strides of the convolution.
+        pool_stride: (t, h, w) strides of the pooling; (): there is no pooling.
         has_norm: whether there is a batch norm; without it the convolution has a bias.
     """
 
@@ -112,16 +116,16 @@ class ConvStem(nn.Module):
 
 
 class LocalTokens(nn.Module):
-    """Depthwise convolution and batch norm of tokens within each time index.
+    """Depthwise convolution and batch norm of the tokens of each time index.
 
-    A class token passes by.
+    The class token stays as it is.
 
     Source: CvT (arXiv 2103.15808), section 3.2, for the maps of single frames.
 
     Args:
-        width: of the tokens.
-        grid: (t, h, w) of the tokens.
-        kernel_size: along both axes; odd.
+        width: width d of the tokens.
+        grid: tokens along time, height and width.
+        kernel_size: size of the kernel along height and width; odd.
         has_norm: whether there is a batch norm.
         init: fills the kernel.
     """

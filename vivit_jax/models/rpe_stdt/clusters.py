@@ -1,4 +1,4 @@
-"""Clusters of pairs of tokens by how far they are apart, in NumPy."""
+"""Groups pairs of tokens into clusters by their distance, in NumPy."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def count_clusters(grid: tuple[int, ...], ratio: float, method: str) -> int:
-    """How many clusters `pair_clusters` tells apart, that of the class token included."""
+    """The number of clusters that `pair_clusters` makes, including the class token's cluster."""
     axes = len(grid) if method == 'product' else 1
     return (2 * math.floor(2 * ratio) + 1) ** axes + 1
 
@@ -19,18 +19,19 @@ def pair_clusters(
     function: str = 'sectioned',
     method: str = 'product',
 ) -> np.ndarray:
-    """Clusters of all pairs of tokens i, j by the offset i - j, int32 [1+n 1+n].
+    """The cluster of each pair of tokens i, j, by the offset i - j, int32 [1+n 1+n].
 
-    The class token is the first and shares the last cluster with all others.
+    The class token is the first token. All its pairs are in the last cluster.
 
     Args:
-        grid: places of the other tokens along each axis.
-        ratio: `b` of `section_offsets`; offsets become numbers up to `Y = ⌊2b⌋`.
-        function: `'sectioned'`, or `'clip'` to Y.
-        method: `'product'`, every combination of numbers along the axes, or `'euclidean'`, the
-            number of the distance.
+        grid: the number of places of the other tokens along each axis.
+        ratio: `b` in `section_offsets`; offsets become numbers of at most `Y = ⌊2b⌋`.
+        function: `'sectioned'`, see `section_offsets`, or `'clip'`, which clips offsets to ±Y.
+        method: `'product'` numbers each axis, and every combination of numbers is a cluster;
+            `'euclidean'` numbers the distance.
 
-    Source: the thesis on RPE-STDT, equations 3.8 to 3.11.
+    Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+    2024), equations 3.8 to 3.11.
     """
     reach = math.floor(2 * ratio)
 
@@ -51,7 +52,7 @@ def pair_clusters(
 
 
 def section_offsets(offsets: np.ndarray, ratio: float) -> np.ndarray:
-    """Numbers whole offsets: exactly when near, in ever longer sections when far.
+    """Turns offsets into numbers: near offsets one by one, far offsets in ever longer sections.
 
     `s(x) = x` up to `|x| = b`, then `sign(x) · int(min(y, round(b + ln(|x|/b)/ln(a/b) · (y-b))))`,
     with b : y : a = 1 : 2 : 8 and b = `ratio`; halves are rounded to even.

@@ -1,7 +1,10 @@
-"""RPE-STDT (Ma et al., PhD thesis, 2023-24): frames by a ViT, then by importance.
+"""RPE-STDT: a ViT encodes every frame, and a temporal encoder keeps the important frames.
 
-A ViT with relative positions sees every frame by itself; a light temporal encoder over their class
-tokens drops, twice, the half of the frames that tells least.
+The ViT has relative positions, and encodes every frame by itself. A light temporal encoder reads
+the class tokens of the frames, and twice drops the less important half of them.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 3.
 """
 
 import functools
@@ -19,7 +22,7 @@ from vivit_jax.models.rpe_stdt.temporal import TemporalEncoder
 
 
 class RpeStdt(nn.Module):
-    """A spatial encoder for every frame, then a temporal one over their class tokens."""
+    """A spatial encoder for every frame, then a temporal encoder over the frames' class tokens."""
 
     spec: specification.RpeStdt
 
@@ -32,7 +35,7 @@ class RpeStdt(nn.Module):
         Args:
             clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1].
             train: switches dropout and stochastic depth on; needs the rng `dropout`.
-            capture_attention: returns all attention weights, which holds them in memory.
+            capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
             ValueError: the clip does not divide into whole patches.
@@ -79,8 +82,8 @@ class RpeStdt(nn.Module):
 class ClipPositionEmbedding(nn.Module):
     """Adds learned positions to frames [b t 1+n d] whose first token is a class token.
 
-    The table [1 1+t·n d] in `<name>/pos_embedding` has one row for all the class tokens, then one
-    for every other token of the clip.
+    The table [1 1+t·n d] in `<name>/pos_embedding` has one row that all class tokens share, then a
+    row for every other token of the clip.
     """
 
     @nn.compact

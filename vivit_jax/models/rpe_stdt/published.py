@@ -1,8 +1,11 @@
-"""Parameters and costs of RPE-STDT."""
+"""Parameters and costs of RPE-STDT.
+
+Printed figures are from Yujun Ma, Deep learning for action recognition in videos (PhD thesis,
+Massey University, 2024), chapter 3, whose costs leave out the attention products.
+"""
 
 from vivit_jax.models.published import Published
 
-# A table of the thesis that counts without the attention products.
 PUBLISHED = (
     Published(
         'RPE-STDT, shared',

@@ -1,4 +1,4 @@
-"""Attention logits that depend on how far tokens are apart."""
+"""Attention logits that depend on the distance between tokens."""
 
 import functools
 
@@ -14,14 +14,14 @@ class RelativePosition(nn.Module):
 
     I is the cluster of a pair of tokens, see `pair_clusters`. The tables start at zero.
 
-    Source: the thesis on RPE-STDT, equations 3.6 to 3.11; iRPE (arXiv 2107.14222), whose
-    contextual mode on queries and keys this is.
+    Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+    2024), equations 3.6 to 3.11; contextual mode on queries and keys of iRPE (arXiv 2107.14222).
 
     Attributes:
-        grid: places of the tokens after the class token, along each axis.
-        ratio, function, method: of `pair_clusters`.
-        terms: `'both'`, `'query'`, the one with R^K alone, or `'key'`, the one with R^Q.
-        shared_heads: whether the heads have one pair of tables, else one each.
+        grid: the number of places along each axis of the tokens after the class token.
+        ratio, function, method: see `pair_clusters`.
+        terms: `'both'`, `'query'`, only the term with R^K, or `'key'`, only the term with R^Q.
+        shared_heads: whether all heads share one pair of tables; else each head has its own pair.
     """
 
     grid: tuple[int, ...]
@@ -39,8 +39,8 @@ class RelativePosition(nn.Module):
 
         Args:
             query, key: [b n k d].
-            places: int [b n], the tokens of the whole sequence, class token included, that these
-                are; None: all in order.
+            places: int [b n], the positions of the n tokens in the whole sequence, in which the
+                class token has position 0; None: the n tokens are the whole sequence.
         """
         num_heads, head_dim = query.shape[-2:]
         clusters = jnp.asarray(pair_clusters(self.grid, self.ratio, self.function, self.method))
@@ -51,7 +51,8 @@ class RelativePosition(nn.Module):
 
         def term(name: str, x: jax.Array) -> jax.Array:
             table = self.param(name, nn.initializers.zeros, shape).astype(x.dtype)
-            # First with every cluster, then with that of every token: never [n n d].
+            # One product for each token and cluster, from which pairs of tokens pick theirs, so
+            # that there is never an array [n n d].
             products = jnp.matmul(
                 x.swapaxes(1, 2) * head_dim**-0.5, table, preferred_element_type=jnp.float32
             )
@@ -67,7 +68,7 @@ class RelativePosition(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _of_pairs(products: jax.Array, clusters: jax.Array, num_clusters: int) -> jax.Array:
-    """Picks from products with clusters [b k q c] by clusters [q n] or [b q n]: [b k q n]."""
+    """Picks from products [b k q c] the product of each pair's cluster, [q n] or [b q n]."""
     indices = clusters[None, None] if clusters.ndim == 2 else clusters[:, None]
     return jnp.take_along_axis(products, indices, axis=-1, mode='promise_in_bounds')
 
@@ -77,7 +78,8 @@ def _of_pairs_forward(products: jax.Array, clusters: jax.Array, num_clusters: in
 
 
 def _of_pairs_backward(num_clusters: int, clusters: jax.Array, gradient: jax.Array) -> tuple:
-    # A scatter would add many to few places one after the other; a product does so at once.
+    # A scatter would add many values to few places one after the other. A matrix product does the
+    # same in parallel.
     is_cluster = jax.nn.one_hot(clusters, num_clusters, dtype=gradient.dtype)
     letters = 'bkqn,qnc->bkqc' if clusters.ndim == 2 else 'bkqn,bqnc->bkqc'
     return jnp.einsum(letters, gradient, is_cluster), None

@@ -1,4 +1,8 @@
-"""Keywords of RPE-STDT (Ma et al., PhD thesis, 2023-24)."""
+"""Keywords of RPE-STDT.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 3; below, "Ma 2024".
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,11 +14,11 @@ from vivit_jax.layers.specification import Specification
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RpeStdt(Specification):
-    """A spatial encoder for every frame, then a temporal one that drops frames.
+    """A spatial encoder for every frame, then a temporal encoder that drops frames.
 
-    `rpe_*`, `shared_heads`, `remat` and `scan_layers` are about the spatial encoder; the relative
-    positions of the temporal one have the defaults. The thesis speaks of 8 spatial blocks, but its
-    costs and parameters are those of 12: see `stdt_l8_full` in `PRESETS`.
+    `rpe_*`, `shared_heads`, `remat` and `scan_layers` affect the spatial encoder only; the relative
+    positions of the temporal encoder have the defaults. The text of Ma 2024 says 8 spatial blocks,
+    but its costs and parameters belong to 12. `stdt_l8_full` in `PRESETS` has 8.
 
     Attributes:
         pos_embed: positions in the spatial encoder: `'rpe'`, relative; `'absolute'`, a learned
@@ -22,8 +26,8 @@ class RpeStdt(Specification):
             for all frames; or `'none'`.
         rpe_terms: terms of the relative positions, see `RelativePosition`; `'none'` is the same as
             `pos_embed='none'`.
-        rpe_function: how distances become clusters, see `pair_clusters`.
-        rpe_method: how axes make clusters, see `pair_clusters`.
+        rpe_function: how offsets become cluster numbers, see `pair_clusters`.
+        rpe_method: how the axes are combined, see `pair_clusters`.
         rpe_ratio: reach of the clusters, see `pair_clusters`; at least 0.5.
         shared_heads: whether all heads share one pair of tables.
         temporal: `'transformer'`, or `'none'`: the mean of the frames' class tokens.
@@ -33,7 +37,7 @@ class RpeStdt(Specification):
         temporal_num_heads: heads of the temporal blocks.
         temporal_head_dim: width of a head of light blocks.
         light: whether temporal blocks have MLPs as wide as the tokens, and queries, keys and values
-            without bias; other temporal blocks are like spatial ones.
+            without bias; otherwise temporal blocks are like spatial blocks.
         subsample: how blocks halve the frames: `'topk'`, `'max'`, `'avg'`, `'conv'` or `'none'`,
             see `TemporalEncoder`.
         subsample_layers: temporal blocks that halve the frames, counted from zero.
@@ -56,7 +60,7 @@ class RpeStdt(Specification):
     subsample: Literal['topk', 'max', 'avg', 'conv', 'none'] = 'topk'
     subsample_layers: tuple[int, ...] = (1, 3)
 
-    # What else the thesis compares with.
+    # Other models that Ma 2024 compares with.
     PRESETS: ClassVar[Mapping[str, Keywords]] = {
         'stdt_l8_full': {
             'num_layers': 8,

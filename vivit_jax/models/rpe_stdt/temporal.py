@@ -1,4 +1,8 @@
-"""The temporal encoder of RPE-STDT: some of its blocks halve the number of frames."""
+"""The temporal encoder of RPE-STDT, in which some blocks halve the number of frames.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 3; below, "Ma 2024".
+"""
 
 import functools
 
@@ -22,12 +26,12 @@ from vivit_jax.models.rpe_stdt.relative_position import RelativePosition
 
 
 class TemporalBlock(nn.Module):
-    """A block that may keep, after its attention, the frames that attend most selectively.
+    """A block that can drop, after its attention, the frames that attend least selectively.
 
     Attributes:
         spec: sizes and rates.
-        num_frames: frames of the whole sequence.
-        selects: whether the block does so; see `select_frames`.
+        num_frames: number of frames in the whole sequence.
+        selects: whether the block drops frames; see `select_frames`.
     """
 
     spec: specification.RpeStdt
@@ -43,11 +47,11 @@ class TemporalBlock(nn.Module):
         train: bool = False,
         capture_attention: bool = False,
     ) -> tuple[jax.Array, jax.Array, Weights]:
-        """Maps tokens [b 1+t d], a class token first, to as many or fewer.
+        """Maps tokens [b 1+t d], the class token first, to the same number of tokens or fewer.
 
         Args:
-            tokens: of any float type.
-            places: int [b 1+t], where the tokens stood in the whole sequence.
+            tokens: [b 1+t d], of any float type.
+            places: int [b 1+t], the positions of the tokens in the whole sequence.
             drop_path_rate, train, capture_attention: as for `EncoderBlock`.
 
         Returns:
@@ -58,7 +62,7 @@ class TemporalBlock(nn.Module):
         attention = SelfAttention(
             spec.temporal_num_heads,
             dropout_rate=spec.attention_dropout_rate,
-            implementation='einsum',  # for a token per frame
+            implementation='einsum',  # the sequence is short, with one token per frame
             relative=functools.partial(RelativePosition, (self.num_frames,))
             if is_relative
             else None,
@@ -83,7 +87,7 @@ class TemporalBlock(nn.Module):
         x = nn.Dropout(spec.dropout_rate)(x, deterministic=not train)
         tokens = tokens + DropPath()(x, drop_path_rate, train=train)
         if self.selects:
-            # Only queries are dropped: keys and values were there for those that are kept.
+            # Frames are dropped after attention, so that the kept frames attended to all frames.
             tokens, places = select_frames(tokens, places, weights['tokens'])
         x = mlp(layer_norm(spec, 'LayerNorm_1')(tokens), train=train)
         tokens = tokens + DropPath()(x, drop_path_rate, train=train)
@@ -93,9 +97,9 @@ class TemporalBlock(nn.Module):
 class TemporalEncoder(nn.Module):
     """Positions, dropout, blocks and a final LayerNorm for a class token and frames, [b 1+t d].
 
-    The blocks of `subsample_layers` halve t frames to ⌈t/2⌉: with `'topk'` within the block, see
-    `select_frames`; at its input with `'max'` or `'avg'` of pairs, or `'conv'`, a convolution of
-    stride 2.
+    The blocks in `subsample_layers` reduce t frames to ⌈t/2⌉: `'topk'` selects frames within the
+    block, see `select_frames`; `'max'` and `'avg'` pool pairs before the block; `'conv'` is a
+    convolution of stride 2 before the block.
     """
 
     spec: specification.RpeStdt
@@ -116,7 +120,7 @@ class TemporalEncoder(nn.Module):
             if subsample in ('max', 'avg', 'conv'):
                 frames = self._pool(tokens[:, 1:], f'subsample_{layer}')
                 tokens = jnp.concatenate([tokens[:, :1], frames], axis=1)
-                # The place of a pair is that of its first frame.
+                # A pair takes the place of its first frame.
                 places = jnp.concatenate([places[:, :1], places[:, 1::2]], axis=1)
             name = f'encoderblock_{layer}'
             block = TemporalBlock(
@@ -128,7 +132,7 @@ class TemporalEncoder(nn.Module):
         return tokens, captured if capture_attention else {}
 
     def _pool(self, frames: jax.Array, name: str) -> jax.Array:
-        """Frames [b t d] to [b ⌈t/2⌉ d]; the last of an odd number is a pair by itself."""
+        """Frames [b t d] to [b ⌈t/2⌉ d]; if t is odd, the last frame is pooled alone."""
         if self.spec.subsample == 'conv':
             return nn.Conv(
                 frames.shape[-1],
@@ -147,22 +151,23 @@ class TemporalEncoder(nn.Module):
 def select_frames(
     tokens: jax.Array, places: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Keeps the class token and the frames whose attention to frames differs most among them.
+    """Keeps the class token and the half of the frames that attend most selectively.
 
-    `σ_i = std_j(mean over heads of A[i, j])`, with the column of the class token left out; of t
-    frames the ⌈t/2⌉ of largest σ stay, in their order.
+    A frame i attends selectively if its attention to the frames j varies much:
+    `σ_i = std_j(mean over heads of A[i, j])`, without the column of the class token. Of t frames
+    the ⌈t/2⌉ with the largest σ stay, in their order.
 
-    Source: the thesis on RPE-STDT, equation 3.13, whose factor 1/t·√ does not change the order.
+    Source: Ma 2024, equation 3.13, whose factor 1/t·√ does not change the order.
 
     Args:
         tokens: [b 1+t d], the class token first.
-        places: int [b 1+t], picked from likewise.
+        places: int [b 1+t], the positions of the tokens in the whole sequence.
         weights: [b k 1+t 1+t], attention weights that add up to 1 along the last axis.
 
     Returns:
         Tokens [b 1+⌈t/2⌉ d] and places [b 1+⌈t/2⌉].
     """
-    # The variance has the order of its root.
+    # The variance gives the same order as the standard deviation.
     spread = weights.mean(axis=1)[:, 1:, 1:].var(axis=-1)
     _, kept = lax.top_k(spread, -(-spread.shape[1] // 2))
     rows = jnp.pad(jnp.sort(kept, axis=1) + 1, ((0, 0), (1, 0)))

@@ -1,4 +1,4 @@
-"""RPE-STDT, the model of `vivit_jax.models.rpe_stdt.model`, in PyTorch."""
+"""RPE-STDT in PyTorch: the model of `vivit_jax.models.rpe_stdt.model`."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from vivit_jax.models.rpe_stdt.torch_temporal import TemporalEncoder
 
 
 class RpeStdt(VideoModel):
-    """A spatial encoder for every frame, then a temporal one over their class tokens."""
+    """A spatial encoder for every frame, then a temporal encoder over the frames' class tokens."""
 
     def __init__(self, spec: specification.RpeStdt, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
@@ -61,8 +61,8 @@ class RpeStdt(VideoModel):
 class ClipPositionEmbedding(nn.Module):
     """Adds learned positions to frames [b t 1+n d] whose first token is a class token.
 
-    The table [1 1+t·n d] has one row for all the class tokens, then one for every other token of
-    the clip.
+    The table [1 1+t·n d] has one row that all class tokens share, then a row for every other token
+    of the clip.
     """
 
     def __init__(self, grid: tuple[int, int, int], width: int):

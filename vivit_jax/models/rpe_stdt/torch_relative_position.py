@@ -1,4 +1,4 @@
-"""Attention logits that depend on how far tokens are apart, in PyTorch."""
+"""Attention logits that depend on the distance between tokens, in PyTorch."""
 
 import torch
 from torch import nn
@@ -11,14 +11,15 @@ class RelativePosition(nn.Module):
 
     I is the cluster of a pair of tokens, see `pair_clusters`. The tables start at zero.
 
-    Source: the thesis on RPE-STDT, equations 3.6 to 3.11; iRPE (arXiv 2107.14222).
+    Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+    2024), equations 3.6 to 3.11; contextual mode on queries and keys of iRPE (arXiv 2107.14222).
 
     Args:
-        grid: places of the tokens after the class token, along each axis.
-        num_heads, head_dim: of the attention.
-        ratio, function, method: of `pair_clusters`.
-        terms: `'both'`, `'query'`, the one with R^K alone, or `'key'`, the one with R^Q.
-        shared_heads: whether the heads have one pair of tables, else one each.
+        grid: the number of places along each axis of the tokens after the class token.
+        num_heads, head_dim: sizes of the attention.
+        ratio, function, method: see `pair_clusters`.
+        terms: `'both'`, `'query'`, only the term with R^K, or `'key'`, only the term with R^Q.
+        shared_heads: whether all heads share one pair of tables; else each head has its own pair.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class RelativePosition(nn.Module):
 
         Args:
             query, key: [b k n d].
-            places: int [b n], the tokens of the whole sequence, class token included, that these
-                are; None: all in order.
+            places: int [b n], the positions of the n tokens in the whole sequence, in which the
+                class token has position 0; None: the n tokens are the whole sequence.
         """
         clusters = self.clusters
         if places is not None:
@@ -64,6 +65,7 @@ class RelativePosition(nn.Module):
 
 def _of_pairs(x: torch.Tensor, table: torch.Tensor, clusters: torch.Tensor) -> torch.Tensor:
     """Products of [b k n d] and a table [k d c], for the clusters [n m] or [b 1 n m]: [b k n m]."""
-    # First with every cluster, then with that of every token: never [n n d].
+    # One product for each token and cluster, from which pairs of tokens pick theirs, so that there
+    # is never an array [n n d].
     products = x * x.shape[-1] ** -0.5 @ table
     return products.gather(-1, clusters.expand(*x.shape[:2], *clusters.shape[-2:]))

@@ -1,4 +1,8 @@
-"""The temporal encoder of RPE-STDT in PyTorch: some of its blocks halve the number of frames."""
+"""The temporal encoder of RPE-STDT in PyTorch, in which some blocks halve the number of frames.
+
+Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
+2024), chapter 3; below, "Ma 2024".
+"""
 
 import functools
 
@@ -15,10 +19,10 @@ _POOLINGS = {'max': F.max_pool1d, 'avg': F.avg_pool1d}
 
 
 class TemporalBlock(EncoderBlock):
-    """A block that may keep, after its attention, the frames that attend most selectively.
+    """A block that can drop, after its attention, the frames that attend least selectively.
 
     Attributes:
-        selects: whether it does; see `select_frames`.
+        selects: whether the block drops frames; see `select_frames`.
     """
 
     selects = False
@@ -26,13 +30,13 @@ class TemporalBlock(EncoderBlock):
     def forward(
         self, tokens: torch.Tensor, places: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps tokens [b 1+t d], a class token first, at places int [b 1+t], to fewer."""
+        """Maps tokens [b 1+t d] and their places, int [b 1+t], to as many of both or fewer."""
         seen = self.attention_norm(tokens)
         mixed = tokens + self.drop_path(self.dropout(self.attention(seen, places)))
         if self.selects:
             with torch.no_grad():
                 weights = self.attention.weights(seen, places)
-            # Only queries are dropped: keys and values were there for those that are kept.
+            # Frames are dropped after attention, so that the kept frames attended to all frames.
             mixed, places = select_frames(mixed, places, weights)
         return self.add(self.mlp_norm, self.mlp, mixed), places
 
@@ -40,9 +44,9 @@ class TemporalBlock(EncoderBlock):
 class TemporalEncoder(Encoder):
     """An encoder of `TemporalBlock` for a class token and frames, [b 1+t d].
 
-    The blocks of `subsample_layers` halve t frames to ⌈t/2⌉: with `'topk'` within the block, see
-    `select_frames`; at its input with `'max'` or `'avg'` of pairs, or `'conv'`, a convolution of
-    stride 2.
+    The blocks in `subsample_layers` reduce t frames to ⌈t/2⌉: `'topk'` selects frames within the
+    block, see `select_frames`; `'max'` and `'avg'` pool pairs before the block; `'conv'` is a
+    convolution of stride 2 before the block.
     """
 
     def __init__(self, spec: specification.RpeStdt, num_frames: int):
@@ -81,13 +85,13 @@ class TemporalEncoder(Encoder):
         for layer, block in enumerate(self.blocks):
             if layer in self.subsample_layers and self.subsample in ('max', 'avg', 'conv'):
                 tokens = torch.cat([tokens[:, :1], self._pool(tokens[:, 1:], layer)], dim=1)
-                # The place of a pair is that of its first frame.
+                # A pair takes the place of its first frame.
                 places = torch.cat([places[:, :1], places[:, 1::2]], dim=1)
             tokens, places = block(tokens, places)
         return tokens
 
     def _pool(self, frames: torch.Tensor, layer: int) -> torch.Tensor:
-        """Frames [b t d] to [b ⌈t/2⌉ d]; the last of an odd number is a pair by itself."""
+        """Frames [b t d] to [b ⌈t/2⌉ d]; if t is odd, the last frame is pooled alone."""
         if self.subsample == 'conv':
             return getattr(self, f'subsample_{layer}')(frames)
         return _POOLINGS[self.subsample](frames.mT, 2, ceil_mode=True).mT
@@ -96,22 +100,23 @@ class TemporalEncoder(Encoder):
 def select_frames(
     tokens: torch.Tensor, places: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keeps the class token and the frames whose attention to frames differs most among them.
+    """Keeps the class token and the half of the frames that attend most selectively.
 
-    `σ_i = std_j(mean over heads of A[i, j])`, with the column of the class token left out; of t
-    frames the ⌈t/2⌉ of largest σ stay, in their order.
+    A frame i attends selectively if its attention to the frames j varies much:
+    `σ_i = std_j(mean over heads of A[i, j])`, without the column of the class token. Of t frames
+    the ⌈t/2⌉ with the largest σ stay, in their order.
 
-    Source: the thesis on RPE-STDT, equation 3.13, whose factor 1/t·√ does not change the order.
+    Source: Ma 2024, equation 3.13, whose factor 1/t·√ does not change the order.
 
     Args:
         tokens: [b 1+t d], the class token first.
-        places: int [b 1+t], picked from likewise.
+        places: int [b 1+t], the positions of the tokens in the whole sequence.
         weights: [b k 1+t 1+t], attention weights that add up to 1 along the last axis.
 
     Returns:
         Tokens [b 1+⌈t/2⌉ d] and places [b 1+⌈t/2⌉].
     """
-    # The variance has the order of its root; of equal ones the first stays.
+    # The variance gives the same order as the standard deviation; of equal frames the first stays.
     spread = weights.mean(dim=1)[:, 1:, 1:].var(dim=-1, correction=0)
     order = spread.argsort(dim=1, descending=True, stable=True)
     kept = order[:, : (spread.shape[1] + 1) // 2].sort(dim=1).values

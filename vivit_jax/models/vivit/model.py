@@ -1,8 +1,8 @@
 """ViViT: A Video Vision Transformer (Arnab et al. 2021, arXiv 2103.15691).
 
-Four models from one tokenizer and one encoder: they differ in which axes of the tokens attend.
-Parameter names and shapes are those of the original implementation, so that its checkpoints load
-without a rename.
+The four models share one tokenizer and one encoder, and differ in the axes along which tokens
+attend. Parameters have the names and shapes of the original implementation, so that its
+checkpoints load without a rename.
 """
 
 import functools
@@ -21,7 +21,7 @@ Encoded = tuple[jax.Array, dict]  # features or tokens, and captured attention w
 
 
 class ViViT(nn.Module):
-    """Tokens of a clip, encoders over them, classifier; each model has its own `encode`."""
+    """Tokenizer, encoders and classifier; each of the four models has its own `encode`."""
 
     spec: specification.ViViT
 
@@ -34,7 +34,7 @@ class ViViT(nn.Module):
         Args:
             clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1].
             train: switches dropout and stochastic depth on; needs the rng `dropout`.
-            capture_attention: returns all attention weights, which holds them in memory.
+            capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
             ValueError: the clip does not divide into whole tubelets.
@@ -74,7 +74,7 @@ class Joint(ViViT):
 
 
 class FactorizedEncoder(ViViT):
-    """Model 2: a spatial encoder for every time index, then a temporal one over their summaries.
+    """Model 2: a spatial encoder for every time index, then a temporal encoder over the results.
 
     Source: section 3.3, model 2; `temporal_num_layers=0` is the frame-average baseline of table 4.
     """
@@ -117,9 +117,10 @@ class FactorizedSelfAttentionBlock(EncoderBlock):
 
 
 class FactorizedSelfAttention(ViViT):
-    """Model 3: in every block attention along space, then another one along time.
+    """Model 3: in every block, attention along space, then another attention along time.
 
-    Source: section 3.3, model 3. Differs from the original implementation: stochastic depth acts.
+    Source: section 3.3, model 3. Differs from the original implementation: stochastic depth has an
+    effect.
     """
 
     def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
@@ -133,7 +134,7 @@ FactorizedDotProductBlock = functools.partial(EncoderBlock, axes=('time', 'space
 
 
 class FactorizedDotProduct(ViViT):
-    """Model 4: in every block half of the heads attend along time, the other half along space.
+    """Model 4: in every block, half of the heads attend along time, the other half along space.
 
     Source: section 3.3, model 4, with time first, as in the original implementation and its
     checkpoints (the paper writes space first).

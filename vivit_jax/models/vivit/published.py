@@ -2,7 +2,8 @@
 
 from vivit_jax.models.published import Published
 
-# B from table 2, H a twelfth of the 47.77 TFLOPs of its 4x3 views, L as later papers quote it.
+# Printed figures: B is in table 2. The paper gives 47.77 TFLOPs for 4x3 views of H, of which one
+# view is a twelfth. L is as later papers quote it.
 PUBLISHED = (
     Published(
         'ViViT B/16x2 joint',

@@ -10,13 +10,13 @@ from vivit_jax.layers.specification import Specification
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViViT(Specification):
-    """What the four models share.
+    """The keywords that the four models share.
 
     Attributes:
         tokenizer: `'tubelet'`, or `'uniform_frames'`: patches of single frames, for which
             `tubelet_size` has t = 1.
-        num_sampled_frames: frames that `'uniform_frames'` takes from a clip.
-        pool: `'cls'`, a class token in each encoder, or `'mean'` over the tokens, without class
+        num_sampled_frames: number of frames that `'uniform_frames'` takes from a clip.
+        pool: `'cls'`, a class token in each encoder, or `'mean'` over the tokens, without a class
             token.
         position: positions in each encoder: `'learned'`, `'sincos3d'` or `'none'`.
     """
@@ -30,7 +30,7 @@ class ViViT(Specification):
 
     @classmethod
     def from_keywords(cls, keywords: Keywords, size: str | None = None) -> Self:
-        """As for every model; with uniform frames the length of tubelets in a size is ignored."""
+        """Like every model, but uniform frames ignore the tubelet length that a size names."""
         if keywords.get('tokenizer') == 'uniform_frames' and 'tubelet_size' not in keywords:
             _, *patch = cls.preset(size).get('tubelet_size', cls.tubelet_size)
             keywords = {**keywords, 'tubelet_size': (1, *patch)}

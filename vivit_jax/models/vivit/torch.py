@@ -1,4 +1,4 @@
-"""ViViT, the four models of `vivit_jax.models.vivit.model`, in PyTorch."""
+"""ViViT in PyTorch: the four models of `vivit_jax.models.vivit.model`."""
 
 import functools
 
@@ -12,7 +12,7 @@ from vivit_jax.models.vivit import specification
 
 
 class ViViT(VideoModel):
-    """Tokens of a clip and encoders over them; each model has its own `encode_tokens`."""
+    """Tokenizer and encoders; each of the four models has its own `encode_tokens`."""
 
     def __init__(self, spec: specification.ViViT, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
@@ -66,7 +66,7 @@ class FactorizedEncoder(ViViT):
 
 
 class _OneEncoder(ViViT):
-    """Models 3 and 4: one encoder, whose blocks tell space and time apart."""
+    """Base class of models 3 and 4: one encoder, whose blocks distinguish space and time."""
 
     def __init__(self, spec: specification.ViViT, clip_shape: tuple[int, int, int], block):
         super().__init__(spec, clip_shape)
@@ -84,7 +84,7 @@ def FactorizedSelfAttentionBlock(
 
 
 class FactorizedSelfAttention(_OneEncoder):
-    """Model 3: in every block attention along space, then another one along time.
+    """Model 3: in every block, attention along space, then another attention along time.
 
     Source: section 3.3, model 3.
     """
@@ -104,7 +104,7 @@ FactorizedDotProductBlock = functools.partial(
 
 
 class FactorizedDotProduct(_OneEncoder):
-    """Model 4: in every block half of the heads attend along time, the other half along space.
+    """Model 4: in every block, half of the heads attend along time, the other half along space.
 
     Source: section 3.3, model 4, with time first, as in the original implementation and its
     checkpoints (the paper writes space first).
