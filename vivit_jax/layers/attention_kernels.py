@@ -35,7 +35,8 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')  # other platforms get the portable implement
 # frames of 14x14 patches no faster, and take more memory.
 _LONGEST_FOR_EINSUM = 256
 # For shorter sequences a GPU uses plain products, because cuDNN's tiles of 64 to 128 tokens would
-# be mostly empty. Estimated, not measured.
+# be mostly empty. On an H100 they take half of cuDNN's time at 17 tokens and twice it at 197; the
+# border between is estimated.
 _SHORTEST_FOR_CUDNN = 64
 _CHUNK = 512  # queries
 
