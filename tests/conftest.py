@@ -1,5 +1,6 @@
 """Paths and data that several tests use."""
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
@@ -49,13 +50,27 @@ def synthetic_folder(cache_dir) -> Path:
 
 
 @pytest.fixture(scope='session')
-def random_params() -> Callable:
+def variable_shapes() -> Callable:
+    """The shapes of a module's variables, traced once for each module and shape of its inputs."""
+    import jax
+
+    @functools.cache
+    def trace(module, *inputs):
+        return jax.eval_shape(module.init, jax.random.key(0), *inputs)
+
+    return lambda module, *inputs: trace(
+        module, *(jax.ShapeDtypeStruct(jax.numpy.shape(x), x.dtype) for x in inputs)
+    )
+
+
+@pytest.fixture(scope='session')
+def random_params(variable_shapes) -> Callable:
     """Makes random parameters, none of which is zero; some are zero at initialization."""
     import jax
     import numpy as np
 
     def make(module, *inputs, scale=0.4):
-        shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
+        shapes = variable_shapes(module, *inputs)['params']
         rng = np.random.default_rng(0)
         return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(np.float32), shapes)
 

@@ -34,11 +34,11 @@ def random_clip():
 
 
 @pytest.fixture(scope='session')
-def random_variables(random_params):
+def random_variables(random_params, variable_shapes):
     """Makes parameters as `random_params` does, and running statistics of batches."""
 
     def make(model, *inputs, scale=0.4):
-        shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+        shapes = variable_shapes(model, *inputs)
         rng = np.random.default_rng(1)
         return {
             'params': random_params(model, *inputs, scale=scale),

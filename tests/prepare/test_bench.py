@@ -8,11 +8,13 @@ from vivit_jax.prepare.bench import bench
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('quick_compilation')
 def test_rates_of_files_records_and_training_are_compared(cache_dir, capsys):
     config = runlocal(default_config())
     config.data.update(cache_dir=str(cache_dir), num_workers=2)
     config.data.synthetic.update(num_train=24, num_val=8, num_test=8, num_frames=10)
     config.data.synthetic.update(height=32, width=40)
+    config.model.update(num_layers=1, temporal_num_layers=0)
     bench(config, seconds=0.2)
     lines = capsys.readouterr().out.splitlines()
     rate = r'[1-9][\d.]* clips/s'

@@ -26,6 +26,7 @@ TINY = [
     '--config.data.synthetic.num_val=7',
     '--config.data.synthetic.num_test=5',
     '--config.data.synthetic.num_frames=10',
+    '--config.data.num_workers=0',  # starting them takes seconds
     '--config.train.num_steps=2',
     '--config.train.warmup_steps=0',
     '--config.train.checkpoint_every_steps=1',

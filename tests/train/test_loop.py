@@ -1,5 +1,6 @@
 """Whole runs, each in its own process: the commands of users, and the files that a run leaves."""
 
+import functools
 import json
 import os
 import shutil
@@ -28,18 +29,35 @@ TINY = [
     '--config.train.checkpoint_every_steps=3',
     '--config.eval.every_steps=6',
 ]
+NO_WORKERS = '--config.data.num_workers=0'  # starting them takes seconds
 
 
 @pytest.fixture
 def command(tmp_path, cache_dir):
     """Makes the command line of a tiny run in `workdir`."""
+    return functools.partial(command_in, tmp_path, cache_dir)
 
-    def make(workdir, *more):
-        cache = f'--config.data.cache_dir={cache_dir}'
-        main = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={tmp_path / workdir}']
-        return [*main, *TINY, cache, *more]
 
-    return make
+def command_in(folder, cache_dir, workdir, *more):
+    cache = f'--config.data.cache_dir={cache_dir}'
+    return [
+        sys.executable,
+        '-m',
+        'vivit_jax.main',
+        f'--workdir={folder / workdir}',
+        *TINY,
+        cache,
+        *more,
+    ]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, cache_dir):
+    """The folder of a finished run, and what it logged; copy the folder to change it."""
+    folder = tmp_path_factory.mktemp('finished')
+    done = run(command_in(folder, cache_dir, 'run'))
+    assert done.returncode == 0, done.stderr
+    return folder / 'run', done.stderr
 
 
 def run(command, **kwargs):
@@ -88,10 +106,8 @@ def has_step(workdir, step):
 
 
 @pytest.mark.slow
-def test_run_leaves_everything_that_the_readme_promises(tmp_path, command):
-    done = run(command('run'))
-    assert done.returncode == 0, done.stderr
-    workdir = tmp_path / 'run'
+def test_run_leaves_everything_that_the_readme_promises(finished):
+    workdir, log = finished
     names = {path.name for path in workdir.iterdir()}
     assert names >= {'config.json', 'command.txt', 'versions.json', 'label_map.txt', 'checkpoints'}
     assert steps_of(workdir) == list(range(1, 13))
@@ -104,7 +120,7 @@ def test_run_leaves_everything_that_the_readme_promises(tmp_path, command):
     # The saved logits alone give the printed accuracy.
     merged = logits['logits'].mean(1).argmax(1)
     assert result['test/acc1@2x3'] == pytest.approx(np.mean(merged == logits['labels']))
-    assert '2x3 views' in done.stderr
+    assert '2x3 views' in log
 
 
 @pytest.mark.slow
@@ -122,7 +138,7 @@ def test_two_heads_from_a_csv_to_predictions(tmp_path, synthetic_folder):
     flags += [f'--config.data.root={synthetic_folder}', '--config.data.source=csv']
     flags += [f'--config.data.label_columns={head}' for head in heads]
     flags += ['--config.train.num_steps=8', '--config.train.warmup_steps=2']
-    flags += ['--config.eval.every_steps=4', '--config.train.checkpoint_every_steps=4']
+    flags += ['--config.eval.every_steps=4', '--config.train.checkpoint_every_steps=4', NO_WORKERS]
     done = run([sys.executable, '-m', 'vivit_jax.main', TINY[0], f'--workdir={workdir}', *flags])
     assert done.returncode == 0, done.stderr
     assert "{'motion': 8, 'sprite': 4} classes" in done.stderr
@@ -169,9 +185,7 @@ def test_two_heads_from_a_csv_to_predictions(tmp_path, synthetic_folder):
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_bit_for_bit(tmp_path, command):
-    whole = run(command('whole', '--config.eval.test_at_end=False'))
-    assert whole.returncode == 0, whole.stderr
+def test_killed_run_goes_on_bit_for_bit(tmp_path, command, finished):
     workdir = tmp_path / 'killed'
     again = command('killed', '--config.eval.test_at_end=False')
     for step in (4, 8):
@@ -187,7 +201,7 @@ def test_killed_run_goes_on_bit_for_bit(tmp_path, command):
     assert 'Going on from step' in last.stderr
     assert steps_of(workdir) == list(range(1, 13))
     left, right = (
-        load_checkpoint(tmp_path / name / 'checkpoints' / '12')[1] for name in ('whole', 'killed')
+        load_checkpoint(folder / 'checkpoints' / '12')[1] for folder in (finished[0], workdir)
     )
     jax.tree.map(np.testing.assert_array_equal, left, right)
 
@@ -207,19 +221,16 @@ def test_ctrl_c_saves_and_exits(tmp_path, command):
 
 
 @pytest.mark.slow
-def test_finished_run_may_be_given_again(tmp_path, command):
-    assert run(command('run', '--config.eval.test_at_end=False')).returncode == 0
-    done = run(command('run'))
+def test_finished_run_may_be_given_again(tmp_path, command, finished):
+    shutil.copytree(finished[0], tmp_path / 'run')
+    done = run(command('run', '--config.eval.test_at_end=False', NO_WORKERS))
     assert done.returncode == 0, done.stderr
     assert 'Differs from the run so far, and may: eval.test_at_end' in done.stderr
     assert steps_of(tmp_path / 'run') == list(range(1, 13))
 
 
 @pytest.mark.slow
-def test_more_devices_and_processes_compute_the_same(tmp_path, command):
-    exact = '--config.model.dtype=float32'  # another order of sums must not change what is right
-    one = run(command('one', exact))
-    assert one.returncode == 0, one.stderr
+def test_more_devices_and_processes_compute_the_same(tmp_path, command, finished):
     address = f'localhost:{10000 + os.getpid() % 20000}'
     processes = []
     for index in range(2):
@@ -232,14 +243,18 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command):
         }
         processes.append(
             subprocess.Popen(
-                command('four', exact), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+                command('four', NO_WORKERS),
+                cwd=ROOT,
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         )
     logs = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     lines = [
-        [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
-        for name in ('one', 'four')
+        [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+        for folder in (finished[0], tmp_path / 'four')
     ]
     for left, right in zip(*lines, strict=True):
         names = [name for name in left if name.startswith(('train/', 'val/loss'))]
@@ -247,7 +262,8 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command):
             {name: right[name] for name in names}, rel=1e-3
         )
     results = [
-        np.load(tmp_path / name / 'evaluation' / 'test_2x3_step12.npz') for name in ('one', 'four')
+        np.load(folder / 'evaluation' / 'test_2x3_step12.npz')
+        for folder in (finished[0], tmp_path / 'four')
     ]
     np.testing.assert_array_equal(results[0]['labels'], results[1]['labels'])
     np.testing.assert_allclose(results[0]['logits'], results[1]['logits'], atol=1e-3)
@@ -255,7 +271,7 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command):
 
 @pytest.mark.slow
 def test_non_finite_loss_stops_and_names_the_batch(tmp_path, command):
-    explodes = ['--config.train.learning_rate=1e30', '--config.train.clip_norm=0.0']
+    explodes = [NO_WORKERS, '--config.train.learning_rate=1e30', '--config.train.clip_norm=0.0']
     done = run(command('nan', *explodes))
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
@@ -280,7 +296,7 @@ def test_broken_videos_are_replaced_in_training_and_wrong_in_evaluation(tmp_path
         (root / name).write_bytes(b'not a video')
     workdir = tmp_path / 'run'
     flags = [f'--config.data.{split}_csv={root}/{split}.csv' for split in ('train', 'val')]
-    runlocal = ['--config.data.source=csv', '--config.train.num_steps=6']
+    runlocal = [NO_WORKERS, '--config.data.source=csv', '--config.train.num_steps=6']
     runlocal += ['--config.train.warmup_steps=1', '--config.data.max_bad_fraction=0.2']
     runlocal += ['--config.eval.allow_untrained_head=True']  # of one class it stays zero
     base = [sys.executable, '-m', 'vivit_jax.main', TINY[0], f'--workdir={workdir}']

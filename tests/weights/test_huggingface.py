@@ -442,9 +442,10 @@ def test_our_models_that_they_lack_are_refused(tmp_path, change, word):
 
 
 @pytest.mark.slow
-def test_published_size_has_equal_logits(tmp_path):
+def test_published_clips_and_widths_have_equal_logits(tmp_path):
     spec = Preprocessing()
-    card = ModelCard({'name': 'vivit_joint', 'num_classes': 400}, spec, numbered_labels(400))
+    model = {'name': 'vivit_joint', 'num_classes': 400, 'num_layers': 2}
+    card = ModelCard(model, spec, numbered_labels(400))
     params = make_params(card, scale=0.03)
     write_huggingface(card, params, tmp_path)
     clip = make_clip(spec)

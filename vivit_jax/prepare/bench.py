@@ -115,20 +115,23 @@ def _training_rate(experiment: Experiment, seconds: float) -> tuple[float, int]:
     """Clips/s, and clips of each step: one per device at first, then what time allows."""
     whole, parts = experiment.config.train.batch_size, jax.device_count()
     with jax.set_mesh(experiment.mesh):
-        step = experiment.programs.train_step()
-        step_sec = _step_sec(experiment, step, parts, 0.0)
+        programs = experiment.programs
+        create = jax.jit(programs.create_state, out_shardings=programs.state_sharding)
+        step = programs.train_step()
+        step_sec = _step_sec(experiment, create, step, parts, 0.0)
         batch_size = min(whole, max(1, int(_STEP_SEC / step_sec)) * parts)
         if batch_size > parts:
-            step_sec = _step_sec(experiment, step, batch_size, seconds)
+            step_sec = _step_sec(experiment, create, step, batch_size, seconds)
     return batch_size / step_sec, batch_size
 
 
-def _step_sec(experiment: Experiment, step: Callable, batch_size: int, seconds: float) -> float:
+def _step_sec(
+    experiment: Experiment, create: Callable, step: Callable, batch_size: int, seconds: float
+) -> float:
     """Median time of a step; measures for `seconds`, and at least one step."""
-    programs = experiment.programs
-    state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
+    state = create()
     batch = {
-        'rgb': np.zeros((batch_size, *programs.spec.clip_shape, 3), np.uint8),
+        'rgb': np.zeros((batch_size, *experiment.programs.spec.clip_shape, 3), np.uint8),
         'label': map_heads(
             lambda _: np.zeros(batch_size, np.int32), experiment.dataset.label_names
         ),
