@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -72,3 +74,15 @@ def test_progress_shows_the_accuracy_of_every_head(caplog, heads, expected):
         progress.update(1, metrics)
     progress.close()
     assert caplog.messages == [f'step 1/1: {expected}']
+
+
+def test_pytorch_is_not_imported_and_stays_importable(tmp_path):
+    pytest.importorskip('torch')
+    code = (
+        'import pathlib, sys; from vivit_jax.train.writers import MetricWriter; '
+        'MetricWriter(pathlib.Path(sys.argv[1]), 0).close(); print("torch" in sys.modules); '
+        'import torch'
+    )
+    command = [sys.executable, '-c', code, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == 'False\n'

@@ -8,12 +8,28 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from vivit_jax.atomic_files import replace_text
 
 _log = logging.getLogger(__name__)
+
+
+def _summary_writer() -> type:
+    """TensorboardX's `SummaryWriter`.
+
+    tensorboardX imports PyTorch if it is installed, which takes seconds and is of no use here: the
+    import finds none, unless this process has imported PyTorch before.
+    """
+    hides = 'torch' not in sys.modules
+    if hides:
+        sys.modules['torch'] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hides:
+            del sys.modules['torch']
+    return SummaryWriter
 
 
 class MetricWriter:
@@ -36,7 +52,7 @@ class MetricWriter:
         path = folder / 'metrics.jsonl'
         _keep_lines(path, step)
         self._file = path.open('a', encoding='utf-8')
-        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._board = _summary_writer()(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, step: int, metrics: Mapping[str, float]):
         """Adds metrics of a step; steps never go back."""
