@@ -122,8 +122,9 @@ def count_costs(call: Call) -> dict[str, float]:
         `XLA/2`: half of XLA's FLOP count, the convention of ViViT's table 2: multiply-adds and half
         of the element-wise operations. `2xGMAC`: two FLOPs for each multiply-add.
     """
-    macs, linear_macs = count_macs(call.function, *call.args)
-    flops = xla_flops(call.function, *call.args)
+    traced = jax.jit(call.function).trace(*call.args)
+    macs, linear_macs = _count_traced(traced, call.params)
+    flops = _xla_flops(traced)
     return {
         'GMAC': macs / 1e9,
         'GMAC-lin': linear_macs / 1e9,
@@ -146,8 +147,11 @@ def count_macs(function: Callable, params, *inputs) -> tuple[int, int]:
         ValueError: there are products within a while loop or another primitive whose number of
             runs is not known.
     """
-    jaxpr = jax.make_jaxpr(function)(params, *inputs).jaxpr
-    num_params = len(jax.tree.leaves(params))
+    return _count_traced(jax.jit(function).trace(params, *inputs), params)
+
+
+def _count_traced(traced: jax.stages.Traced, params) -> tuple[int, int]:
+    jaxpr, num_params = traced.jaxpr.jaxpr, len(jax.tree.leaves(params))
     varies = [index >= num_params for index in range(len(jaxpr.invars))]
     total, linear, _ = _count(jaxpr, varies)
     return total, linear
@@ -220,7 +224,10 @@ def xla_flops(function: Callable, *args) -> float:
     The program is lowered for an accelerator, because a program for a CPU may have loops, of which
     XLA would count only one turn.
     """
-    traced = jax.jit(function).trace(*args)
+    return _xla_flops(jax.jit(function).trace(*args))
+
+
+def _xla_flops(traced: jax.stages.Traced) -> float:
     return traced.lower(lowering_platforms=('tpu',)).cost_analysis()['flops']
 
 

@@ -250,7 +250,8 @@ def test_what_forms_for_other_devices_keep_is_not_counted():
 @pytest.mark.parametrize('name', list_models())
 def test_training_form_keeps_less_with_remat_and_in_16_bits(name, create_tiny):
     def kept(dropout_rate=0.1, **keywords):
-        model = create_tiny(name, dropout_rate=dropout_rate, drop_path_rate=0.1, **keywords)
+        rates = {'dropout_rate': dropout_rate, 'drop_path_rate': 0.1}
+        model = create_tiny(name, num_layers=1, **rates, **keywords)
         call = model_call(model, CLIP, train=True)
         return activation_bytes(call.function, *call.args)
 
