@@ -71,18 +71,12 @@ def test_encoder_has_the_parameters_of_vivit_without_positions(create_tiny, fact
     ],
     ids=str,
 )
-def test_switch_changes_its_own_parameters_and_the_features(
-    create_tiny, random_clip, keywords, changed
-):
-    models = create_tiny('convivit'), create_tiny('convivit', **keywords)
-    plain, other = map(_shapes, models)
+def test_switch_changes_its_own_parameters(create_tiny, keywords, changed):
+    # The suite of PyTorch twins tests that each switch changes the features.
+    plain, other = _shapes(create_tiny('convivit')), _shapes(create_tiny('convivit', **keywords))
     every = plain.keys() | other.keys()
     differing = {name for name in every if plain.get(name) != other.get(name)}
     assert differing == {name for name in every if re.fullmatch(changed, name)}
-    one, two = (
-        jax.jit(model.init_with_output)(jax.random.key(0), random_clip())[0] for model in models
-    )
-    assert np.abs(one.features - two.features).max() > 1e-6
 
 
 def test_parts_act_in_their_order(create_tiny, random_clip, random_variables):

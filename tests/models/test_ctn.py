@@ -102,11 +102,9 @@ def test_linear_tubelets_are_vivit_joint(create_tiny, random_clip, random_params
     ],
     ids=str,
 )
-def test_switch_changes_its_own_parameters_and_the_features(
-    create_tiny, random_clip, keywords, changed, missing, new
-):
-    models = create_tiny('ctn'), create_tiny('ctn', **keywords)
-    plain, other = map(_shapes, models)
+def test_switch_changes_its_own_parameters(create_tiny, keywords, changed, missing, new):
+    # The suite of PyTorch twins tests that each switch changes the features.
+    plain, other = _shapes(create_tiny('ctn')), _shapes(create_tiny('ctn', **keywords))
     common = plain.keys() & other.keys()
     for names, pattern in (
         ({name for name in common if plain[name] != other[name]}, changed),
@@ -115,10 +113,6 @@ def test_switch_changes_its_own_parameters_and_the_features(
     ):
         every = plain.keys() | other.keys()
         assert names == {name for name in every if re.fullmatch(pattern, name)}
-    one, two = (
-        jax.jit(model.init_with_output)(jax.random.key(0), random_clip())[0] for model in models
-    )
-    assert np.abs(one.features - two.features).max() > 1e-6
 
 
 def test_maps_start_as_linear_ones_up_to_the_epsilon_of_batch_norm(create_tiny, random_clip):

@@ -155,12 +155,9 @@ def _tables(encoder, **shapes):
         ({'subsample_layers': (1,)}, {}),
     ],
 )
-def test_switch_changes_its_parameters_and_the_result(random_params, clip, keywords, expected):
-    model = _model(**keywords)
-    assert _differences(model) == expected
-    before, after = (_apply(m, random_params(m, clip), clip).features for m in (_model(), model))
-    assert np.isfinite(after).all()
-    assert _distance(after, before) > 1e-4
+def test_switch_changes_its_own_parameters(keywords, expected):
+    # The suite of PyTorch twins tests that each switch changes the result.
+    assert _differences(_model(**keywords)) == expected
 
 
 @pytest.mark.parametrize(
