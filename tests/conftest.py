@@ -54,13 +54,19 @@ def variable_shapes() -> Callable:
     """The shapes of a module's variables, traced once for each module and shape of its inputs."""
     import jax
 
-    @functools.cache
     def trace(module, *inputs):
         return jax.eval_shape(module.init, jax.random.key(0), *inputs)
 
-    return lambda module, *inputs: trace(
-        module, *(jax.ShapeDtypeStruct(jax.numpy.shape(x), x.dtype) for x in inputs)
-    )
+    cached = functools.cache(trace)
+
+    def shapes(module, *inputs):
+        inputs = [jax.ShapeDtypeStruct(jax.numpy.shape(x), x.dtype) for x in inputs]
+        try:
+            return cached(module, *inputs)
+        except TypeError:  # a module with a list or a dict has no hash
+            return trace(module, *inputs)
+
+    return shapes
 
 
 @pytest.fixture(scope='session')
