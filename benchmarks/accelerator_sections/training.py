@@ -17,10 +17,10 @@ from vivit_jax.config.schema import default_config
 from vivit_jax.costs import count_bytes, count_macs, model_call, plain_form
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.models.registry import create_model, model_keywords
-from vivit_jax.parallel.mesh import batch_sharding, create_mesh, platform_of, replicated
+from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.state import TrainState, init_state
-from vivit_jax.train.step import GPU_OPTIONS, create_train_step
+from vivit_jax.train.step import create_train_step, jit_train_step
 from vivit_jax.video.preprocessing import Preprocessing
 
 NUM_STEPS = 50  # of the schedule: enough to learn a few clips by heart
@@ -91,12 +91,7 @@ class Training:
     def compile_step(self, batch: int) -> Program:
         """The training step (state, batch) -> (state, metrics); the state is donated."""
         shardings = jax.tree.map(lambda x: x.sharding, self.state_shapes)
-        step = jax.jit(
-            self._step,
-            donate_argnums=0,
-            out_shardings=(shardings, replicated(self.mesh)),
-            compiler_options=GPU_OPTIONS if platform_of(self.mesh) == 'cuda' else None,
-        )
+        step = jit_train_step(self._step, shardings, self.mesh)
         return self._compile(step, self.state_shapes, self._batch_shapes(batch))
 
     def compile_forward(self, batch: int) -> Program:

@@ -22,7 +22,8 @@ POOLS = [
 pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
-# From tables 4 and 6 of the ViViT paper; numbers that they lack follow from its equations.
+# From tables 4 and 6 of the ViViT paper; the paper's equations give the numbers
+# that the tables lack.
 @pytest.mark.parametrize(
     ('name', 'keywords', 'frame_size', 'count'),
     [

@@ -73,7 +73,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
 
 
 def keywords_of(name, **keywords):
-    """Keywords of a small model: those of the arguments win."""
+    """Keywords of a small model; the given keywords replace keywords of the same name."""
     sizes = {**SIZES, 'tubelet_size': (MODELS[name].tubelet_size[0], 4, 4)}
     return {**sizes, **MODELS[name].TINY, **OWN_SIZES.get(name, {}), **keywords}
 

@@ -14,7 +14,7 @@ GRID = (2, 3)
 TABLE = 'Transformer/posembed_input/pos_embedding'
 ATTENTION = 'MultiHeadDotProductAttention'
 
-# The modules of a video block, and the modules of the ViT that they start from.
+# A module of a video block -> the module of an image ViT's block whose weights it starts from.
 PLAIN = {x: x for x in ('LayerNorm_0', f'{ATTENTION}_0', 'LayerNorm_1', 'MlpBlock_0')}
 SPLIT = dict(
     zip(('LayerNorm_space', f'{ATTENTION}_space', 'LayerNorm_mlp', 'MlpBlock'), PLAIN, strict=True)

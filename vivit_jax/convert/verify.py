@@ -1,5 +1,6 @@
 """Checks that the source and the output of a conversion compute the same."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -50,15 +51,12 @@ class Reference:
 
 def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
     if path.is_dir() and huggingface.matches(path):
-        try:
+        with contextlib.suppress(ImportError):
             return 'transformers', _run_transformers(path, clip)
-        except ImportError:
-            pass
     elif path.suffix == '.safetensors':
-        try:
+        # UserError: another program wrote the file.
+        with contextlib.suppress(ImportError, UserError):
             return 'PyTorch', _run_torch(path, clip)
-        except (ImportError, UserError):
-            pass  # PyTorch is not installed, or another program wrote the file
     model, variables, *_ = load_checkpoint(path)
     return 'JAX', _run(model, variables, clip)
 

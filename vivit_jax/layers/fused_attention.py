@@ -32,8 +32,8 @@ def cudnn_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.A
 
 
 def _cudnn_forward(*inputs: jax.Array) -> tuple[jax.Array, Callable]:
-    # JAX refuses the gradient for odd lengths, which cuDNN cannot compute with a bias only: JAX
-    # mistakes the empty array that stands for no bias for a bias.
+    # cuDNN has no gradient for odd lengths if there is a bias. JAX refuses odd lengths without a
+    # bias too: it takes the empty array that it passes as no bias for a bias.
     check = cudnn.check_is_flash_attention
 
     def check_without_bias(query, key, value, layout, version, has_bias, *others):

@@ -8,7 +8,11 @@ from jax import lax
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gelu(x: jax.Array, approximate: bool) -> jax.Array:
-    """`x Φ(x)`, or its approximation by tanh; any float array.
+    """`x Φ(x)`, where Φ is the distribution function of the standard normal distribution.
+
+    Args:
+        x: float array of any shape. The result has the same shape and type.
+        approximate: whether tanh approximates Φ.
 
     The gradient is computed from x. JAX's own keeps a second array of the size of x. On an NVIDIA
     GPU the form here also lets XLA compute the GELU within the matrix product that makes x.

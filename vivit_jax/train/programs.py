@@ -17,7 +17,7 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of, replicated
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
-from vivit_jax.train.step import GPU_OPTIONS, create_train_step
+from vivit_jax.train.step import create_train_step, jit_train_step
 
 
 class Programs:
@@ -89,12 +89,7 @@ class Programs:
             ema_decay=config.ema_decay,
             freeze=config.freeze,
         )
-        return jax.jit(
-            step,
-            donate_argnums=0,
-            out_shardings=(self.state_sharding, replicated(self.mesh)),
-            compiler_options=GPU_OPTIONS if platform_of(self.mesh) == 'cuda' else None,
-        )
+        return jit_train_step(step, self.state_sharding, self.mesh)
 
     def eval_step(self) -> Wrapped:
         """(variables, rgb) -> logits, as the evaluator runs it."""

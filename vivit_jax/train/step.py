@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jax.stages import Wrapped
 
 from vivit_jax.augment.batch import augment_batch
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
+from vivit_jax.parallel.mesh import platform_of, replicated
 from vivit_jax.train.freezing import stop_frozen
 from vivit_jax.train.losses import cross_entropy
 from vivit_jax.train.state import TrainState
@@ -18,10 +21,10 @@ from vivit_jax.video.preprocessing import Preprocessing
 
 Metrics = dict[str, jax.Array]
 
-# Of the training step on NVIDIA GPUs. When XLA weighs Triton's products against cuBLAS's, it adds
-# the biases of queries, keys and values in a pass of their own. On an H100, the step of
+# Compiler options for NVIDIA GPUs. When XLA may choose Triton's matrix products, it adds the biases
+# of queries, keys and values in a separate pass over all tokens. On an H100, the training step of
 # ViViT-B/16x2 takes 4 % less time without Triton's products.
-GPU_OPTIONS = {'xla_gpu_enable_triton_gemm': False}
+_GPU_OPTIONS = {'xla_gpu_enable_triton_gemm': False}
 
 
 def create_train_step(
@@ -105,3 +108,19 @@ def create_train_step(
         return TrainState(state.step + 1, params, opt_state, ema, batch_stats), metrics
 
     return train_step
+
+
+def jit_train_step(step: Callable, state_sharding: TrainState, mesh: Mesh) -> Wrapped:
+    """A training step of `create_train_step`, to be compiled for a mesh; the state is donated.
+
+    Args:
+        step: (state, batch) -> (state, metrics).
+        state_sharding: the sharding of each array of the state.
+        mesh: the devices. All of them get the metrics.
+    """
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(state_sharding, replicated(mesh)),
+        compiler_options=_GPU_OPTIONS if platform_of(mesh) == 'cuda' else None,
+    )

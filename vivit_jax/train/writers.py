@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 def _summary_writer() -> type:
     """TensorboardX's `SummaryWriter`.
 
-    tensorboardX imports PyTorch if it is installed, which takes seconds and is of no use here: the
-    import finds none, unless this process has imported PyTorch before.
+    If PyTorch is installed, tensorboardX imports it, which takes seconds and serves nothing here.
+    So PyTorch is hidden during the import, unless this process has imported PyTorch before.
     """
     hides = 'torch' not in sys.modules
     if hides:
