@@ -36,8 +36,8 @@ def _cudnn_forward(*inputs: jax.Array) -> tuple[jax.Array, Callable]:
     # bias too: it takes the empty array that it passes as no bias for a bias.
     check = cudnn.check_is_flash_attention
 
-    def check_without_bias(query, key, value, layout, version, has_bias, *others):
-        check(query, key, value, layout, version, False, *others)
+    def check_without_bias(query, key, value, layout, version, has_bias, *others, **named):
+        check(query, key, value, layout, version, False, *others, **named)
 
     with mock.patch.object(cudnn, 'check_is_flash_attention', check_without_bias):
         return jax.vjp(cudnn_attention.fun, *inputs)
