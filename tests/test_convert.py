@@ -1,6 +1,5 @@
 """The command that converts weights, as a user types it."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
@@ -54,12 +54,7 @@ def image(tmp_path_factory):
 
 def convert(source, output, to, *more):
     flags = f'--source={source}', f'--output={output}', f'--to={to}'
-    return subprocess.run(
-        [sys.executable, '-m', 'vivit_jax.convert', *flags, *more],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return run_python([sys.executable, '-m', 'vivit_jax.convert', *flags, *more])
 
 
 def refused(*args):

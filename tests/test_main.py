@@ -1,11 +1,11 @@
 """The messages of commands for the mistakes of users."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 import vivit_jax
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command, cwd=ROOT):
-    return subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True)
+    return run_python([sys.executable, *command], cwd=cwd)
 
 
 def fails(tmp_path, *flags, config='configs/custom.py'):

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
@@ -77,9 +77,7 @@ def write_noise(path, num_frames, size=(24, 32)):
 
 def predict(run_folder, *arguments):
     command = [sys.executable, '-m', 'vivit_jax.predict', f'--checkpoint={run_folder}']
-    return subprocess.run(
-        [*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
-    )
+    return run_python([*command, *map(str, arguments)])
 
 
 def test_prediction_equals_the_model_on_the_pixels_of_the_checkpoint(tmp_path, run_folder):

@@ -1,7 +1,6 @@
 """The command that counts parameters, multiply-adds and memory."""
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import optax
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from python_process import run_python
 
 from vivit_jax import summary
 from vivit_jax.costs import activation_bytes, model_call
@@ -35,12 +35,7 @@ def call(capsys):
 
 
 def command(*args):
-    return subprocess.run(
-        [sys.executable, '-m', 'vivit_jax.summary', *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return run_python([sys.executable, '-m', 'vivit_jax.summary', *args])
 
 
 def rows_of(lines):

@@ -1,10 +1,10 @@
 """Augmentation on several devices: four, in a process of their own."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,5 +62,5 @@ assert any(kind == 'collective-permute' for _, kind in collectives)
 
 @pytest.mark.slow
 def test_clips_stay_on_their_devices_and_equal_those_of_one_device():
-    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=ROOT, capture_output=True, text=True)
+    done = run_python([sys.executable, '-c', SCRIPT])
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,9 @@
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from vivit_jax.video.synthetic import SyntheticVideos
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def _run(*args, folder):
     """Runs a command line with a mistake, which must not train; returns exit status and stderr."""
     command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={folder / "run"}', *args]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = run_python(command)
     assert not (folder / 'run').exists()
     assert result.stdout == ''
     return result.returncode, result.stderr.strip()

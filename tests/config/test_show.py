@@ -2,13 +2,13 @@
 
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.config import load
 from vivit_jax.config.schema import config_keys, default_config
@@ -187,7 +187,7 @@ def test_command_shows_overrides_and_makes_nothing(tmp_path):
     flags = ['--config=configs/kinetics400_fe.py:runlocal', '--mode=show', '--config.seed=3']
     flags += ['--config.train.warmup_steps=None', f'--workdir={tmp_path / "run"}']
     command = [sys.executable, '-m', 'vivit_jax.main', *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_python(command)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
     tables = _tables(done.stdout)

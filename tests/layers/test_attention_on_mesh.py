@@ -1,10 +1,10 @@
 """Attention on several devices: four, in a process of their own."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,9 +82,7 @@ assert 'all-gather(' not in program.as_text()
 
 
 def _run(script):
-    done = subprocess.run(
-        [sys.executable, '-c', SETUP + script], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_python([sys.executable, '-c', SETUP + script])
     assert done.returncode == 0, done.stderr
 
 

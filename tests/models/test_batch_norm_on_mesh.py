@@ -1,10 +1,10 @@
 """Statistics of batches on several devices: four, in a process of their own."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,5 +67,5 @@ assert 'all-gather(' not in program.as_text()
 )
 def test_statistics_are_of_the_whole_batch_with_equal_values_and_gradients(name, keywords):
     script = SCRIPT.format(name=name, keywords=keywords)
-    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
+    done = run_python([sys.executable, '-c', script])
     assert done.returncode == 0, done.stderr

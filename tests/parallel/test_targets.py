@@ -2,11 +2,11 @@
 
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from vivit_jax.errors import UserError
 from vivit_jax.parallel.targets import CHIPS, parse_target
@@ -16,12 +16,7 @@ HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
 
 
 def _summary(*flags):
-    done = subprocess.run(
-        [sys.executable, '-m', 'vivit_jax.summary', *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python([sys.executable, '-m', 'vivit_jax.summary', *flags])
     return done.returncode, done.stdout, done.stderr
 
 

@@ -1,18 +1,18 @@
 import csv
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 
 
 def _run(*args):
     command = [sys.executable, '-m', 'vivit_jax.prepare', *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run_python(command)
 
 
 @pytest.fixture

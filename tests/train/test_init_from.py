@@ -1,6 +1,5 @@
 """Runs that start from weights, each in its own process."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
@@ -62,12 +62,7 @@ def image_vit(tmp_path_factory):
 
 def run(tmp_path, cache_dir, *more):
     command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={tmp_path / "run"}', *TINY]
-    return subprocess.run(
-        [*command, f'--config.data.cache_dir={cache_dir}', *more],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return run_python([*command, f'--config.data.cache_dir={cache_dir}', *more])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.weights.load import load_checkpoint
 
@@ -61,7 +62,7 @@ def finished(tmp_path_factory, cache_dir):
 
 
 def run(command, **kwargs):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
+    return run_python(command, **kwargs)
 
 
 def steps_of(workdir):

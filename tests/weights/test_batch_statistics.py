@@ -1,12 +1,12 @@
 """Running statistics in every file format, and models that some formats cannot hold."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
@@ -90,7 +90,7 @@ def test_conversions_one_after_the_other_keep_everything(tmp_path):
     def convert(output, to):
         command = [sys.executable, '-m', 'vivit_jax.convert', f'--source={source}', '--verify']
         command += [f'--output={output}', f'--to={to}']
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return run_python(command)
 
     for name, to in {'w.safetensors': 'torch', 'orbax': 'orbax', 'w.npz': 'npz'}.items():
         done = convert(tmp_path / name, to)
