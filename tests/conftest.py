@@ -11,8 +11,10 @@ import pytest
 
 from vivit_jax.video.synthetic import SyntheticVideos, create_synthetic_videos
 
-# Most of the time goes into compiling thousands of tiny programs. Compiled programs are kept for
-# other processes and for the next run, and JAX 0.10 is told to take its faster generator of code.
+# Most of the time goes into compiling thousands of tiny programs, which take longer to compile than
+# to run. They are optimized little, and kept for other processes and for the next run; and JAX 0.10
+# is told to take its faster generator of code.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.pytest_cache' / 'jax')
 )
@@ -90,16 +92,6 @@ def exact_matmuls() -> Iterator[None]:
 
     with jax.default_matmul_precision('highest'):
         yield
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Compiles with few optimizations: tiny programs take longer to compile than to run."""
-    import jax
-
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ SCRIPT = """
 import jax
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 4)
-jax.config.update('jax_disable_most_optimizations', True)  # compiles faster
 import re
 import numpy as np
 from vivit_jax.augment.mixing import mix

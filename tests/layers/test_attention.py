@@ -4,7 +4,7 @@ import pytest
 
 from vivit_jax.layers.transformer import SelfAttention
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _project(params, name, tokens):

@@ -21,7 +21,7 @@ from vivit_jax.layers.attention_kernels import (
 
 TOLERANCES = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 @pytest.fixture(params=['einsum', 'chunked', 'chunked_vectorized'])

@@ -8,7 +8,7 @@ from vivit_jax.layers.transformer import DropPath, EncoderBlock, MlpBlock, SelfA
 from vivit_jax.models.ctn.model import PostNormBlock
 from vivit_jax.models.vivit.model import FactorizedSelfAttentionBlock
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _layer_norm(x, params, epsilon):

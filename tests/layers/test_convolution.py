@@ -9,7 +9,7 @@ from vivit_jax.layers.convolution import batch_norm, convolution
 from vivit_jax.models.convivit.model import CnnBlock, PositionConvolution
 from vivit_jax.models.ctn.model import ConvStem, LocalTokens
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 @pytest.fixture(scope='module')

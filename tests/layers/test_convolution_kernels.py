@@ -20,7 +20,7 @@ CASES = {
     'depthwise with strides': ((2, 5, 7, 4), (3, 3, 1, 4), (2, 1), True),
 }
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _inputs(x_shape, kernel_shape, strides, dtype=np.float32):

@@ -6,7 +6,7 @@ import pytest
 from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.transformer import Encoder, EncoderBlock
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 class _RateBlock(nn.Module):

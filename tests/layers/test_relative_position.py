@@ -41,7 +41,7 @@ PICTURE = """
 13 12 12 12 12 12 11 10  9  8  8  8  8  8
 """
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _random(*shape, seed=1):

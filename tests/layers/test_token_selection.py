@@ -13,7 +13,7 @@ from vivit_jax.models.rpe_stdt.temporal import TemporalBlock, TemporalEncoder, s
 
 ATTENTION = 'MultiHeadDotProductAttention_0'
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _random(*shape, seed=1):

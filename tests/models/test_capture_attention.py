@@ -21,7 +21,7 @@ SHAPES = {
     'vivit_fdp': {'Transformer': {'0': {'time': (2, 6, 1, 3, 3), 'space': (2, 3, 1, 6, 6)}}},
 }
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ WITH_STATISTICS = [('convivit', {'cnn_blocks': 2}), ('ctn', {}), ('ctn', {'scan_
 # RPE-STDT all its pairs are in one cluster.
 _WITHOUT_GRADIENT = 'key/bias$|encoderblock_1/.*/(query_local|relative_position/key_table)'
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'train', 'capture_attention'))

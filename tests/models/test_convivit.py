@@ -12,7 +12,7 @@ from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
 from vivit_jax.models.convivit.model import CnnBlock
 from vivit_jax.models.registry import create_model
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _shapes(model, shape=(2, 4, 16, 16, 3)):

@@ -11,7 +11,7 @@ import pytest
 from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
 from vivit_jax.models.registry import create_model
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _flat(tree):

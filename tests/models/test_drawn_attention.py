@@ -10,7 +10,7 @@ import pytest
 _SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / 'docs/draw_attention.py'))
 GRID, QUERY, PANELS = (_SCRIPT[name] for name in ('GRID', 'QUERY', 'PANELS'))
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ SHAPE = (2, 6, 40, 16, 3)  # 6 frames of 5 x 2 places
 TEMPORAL = 'TemporalTransformer/encoderblock_1'
 TABLES = 'MultiHeadDotProductAttention_0/relative_position'
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _model(**keywords):

@@ -19,7 +19,7 @@ POOLS = [
     ('vivit_fdp', 'mean'),
 ]
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 # From tables 4 and 6 of the ViViT paper; the paper's equations give the numbers

@@ -6,7 +6,7 @@ import pytest
 # The grid has 3 times, 2 rows and 2 columns; the changed tubelet is in the second of two clips.
 CLIP, TIME, PLACE = 1, 1, 2
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 @pytest.fixture

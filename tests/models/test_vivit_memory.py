@@ -10,7 +10,7 @@ from vivit_jax.models.registry import list_models
 
 VIVITS = [name for name in list_models() if name.startswith('vivit')]
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _loss_and_grads(model, params, clip, **keywords):

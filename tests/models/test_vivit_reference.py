@@ -76,12 +76,19 @@ def test_parameters_have_names_and_shapes_of_the_original(reference):
     assert shapes == jax.tree.map(lambda x: x.shape, _unflatten(reference, 'params/'))
 
 
+@pytest.fixture
+def all_optimizations():
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', True)
+
+
 @pytest.mark.parametrize(
     ('name', 'setting'), [(name, setting) for name in CASES for setting in CASES[name]]
 )
 def test_logits_and_gradients_equal_the_original(shared, name, setting, monkeypatch, request):
-    if setting != 'plain':  # this one is compiled with all optimizations
-        request.getfixturevalue('quick_compilation')
+    if setting == 'plain':
+        request.getfixturevalue('all_optimizations')
     monkeypatch.setattr(attention_kernels, '_CHUNK', 24)  # several in the 64 or 65 tokens
     reference = _load(shared, name)
     scan_layers, remat, implementation = SETTINGS[setting]

@@ -8,7 +8,6 @@ from vivit_jax.prepare.bench import bench
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('quick_compilation')
 def test_rates_of_files_records_and_training_are_compared(cache_dir, capsys):
     config = runlocal(default_config())
     config.data.update(cache_dir=str(cache_dir), num_workers=2)

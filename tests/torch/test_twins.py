@@ -69,7 +69,7 @@ WITHOUT_GRADIENT = re.compile(
     r'(query_local|relative\.key_table).*'
 )
 
-pytestmark = pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def keywords_of(name, **keywords):

@@ -193,7 +193,7 @@ def test_file_is_read_by_the_library_of_pytorch(tmp_path):
     assert torch.equal(model(clip).logits, expected)
 
 
-@pytest.mark.usefixtures('exact_matmuls', 'quick_compilation')
+@pytest.mark.usefixtures('exact_matmuls')
 @pytest.mark.parametrize('case', ['vivit_joint', 'vivit_fsa_heads', 'convivit', 'ctn_scanned'])
 def test_trained_by_pytorch_and_run_by_jax_is_equal(case, tmp_path):
     torch = needs_torch()
