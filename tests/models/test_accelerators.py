@@ -65,6 +65,10 @@ def test_model_is_lowered_for_gpus_and_tpus(any_gpu, create_tiny, name, pool, dt
     assert _count('LayoutConstraint', training, 'tpu') == 0
 
 
+def _types(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+
 def _module(path):
     spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
@@ -90,6 +94,9 @@ def test_steps_of_a_config_are_lowered_for_gpus_and_tpus(any_gpu, path):
             programs.train_step().trace(state, programs.abstract_batch(2)),
             programs.eval_step().trace(state.eval_variables, programs.abstract_views(2)),
         )
+    new_state, metrics = steps[0].out_info
+    assert _types(new_state) == _types(state)
+    assert metrics['loss'].shape == ()
     for traced, number in zip(steps, (2, 1), strict=True):
         kernels = _count('__cudnn', traced, 'cuda')
         assert kernels == number * sum(x == 'cudnn' for x in taken.values())
