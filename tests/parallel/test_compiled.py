@@ -57,6 +57,37 @@ def test_collectives_are_counted_with_what_they_deliver():
     }
 
 
+FUSED_COLLECTIVES = """\
+HloModule jit_step
+
+%first (p: bf16[4,8]) -> bf16[16,8] {
+  %p = bf16[4,8]{1,0} parameter(0)
+  ROOT %g = bf16[16,8]{1,0:T(8,128)S(1)} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%second (q: bf16[4,8]) -> bf16[16,8] {
+  %q = bf16[4,8]{1,0} parameter(0)
+  ROOT %h = bf16[16,8]{1,0} all-gather(%q), channel_id=7, dimensions={0}
+}
+
+ENTRY %main (w: bf16[4,8]) -> bf16[4,8] {
+  %w = bf16[4,8]{1,0} parameter(0)
+  %a = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%first
+  %b = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%second
+  %s = (bf16[4,8]{1,0:S(1)}, bf16[4,8]{1,0:S(1)}, u32[]{:S(2)}, u32[]{:S(2)}) \
+collective-permute-start(%w), channel_id=8
+  ROOT %d = bf16[4,8]{1,0} collective-permute-done(%s)
+}
+"""
+
+
+def test_collectives_within_fusions_are_counted_once():
+    assert CompiledText(FUSED_COLLECTIVES).collectives() == {
+        'all-gather': (1, 16 * 8 * 2),
+        'collective-permute': (1, 4 * 8 * 2),
+    }
+
+
 def test_kernels_are_counted_by_name():
     assert CompiledText(PROGRAM).kernels() == {
         '__cublas$lt$matmul': 1,

@@ -87,16 +87,23 @@ class CompiledText:
     def collectives(self) -> dict[str, tuple[int, int]]:
         """How many collectives of each kind there are, and the bytes that they deliver."""
         found = collections.defaultdict(lambda: (0, 0))
-        for x in self.instructions:
+        channels = set()
+        for x in self._with_fused():
             kind = x.opcode.removesuffix('-start')
-            if kind in _COLLECTIVES:
-                # The shape of a '-start' holds operands and then results, several of each if XLA
-                # combined collectives.
-                shapes = _sizes(x.shape)
-                half = x.opcode.endswith('-start') and kind != 'all-reduce'
-                size = sum(shapes[len(shapes) // 2 :] if half else shapes)
-                count, total = found[kind]
-                found[kind] = count + x.repeats, total + size * x.repeats
+            if kind not in _COLLECTIVES:
+                continue
+            # Several fusions may work on one collective, which they name by its channel.
+            channel = re.search(r'channel_id=(\d+)', x.text)
+            if channel and channel[0] in channels:
+                continue
+            channels.add(channel and channel[0])
+            # The shape of a '-start' holds operands and then results, several of each if XLA
+            # combined collectives, and scalars that mark its state.
+            shapes = _sizes(re.sub(r'\b\w+\[\](\{[^}]*\})?', '', x.shape), in_main_memory=False)
+            half = x.opcode.endswith('-start') and kind != 'all-reduce'
+            size = sum(shapes[len(shapes) // 2 :] if half else shapes)
+            count, total = found[kind]
+            found[kind] = count + x.repeats, total + size * x.repeats
         return dict(found)
 
     def kernels(self) -> dict[str, int]:
@@ -144,6 +151,14 @@ class CompiledText:
         for x in self.instructions:
             yield x, [shapes.get(name, '') for name in x.operands]
 
+    def _with_fused(self) -> Iterator[Instruction]:
+        """The operations, and the operations within fusions."""
+        for x in self.instructions:
+            yield x
+            called = re.search(r'calls=%?([\w.-]+)', x.text) if x.opcode == 'fusion' else None
+            for fused in self._computations.get(called[1], ()) if called else ():
+                yield dataclasses.replace(fused, repeats=x.repeats)
+
     def _walk(self, computation: str, repeats: int) -> Iterator[Instruction]:
         """The operations that a computation runs, also in loops and branches; a fusion is one."""
         for x in self._computations.get(computation, ()):
@@ -178,10 +193,15 @@ class CompiledText:
         return 1
 
 
-def _sizes(shape: str) -> list[int]:
-    """Bytes in main memory of each array in a shape, which may be a tuple of arrays."""
+def _sizes(shape: str, in_main_memory: bool = True) -> list[int]:
+    """Bytes of each array in a shape, which may be a tuple of arrays.
+
+    With `in_main_memory`, arrays in a TPU's vector memory have no bytes.
+    """
     return [
-        0 if _VECTOR_MEMORY in layout else int(_bytes(kind) * math.prod(_dims(dims)))
+        0
+        if in_main_memory and _VECTOR_MEMORY in layout
+        else int(_bytes(kind) * math.prod(_dims(dims)))
         for kind, dims, layout in _SHAPE.findall(shape)
     ]
 
