@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vivit_jax.cache_folder import user_cache_folder
 from vivit_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -78,9 +79,8 @@ def create_synthetic_videos(what: SyntheticVideos, cache_dir: str = '') -> Path:
     Returns:
         The folder of the CSV files (`video_path,label,sprite`).
     """
-    default = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'vivit_jax'
     name = '_'.join(str(value) for value in dataclasses.astuple(what))
-    folder = Path(cache_dir or default) / f'synthetic_v{_VERSION}_{name}'
+    folder = Path(cache_dir or user_cache_folder()) / f'synthetic_v{_VERSION}_{name}'
     if folder.is_dir():
         return folder
     _log.info('Rendering synthetic videos into %s', folder)
