@@ -20,8 +20,9 @@ import numpy as np
 
 from vivit_jax.annotations.check import check_annotations
 from vivit_jax.annotations.readers.csv_files import read_csv_files
-from vivit_jax.batches.loader import Batch, Host, Workers, error_text, train_batches
+from vivit_jax.batches.loader import Batch, Workers, error_text, train_batches
 from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.processes import Host
 from vivit_jax.video.crops import RandomCrop
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.synthetic import SyntheticVideos, create_synthetic_videos

@@ -7,19 +7,20 @@ import pytest
 from vivit_jax.ahead import (
     Ahead,
     Compiled,
-    Memory,
     read_available_memory,
     read_out_of_memory,
 )
-
-GIB = 2**30
+from vivit_jax.parallel.memory import GIB, Memory
 
 
 class _Linear(Ahead):
     """A device of 16 GiB; a program needs a fixed amount of memory, and an amount for each clip."""
 
     def __init__(self, fixed, clip):
-        self.mesh, self.capacity = SimpleNamespace(size=8), 16 * GIB
+        self.mesh, self.capacity = (
+            SimpleNamespace(shape={'data': 4, 'fsdp': 2, 'tensor': 1}),
+            16 * GIB,
+        )
         self._fixed, self._clip = fixed * GIB, clip * GIB
 
     def compile(self, step, batch_size):

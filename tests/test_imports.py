@@ -22,7 +22,7 @@ LEVELS = (
     ('models', 'batches'),
     ('layers', 'video', 'costs'),
     ('parallel', 'annotations'),
-    ('heads', 'processes', 'atomic_files', 'terminal'),
+    ('heads', 'processes', 'atomic_files', 'terminal', 'parameter_names', 'cache_folder'),
     ('errors',),
 )
 COMMANDS = ('prepare', 'convert')  # commands that are packages; every other command is a module

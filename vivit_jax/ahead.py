@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from vivit_jax.config import load
@@ -26,7 +25,8 @@ from vivit_jax.costs import count_macs, model_call, plain_form
 from vivit_jax.heads import map_heads
 from vivit_jax.layers.attention_kernels import describe_choices, record_choices
 from vivit_jax.parallel.compiled import CompiledText
-from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
+from vivit_jax.parallel.memory import GIB, Memory, describe_size, plan_memory
+from vivit_jax.parallel.mesh import batch_parts, check_batch_size, create_mesh
 from vivit_jax.parallel.targets import (
     assume_cudnn,
     find_devices,
@@ -35,42 +35,9 @@ from vivit_jax.parallel.targets import (
 )
 from vivit_jax.train.programs import Programs
 
-_GIB = 2**30
 # The products of a step, in units of a forward pass: training adds two gradients for each product,
 # one for each factor.
 _FORWARD_PASSES = {'training': 3, 'evaluation': 1}
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of one device.
-
-    Attributes:
-        parameters: parameters and running statistics.
-        optimizer: the state of the optimizer, and the moving average of the parameters.
-        batch: clips and labels.
-        temporaries: activations, gradients and other arrays that live only within a step; None if
-            nothing was compiled.
-        needed: if the compiler refused the program, the bytes that it says the program needs; else
-            None.
-    """
-
-    parameters: int
-    optimizer: int
-    batch: int
-    temporaries: int | None
-    needed: float | None = None
-
-    @property
-    def total(self) -> float:
-        """The bytes that a step needs, as far as they are known."""
-        if self.needed is not None:
-            return self.needed
-        return self.parameters + self.optimizer + self.batch + (self.temporaries or 0)
-
-    def fits(self, capacity: float) -> bool:
-        """Whether a device with `capacity` bytes is large enough, and the compiler agrees."""
-        return self.needed is None and self.total <= capacity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +88,12 @@ class Ahead:
             devices = find_devices(self.target)
         self.kind = devices[0].device_kind if is_cpu or self.target.can_compile else target
         self.per_chip = len(devices) // self.target.num_chips
-        memory = chip.memory_gib * _GIB
+        memory = chip.memory_gib * GIB
         if is_cpu:
             memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
             self.per_chip = len(devices)
         self.capacity = memory / self.per_chip
-        self.mesh = Mesh(
-            np.array(devices).reshape(-1, 1, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3
-        )
+        self.mesh = create_mesh(load.mesh_sizes(config), devices)
         load.check_ranges(config)
         for section in ('train', 'eval'):
             key = f'{section}.batch_size'
@@ -167,16 +132,7 @@ class Ahead:
                     # A compiler keeps some of the memory for itself, and says how much is left.
                     available = read_available_memory(str(error))
                     self.capacity = min(self.capacity, available or self.capacity)
-        memory = Memory(_bytes(parameters), _bytes(others), _bytes(batch), None, needed)
-        if compiled is not None:
-            plan = compiled.memory_analysis()
-            planned = (
-                plan.argument_size_in_bytes
-                + plan.temp_size_in_bytes
-                + plan.output_size_in_bytes
-                - plan.alias_size_in_bytes
-            )
-            memory = dataclasses.replace(memory, temporaries=int(planned - memory.total))
+        memory = plan_memory(compiled, parameters, others, batch, needed)
         text = CompiledText(compiled.as_text()) if compiled is not None else None
         return Compiled(step, batch_size, memory, text, time.monotonic() - began, dict(attention))
 
@@ -188,7 +144,7 @@ class Ahead:
         if that lies between the largest batch that fits and the smallest that does not. The result
         certainly fits, and is close to the largest batch.
         """
-        devices, best = self.mesh.size, None
+        devices, best = batch_parts(self.mesh), None
         half = max(devices, first.batch_size // 2 // devices * devices)
         found = self.compile(first.step, half if half < first.batch_size else 2 * half)
         tried = {first.batch_size: first, found.batch_size: found}
@@ -259,8 +215,8 @@ def print_report(config: ConfigDict, target: str, *, largest: bool, quick: bool)
 
 
 def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
-    memory, chip, devices = compiled.memory, ahead.target.chip, ahead.mesh.size
-    each = compiled.batch_size // devices
+    memory, chip = compiled.memory, ahead.target.chip
+    each = compiled.batch_size // batch_parts(ahead.mesh)
     print(f'\n{compiled.step} step, {key}={compiled.batch_size}, {each} a device', end='')
     print(f', compiled in {compiled.seconds:.0f} s' if compiled.text else '')
     rows = {
@@ -271,8 +227,9 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
     }
     for name, size in rows.items():
         if size is not None:
-            print(f'  {name:26} {_size(size)}')
-    total = f'  {"total of a device":26} {_size(memory.total)} of {ahead.capacity / _GIB:.2f} GiB'
+            print(f'  {name:26} {describe_size(size)}')
+    total = f'  {"total of a device":26} {describe_size(memory.total)} of '
+    total += f'{ahead.capacity / GIB:.2f} GiB'
     if memory.temporaries is None and memory.needed is None:
         print(f'{total}, without activations and temporaries')
     elif memory.fits(ahead.capacity):
@@ -313,30 +270,18 @@ def _print_text(text: CompiledText):
 
 def _print_largest(ahead: Ahead, compiled: Compiled | None, key: str):
     if compiled is None:
-        print(f'  largest that fits: none, not even {key}={ahead.mesh.size}, one a device')
+        print(f'  largest that fits: none, not even {key}={batch_parts(ahead.mesh)}, one a device')
         return
     print(
-        f'  largest that fits: {key}={compiled.batch_size}, {compiled.memory.total / _GIB:.2f} of '
-        f'{ahead.capacity / _GIB:.2f} GiB'
-    )
-
-
-def _size(size: float) -> str:
-    unit, name = (_GIB, 'GiB') if size >= _GIB / 10 else (2**20, 'MiB')
-    return f'{size / unit:8.2f} {name}'
-
-
-def _bytes(tree) -> int:
-    """The bytes of a tree on one device."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+        f'  largest that fits: {key}={compiled.batch_size}, {compiled.memory.total / GIB:.2f} of '
+        f'{ahead.capacity / GIB:.2f} GiB'
     )
 
 
 def read_available_memory(message: str) -> float | None:
     """The bytes that a compiler for TPUs says it may use; None if the message does not say it."""
     match = re.search(r'available HBM \(([\d.]+)G\)', message)
-    return float(match[1]) * _GIB if match else None
+    return float(match[1]) * GIB if match else None
 
 
 def read_out_of_memory(message: str) -> float | None:

@@ -7,6 +7,7 @@ python -m vivit_jax.main --config=configs/demo.py --mode=show
 
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from absl import flags
@@ -14,6 +15,8 @@ from ml_collections import config_flags
 
 from vivit_jax import terminal
 from vivit_jax.errors import UserError
+
+_BEGAN = time.monotonic()
 
 # Decoding workers import this module anew, so that functions import the modules that need JAX.
 
@@ -51,15 +54,17 @@ def main(args: list[str]) -> int:
         return _show()
     from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
     from vivit_jax.parallel import distributed
+    from vivit_jax.parallel.compilation_cache import use_compilation_cache
     from vivit_jax.train.loop import Trainer
 
-    distributed.initialize()
+    distributed.initialize(_CONFIG.value.parallel.lost_sec)
+    use_compilation_cache()
     name = Path(_config_file()).name.replace('.py', '').replace(':', '-')
     workdir = Path(_WORKDIR.value or Path('runs') / name)
     if _MODE.value == 'evaluate':
         evaluate_checkpoint(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
-        return Trainer(_CONFIG.value, workdir).run()
+        return Trainer(_CONFIG.value, workdir, _BEGAN).run()
     return 0
 
 

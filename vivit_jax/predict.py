@@ -163,6 +163,9 @@ def main(videos: list[str]) -> int:
     """Predicts every video; returns 1 if one of them could not be used."""
     if not videos:
         raise UserError('name at least one video file')
+    from vivit_jax.parallel.compilation_cache import use_compilation_cache
+
+    use_compilation_cache()
     predictor = Predictor(_CHECKPOINT.value)
     if predictor.untrained_heads and not _FEATURES.value:
         raise UserError(

@@ -6,9 +6,10 @@ import pytest
 from vivit_jax.annotations.check import check_annotations
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.annotations.readers.csv_files import read_csv_files
-from vivit_jax.batches.loader import Host, Workers, error_text, train_batches, view_batches
+from vivit_jax.batches.loader import Workers, error_text, train_batches, view_batches
 from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.errors import UserError
+from vivit_jax.processes import Host
 from vivit_jax.video.crops import RandomCrop, view_crops
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.video_reader import VideoReader

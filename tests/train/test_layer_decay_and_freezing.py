@@ -7,10 +7,10 @@ import pytest
 from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
+from vivit_jax.parameter_names import parameter_names
 from vivit_jax.train.freezing import find_frozen
 from vivit_jax.train.layer_decay import layer_scales
 from vivit_jax.train.optimizer import create_optimizer
-from vivit_jax.train.parameter_names import parameter_names
 
 TINY = {'hidden_size': 8, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 8, 'num_classes': 3}
 

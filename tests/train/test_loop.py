@@ -230,9 +230,9 @@ def test_finished_run_may_be_given_again(tmp_path, command, finished):
     assert steps_of(tmp_path / 'run') == list(range(1, 13))
 
 
-@pytest.mark.slow
-def test_more_devices_and_processes_compute_the_same(tmp_path, command, finished):
-    address = f'localhost:{10000 + os.getpid() % 20000}'
+def start_processes(command, port_offset):
+    """Starts two processes of two devices each that train together."""
+    address = f'localhost:{10000 + (os.getpid() + port_offset) % 20000}'
     processes = []
     for index in range(2):
         environment = {
@@ -242,20 +242,19 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command, finished
             'JAX_NUM_PROCESSES': '2',
             'JAX_PROCESS_ID': str(index),
         }
-        processes.append(
-            subprocess.Popen(
-                command('four', NO_WORKERS),
-                cwd=ROOT,
-                env=environment,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        keywords = {'cwd': ROOT, 'env': environment, 'stderr': subprocess.PIPE, 'text': True}
+        processes.append(subprocess.Popen(command, **keywords))
+    return processes
+
+
+@pytest.mark.slow
+def test_more_devices_and_processes_compute_the_same(tmp_path, command, finished):
+    processes = start_processes(command('many', NO_WORKERS, '--config.parallel.fsdp=4'), 2)
     logs = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     lines = [
         [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-        for folder in (finished[0], tmp_path / 'four')
+        for folder in (finished[0], tmp_path / 'many')
     ]
     for left, right in zip(*lines, strict=True):
         names = [name for name in left if name.startswith(('train/', 'val/loss'))]
@@ -264,10 +263,38 @@ def test_more_devices_and_processes_compute_the_same(tmp_path, command, finished
         )
     results = [
         np.load(folder / 'evaluation' / 'test_2x3_step12.npz')
-        for folder in (finished[0], tmp_path / 'four')
+        for folder in (finished[0], tmp_path / 'many')
     ]
     np.testing.assert_array_equal(results[0]['labels'], results[1]['labels'])
     np.testing.assert_allclose(results[0]['logits'], results[1]['logits'], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_processes_stop_together_and_end_when_one_is_lost(tmp_path, command):
+    workdir = tmp_path / 'run'
+    endless = command('run', NO_WORKERS, '--config.train.num_steps=100000')
+    endless += ['--config.eval.every_steps=100000', '--config.train.checkpoint_every_steps=5']
+    endless.append('--config.parallel.lost_sec=10')
+    processes = start_processes(endless, 100)
+    wait_for(has_step(workdir, 4))
+    processes[1].terminate()
+    logs = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, logs
+    step = steps_of(workdir)[-1]
+    assert all(f'Saved step {step};' in log for log in logs)
+
+    processes = start_processes(endless, 200)
+    wait_for(has_step(workdir, step + 6))
+    processes[1].kill()
+    processes[1].communicate()
+    _, log = processes[0].communicate(timeout=60)
+    assert processes[0].returncode not in (0, 2)
+    assert f'Going on from step {step} of' in log
+    assert 'start all of them again with the same command' in log or 'Error: process 0 of 2' in log
+    # Every step was written once, and the newest checkpoint is whole.
+    steps = steps_of(workdir)
+    assert steps == sorted(set(steps))
+    assert load_checkpoint(workdir)
 
 
 @pytest.mark.slow

@@ -89,10 +89,19 @@ def _params(model):
     )
 
 
-def _step_and_state(optimizer, policy=NO_CHANGE, *, label_smoothing=0.0, seed=0, model=None):
+def _step_and_state(
+    optimizer, policy=NO_CHANGE, *, label_smoothing=0.0, seed=0, model=None, accumulate=1
+):
     model = model or _Classifier()
     train_step = create_train_step(
-        model, optimizer, _schedule, SPEC, policy, label_smoothing=label_smoothing, seed=seed
+        model,
+        optimizer,
+        _schedule,
+        SPEC,
+        policy,
+        label_smoothing=label_smoothing,
+        seed=seed,
+        accumulate=accumulate,
     )
     params = _params(model)
     return jax.jit(train_step), TrainState(jnp.int32(0), params, optimizer.init(params))
@@ -136,6 +145,42 @@ def test_step_equals_separate_computation(smoothing):
         grads,
     )
     assert (new_state.step.dtype, int(new_state.step)) == (jnp.int32, 4)
+
+
+@pytest.mark.parametrize('parts', [2, 3, 6])
+def test_parts_of_a_batch_have_the_gradients_of_the_whole_batch(parts):
+    policy = Augmentation(flip=0.5, mixup_alpha=0.5)  # clips of all parts are mixed
+    results = []
+    for accumulate in (1, parts):
+        train_step, state = _step_and_state(optax.sgd(1.0), policy, accumulate=accumulate)
+        results.append(train_step(state, _batch()))
+    (expected, expected_metrics), (found, metrics) = results
+    assert metrics.keys() == expected_metrics.keys()
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, expected_metrics[name], rtol=1e-6, err_msg=name)
+    jax.tree.map(
+        lambda x, y, start: np.testing.assert_allclose(
+            x - start, y - start, rtol=1e-6, atol=1e-6 * np.abs(y - start).max()
+        ),
+        found.params,
+        expected.params,
+        state.params,
+    )
+
+
+def test_running_statistics_follow_the_parts_of_a_batch():
+    model = _Normalizing()
+    step = create_train_step(
+        model, optax.sgd(1.0), _schedule, SPEC, NO_CHANGE, label_smoothing=0, seed=0, accumulate=2
+    )
+    batch = _batch()
+    variables = init_variables(jax.random.key(0), model, SPEC.clip_shape)
+    state = jax.jit(step)(start_state(variables, optax.sgd(1.0)), batch)[0]
+    mean = 0
+    for part in range(2):  # clip i is in part i mod 2; the momentum of the statistics is 0.5
+        clips = _normalized(batch['rgb'][part::2])
+        mean = 0.5 * mean + 0.5 * clips.mean((0, 1, 2, 3))
+    np.testing.assert_allclose(state.batch_stats['BatchNorm_0']['mean'], mean, atol=1e-6)
 
 
 def test_step_of_two_heads_takes_the_mean_of_their_losses():

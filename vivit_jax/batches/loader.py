@@ -17,7 +17,7 @@ from grain.python import SharedMemoryArray
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead, map_heads
-from vivit_jax.processes import end_with_parent
+from vivit_jax.processes import Host, end_with_parent
 from vivit_jax.video.clips import read_random_clip, read_view
 from vivit_jax.video.crops import RandomCrop
 from vivit_jax.video.frame_reader import VideoError
@@ -43,14 +43,6 @@ class Workers:
     count: int = 0
     threads: int = 1
     buffer: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Host:
-    """A process among all that train together; host p loads rows p·b … (p+1)·b-1."""
-
-    index: int = 0
-    count: int = 1
 
 
 def train_batches(

@@ -91,6 +91,11 @@ def workers(config: ConfigDict) -> Workers:
     return Workers(config.data.num_workers, config.data.worker_threads, config.data.worker_buffer)
 
 
+def mesh_sizes(config: ConfigDict) -> tuple[int, int, int]:
+    """Devices along each axis of the mesh, see `create_mesh`."""
+    return config.parallel.data, config.parallel.fsdp, config.parallel.tensor
+
+
 def model_keywords(config: ConfigDict) -> dict[str, object]:
     """Arguments for `create_model`: the keys of the section `model` that are set."""
     return {name: value for name, value in config.model.items() if value is not None}
@@ -159,8 +164,9 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
         Lines for the changed keys that a resumed run may change, and lines for the others.
     """
     allowed, forbidden = [], []
+    initial = {name: key.initial for name, key in KEYS.items()}  # of keys that are newer than a run
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
+        if old.get(key, initial.get(key)) != new.get(key):
             may_change = key in KEYS and KEYS[key].may_change
             line = f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
             (allowed if may_change else forbidden).append(line)

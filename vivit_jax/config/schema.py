@@ -148,6 +148,9 @@ KEYS = {
     **_dataclass_keys('augment', Augmentation),
     # Optimization and checkpoints.
     'train.batch_size': Key(64, 'clips of a step, of all devices together', 1),
+    'train.accumulate': Key(
+        1, 'parts of a batch that are computed one after the other, to save memory', 1
+    ),
     'train.num_epochs': Key(float, 'length of the training in epochs'),
     'train.num_steps': Key(int, 'length of the training in steps'),
     'train.warmup_epochs': Key(float, 'linear rise of the learning rate from 0, in epochs'),
@@ -156,6 +159,10 @@ KEYS = {
     'train.learning_rate': Key(0.1, 'at the end of the warm-up; a cosine to 0 follows', 0),
     'train.momentum': Key(0.9, 'momentum of SGD, or beta 1 of AdamW', 0, 1),
     'train.adam_b2': Key(0.999, 'beta 2 of AdamW', 0, 1),
+    'train.moment_dtype': Key(
+        'float32',
+        "type of SGD's momentum and of AdamW's first moment: 'float32' or 'bfloat16'",
+    ),
     'train.weight_decay': Key(0.0, 'weight decay of kernels; other parameters have none', 0),
     'train.clip_norm': Key(1.0, 'largest norm of the whole gradient; 0: no clipping', 0),
     'train.label_smoothing': Key(0.0, 'part of the target that all classes share', 0, 1),
@@ -172,9 +179,41 @@ KEYS = {
     ),
     'train.checkpoint_every_epochs': Key(float, 'epochs between checkpoints', may_change=True),
     'train.checkpoint_every_steps': Key(int, 'steps between checkpoints', may_change=True),
+    'train.hang_sec': Key(
+        900,
+        'seconds without progress after which the stack of every thread is printed; 0: never',
+        0,
+        may_change=True,
+    ),
     'train.keep_last': Key(1, 'how many of the newest checkpoints stay', 1, may_change=True),
     'train.keep_best': Key(
         1, 'how many of the checkpoints with the best val/acc1 stay', 0, may_change=True
+    ),
+    # Devices, of all hosts together: their numbers along the axes of the mesh.
+    'parallel.data': Key(
+        -1,
+        'parts of the batch, each with its own copy of the parameters; -1: all devices that remain',
+        -1,
+        may_change=True,
+    ),
+    'parallel.fsdp': Key(
+        1,
+        "devices that share a copy of the parameters and of the optimizer's state and split its "
+        'part of the batch',
+        -1,
+        may_change=True,
+    ),
+    'parallel.tensor': Key(
+        1,
+        'devices that work on the same clips and split heads, MLPs and classifiers',
+        -1,
+        may_change=True,
+    ),
+    'parallel.lost_sec': Key(
+        60,
+        'seconds without a sign of life after which a process counts as lost, and the others end',
+        5,
+        may_change=True,
     ),
     # Evaluation.
     'eval.every_epochs': Key(float, 'epochs between validations', may_change=True),

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from vivit_jax.batches.load_dataset import load_dataset
@@ -14,7 +13,9 @@ from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.evaluation.results import describe_results, save_results
 from vivit_jax.evaluation.views import check_merge, parse_views
-from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of, replicated
+from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of
+from vivit_jax.parallel.rules import split_arrays
+from vivit_jax.parallel.to_device import put_whole
 from vivit_jax.weights.init_from import find_untrained_heads
 from vivit_jax.weights.load import create_weights_model, read_weights
 
@@ -28,7 +29,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> 
     with its protocol and saves it with all logits in `evaluation/` of the run folder.
 
     Args:
-        config: the sections `data` and `eval` are used.
+        config: the sections `data`, `eval` and `parallel` are used.
         workdir: the run folder.
         checkpoint: whatever `read_weights` reads.
 
@@ -38,7 +39,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> 
     load.check_ranges(config)
     check_merge(config.eval.merge)
     views = parse_views(config.eval.views)
-    mesh = create_mesh()
+    mesh = create_mesh(load.mesh_sizes(config))
     weights = read_weights(checkpoint)
     model, variables = create_weights_model(weights)
     model = fit_dtype(model, platform_of(mesh))
@@ -53,10 +54,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> 
     videos = load_dataset(config.data, label_names=label_names, splits=('val', 'test'))
     split = 'test' if 'test' in videos.splits else 'val'
     source = videos.splits[split]
-    variables = jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)),
-        variables,
-    )
+    variables = put_whole(variables, split_arrays(variables, mesh))
     evaluator = Evaluator(
         create_forward(model, spec), mesh, spec, config.eval.batch_size, load.workers(config)
     )

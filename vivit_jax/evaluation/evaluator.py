@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vivit_jax.batches.loader import Host, Workers, error_text, view_batches
+from vivit_jax.batches.loader import Workers, error_text, view_batches
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.evaluation.forward import jit_logits
 from vivit_jax.evaluation.results import Results
@@ -15,8 +15,10 @@ from vivit_jax.heads import by_head, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of
-from vivit_jax.parallel.to_device import prefetch
+from vivit_jax.parallel.to_device import find_host, prefetch, to_every_host
 from vivit_jax.video.preprocessing import Preprocessing
+
+_ROWS = ('video_id', 'view', 'mask', 'error')  # what a batch says of each temporal view
 
 
 class Evaluator:
@@ -65,7 +67,7 @@ class Evaluator:
             views=views,
             batch_size=self._batch_size,
             workers=self._workers,
-            host=Host(jax.process_index(), jax.process_count()),
+            host=find_host(self._mesh),
         )
         labels = map_heads(
             lambda *labels: np.array(labels, np.int32),
@@ -76,14 +78,15 @@ class Evaluator:
         counted = np.zeros((len(source), temporal), int)
         num_batches = -(-len(source) * temporal // self._batch_size)
         bar = tqdm(total=num_batches, desc='evaluating', leave=False, disable=None)
-        feed = prefetch(batches, batch_sharding(self._mesh), ['rgb'])
+        sharding = batch_sharding(self._mesh)
+        feed = prefetch(batches, sharding, ['rgb'])
         try:
             for batch, on_device in feed:
                 if stop():
                     return None
                 with jax.set_mesh(self._mesh), log_choices(platform, 'evaluation step'):
                     output = self._forward(variables, on_device['rgb'])
-                rows = _gather({key: batch[key] for key in ('video_id', 'view', 'mask', 'error')})
+                rows = to_every_host(batch, sharding, _ROWS)
                 output = map_heads(np.asarray, output)
                 if logits is None:
                     logits = map_heads(
@@ -106,12 +109,3 @@ class Evaluator:
             raise RuntimeError('an evaluation must see every view of every video exactly once')
         logits = map_heads(lambda x: x.reshape(len(source), temporal * spatial, -1), logits)
         return Results(logits, labels, failures)
-
-
-def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of all hosts, in the order of the global batch."""
-    if jax.process_count() == 1:
-        return rows
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(rows, tiled=True)

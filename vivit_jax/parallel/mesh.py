@@ -1,7 +1,7 @@
 """The device mesh, the placement of arrays on it, and the type that its devices compute in.
 
-The axes `data` and `fsdp` split the batch; the axis `tensor` splits the heads. Every device holds
-all parameters.
+The axes `data` and `fsdp` split the batch; `fsdp` splits the parameters too, and `tensor` splits
+heads, MLPs and classifiers, see `vivit_jax.parallel.rules`.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vivit_jax.errors import UserError
@@ -24,10 +23,32 @@ TENSOR_AXIS = 'tensor'
 MESH_AXES = (*BATCH_AXES, TENSOR_AXIS)
 
 
-def create_mesh() -> Mesh:
-    """A mesh of all devices of all hosts, along the axis `data`."""
-    shape = (jax.device_count(), 1, 1)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
+def create_mesh(
+    sizes: tuple[int, int, int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of devices along the axes `MESH_AXES`.
+
+    Args:
+        sizes: of each axis; one of them may be -1, for all devices that remain.
+        devices: by default all devices of all hosts.
+
+    Raises:
+        UserError: the sizes do not make up the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    known = math.prod(size for size in sizes if size != -1)
+    shape = tuple(len(devices) // known if size == -1 else size for size in sizes)
+    if sizes.count(-1) > 1 or min(shape) < 1 or math.prod(shape) != len(devices):
+        asked = ', '.join(
+            f'parallel.{axis}={size}' for axis, size in zip(MESH_AXES, sizes, strict=True)
+        )
+        raise UserError(
+            f'{asked} must multiply to {len(devices)} device(s); one of the three may be -1, for '
+            'all that remain'
+        )
+    return jax.make_mesh(
+        shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices
+    )
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -48,14 +69,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, key: str):
-    """Raises a UserError if a global batch does not divide among the devices."""
-    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+def batch_parts(mesh: Mesh) -> int:
+    """The number of parts into which a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, key: str, accumulate: int = 1):
+    """Raises a UserError if a global batch does not divide among the devices.
+
+    Args:
+        batch_size: clips of all devices together.
+        mesh: the devices.
+        key: the config key of the batch size.
+        accumulate: parts of the batch that each device computes one after the other.
+    """
+    parts = batch_parts(mesh) * accumulate
     if batch_size % parts:
         near = max(parts, round(batch_size / parts) * parts)
         raise UserError(
-            f'{key}={batch_size} is the batch of all {parts} devices together and must divide '
-            f'among them: choose a multiple of {parts}, such as {near}'
+            f'{key}={batch_size} is the batch of all {mesh.size} devices together and must divide '
+            f'into {parts} equal parts: choose a multiple of {parts}, such as {near}'
         )
 
 
@@ -91,8 +124,7 @@ def on_each_device(
         return function(*args)
     head_axes = head_axes or (None,) * len(args)
     first = jax.tree.leaves(args[0])[0]
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    batch = None if len(first) % parts else BATCH_AXES
+    batch = None if len(first) % batch_parts(mesh) else BATCH_AXES
 
     def spec(head_axis: int | None) -> PartitionSpec:
         if head_axis is None or first.shape[head_axes[0]] % mesh.shape[TENSOR_AXIS]:

@@ -2,7 +2,6 @@
 
 import logging
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -14,6 +13,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import LabelNames, PerHead, map_heads
 from vivit_jax.parallel.mesh import check_batch_size, create_mesh
+from vivit_jax.parallel.to_device import find_host
 from vivit_jax.train.optimizer import create_schedule
 from vivit_jax.train.programs import Programs
 
@@ -48,9 +48,11 @@ class Experiment:
         load.check_ranges(config)
         parse_views(config.eval.views)
         check_merge(config.eval.merge)
-        self.mesh = create_mesh()
-        check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size')
-        check_repeats(config.train.batch_size, policy.repeats, jax.process_count())
+        self.mesh = create_mesh(load.mesh_sizes(config))
+        check_batch_size(
+            config.train.batch_size, self.mesh, 'train.batch_size', config.train.accumulate
+        )
+        check_repeats(config.train.batch_size, policy.repeats, find_host(self.mesh).count)
         self.dataset = load_dataset(config.data, num_classes=config.model.num_classes)
         if 'train' not in self.dataset.splits:
             raise UserError(

@@ -4,10 +4,10 @@ import functools
 import logging
 
 import jax
-import numpy as np
 
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.variables import init_variables
+from vivit_jax.parallel.to_device import put_whole
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.state import TrainState, start_state
 from vivit_jax.weights.batch_statistics import fit_statistics
@@ -54,10 +54,8 @@ def create_first_state(programs: Programs, variables: dict | None = None) -> Tra
     sharding = programs.state_sharding
     if variables is None:
         return jax.jit(programs.create_state, out_shardings=sharding)()
-    variables = jax.tree.map(
-        lambda x, s: jax.make_array_from_callback(x.shape, s, lambda i: np.array(x[i])),
-        variables,
-        {'params': sharding.params, 'batch_stats': sharding.batch_stats},
+    variables = put_whole(
+        variables, {'params': sharding.params, 'batch_stats': sharding.batch_stats}
     )
     start = functools.partial(
         start_state,

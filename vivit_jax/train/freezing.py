@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vivit_jax.errors import UserError
-from vivit_jax.train.parameter_names import parameter_names
+from vivit_jax.parameter_names import parameter_names
 
 
 def find_frozen(params: dict, patterns: Sequence[str]) -> dict:

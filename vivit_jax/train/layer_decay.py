@@ -4,7 +4,7 @@ import re
 
 import jax
 
-from vivit_jax.train.parameter_names import parameter_names
+from vivit_jax.parameter_names import parameter_names
 
 _HEAD = 'output_projection'
 _BLOCK = re.compile(r'(\w+)/(?:encoderblock|subsample)_(\d+)/')

@@ -4,15 +4,15 @@ import dataclasses
 import logging
 import math
 import operator
-import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-import numpy as np
+from jax.stages import Compiled
 from ml_collections import ConfigDict
 
-from vivit_jax.batches.loader import Host, train_batches
+from vivit_jax.batches.loader import train_batches
 from vivit_jax.config import load
 from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.evaluator import Evaluator
@@ -21,20 +21,23 @@ from vivit_jax.evaluation.results import describe_results
 from vivit_jax.heads import head_names, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.model_card import ModelCard
+from vivit_jax.parallel.distributed import end_if_process_is_lost
+from vivit_jax.parallel.memory import describe_memory, describe_placement, plan_memory
 from vivit_jax.parallel.mesh import batch_sharding, platform_of
-from vivit_jax.parallel.to_device import prefetch
+from vivit_jax.parallel.to_device import find_host, prefetch
 from vivit_jax.train.checkpoints import Checkpoints
+from vivit_jax.train.clock import PartsClock
 from vivit_jax.train.experiment import Experiment
 from vivit_jax.train.first_state import create_first_state, read_start_variables
 from vivit_jax.train.freezing import find_frozen
 from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.state import TrainState
+from vivit_jax.train.stopping import stop_signals
+from vivit_jax.train.watchdog import Watchdog
 from vivit_jax.weights.orbax import has_checkpoints
 
 _log = logging.getLogger(__name__)
-
-_AGREE_EVERY_STEPS = 10  # how often several hosts ask each other whether to stop
 
 
 class Trainer:
@@ -45,12 +48,14 @@ class Trainer:
     Args:
         config: see `vivit_jax.config.schema`.
         workdir: the run folder; a run in it goes on.
+        began: `time.monotonic()` when the command began; by default now.
 
     Raises:
         UserError: something does not fit; the message says what to do.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path):
+    def __init__(self, config: ConfigDict, workdir: Path, began: float | None = None):
+        self._clock = PartsClock(began)
         self._experiment = experiment = Experiment(config)
         self._programs, self._config, self._workdir = experiment.programs, config, workdir
         self._names = experiment.dataset.label_names
@@ -64,7 +69,8 @@ class Trainer:
             load.workers(config),
         )
         self._folder = workdir / 'checkpoints'
-        self._stop_signal = 0
+        self._watchdog = Watchdog(config.train.hang_sec, config.parallel.lost_sec)
+        self._clock.ends('imports and data')
 
     def run(self) -> int:
         """Trains to the end, or to Ctrl-C, from the newest checkpoint or from the start.
@@ -84,39 +90,53 @@ class Trainer:
         checkpoints = Checkpoints(
             self._folder, self._config.train.keep_last, self._config.train.keep_best
         )
-        handlers = {
-            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
         try:
-            with jax.set_mesh(self._experiment.mesh):
-                state = self._restore(checkpoints) or create_first_state(self._programs, variables)
-                del variables  # a copy of the parameters
-                state = self._loop(state, checkpoints)
-            checkpoints.wait()
+            with (
+                jax.set_mesh(self._experiment.mesh),
+                stop_signals() as self._stop,
+                end_if_process_is_lost(),
+            ):
+                state = self._loop(variables, checkpoints)
+                checkpoints.wait()
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            self._watchdog.close()
             checkpoints.close()
         if int(state.step) < self._experiment.num_steps:
             _log.info('Saved step %d; the same command goes on from there', state.step)
-            return 128 + self._stop_signal
+            return self._stop.exit_status
         if self._config.eval.test_at_end:
             evaluate_checkpoint(self._config, self._workdir, self._folder / str(state.step))
         return 0
 
-    def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
-        """The state of the newest checkpoint, if there is one."""
+    def _compile(self) -> Compiled:
+        """Compiles the training step, and says what memory it needs."""
+        programs, mesh = self._programs, self._experiment.mesh
+        state = programs.abstract_state
+        batch = programs.abstract_batch(self._config.train.batch_size)
+        with log_choices(platform_of(mesh), 'training step'):
+            lowered = programs.train_step().lower(state, batch)
+        compiled = lowered.compile()
+        _log.info('%s', describe_placement(state.params, mesh))
+        memory = plan_memory(
+            compiled, (state.params, state.batch_stats), (state.opt_state, state.ema), batch
+        )
+        _log.info('%s', describe_memory(memory))
+        return compiled
+
+    def _first_state(self, variables: dict | None, checkpoints: Checkpoints) -> TrainState:
+        """The state of the newest checkpoint, or else the state before the first step."""
         step = checkpoints.latest_step()
         if step is None:
-            return None
+            return create_first_state(self._programs, variables)
         _log.info('Going on from step %d of %s', step, self._workdir)
         return checkpoints.restore(step, self._programs.abstract_state)
 
-    def _loop(self, state, checkpoints: Checkpoints):
-        """Trains from `state`; returns the last one, which is saved."""
+    def _loop(self, variables: dict | None, checkpoints: Checkpoints) -> TrainState:
+        """Trains from the newest checkpoint, or from `variables`; returns the last state."""
         experiment = self._experiment
-        first, platform = int(state.step), platform_of(experiment.mesh)
-        train_step = self._programs.train_step()
+        first = checkpoints.latest_step() or 0
+        if first >= experiment.num_steps:
+            return self._first_state(None, checkpoints)
         batches = train_batches(
             experiment.train_source,
             experiment.crop,
@@ -125,7 +145,7 @@ class Trainer:
             start_step=first,
             repeats=self._programs.policy.repeats,
             workers=load.workers(self._config),
-            host=Host(jax.process_index(), jax.process_count()),
+            host=find_host(experiment.mesh),
         )
         recorder = Recorder(
             self._workdir,
@@ -137,14 +157,27 @@ class Trainer:
         )
         feed = prefetch(batches, batch_sharding(experiment.mesh), ('rgb', 'label'))
         try:
+            with ThreadPoolExecutor(1) as pool:  # decodes while the step is compiled
+                first_batch = pool.submit(next, feed)
+                train_step = self._compile()
+                self._clock.ends('compilation')
+                state = self._first_state(variables, checkpoints)
+                del variables  # a copy of the parameters
+                self._clock.ends('parameters')
             for step in range(first + 1, experiment.num_steps + 1):
+                self._watchdog.alive(f'decoding for step {step}')
                 asked = time.monotonic()
-                batch, on_device = next(feed)
+                batch, on_device = next(feed) if step > first + 1 else first_batch.result()
                 data_wait = time.monotonic() - asked
-                with log_choices(platform, 'training step'):
-                    state, metrics = train_step(state, on_device)
+                # In the first step processes wait for those that still compile.
+                self._watchdog.alive(f'step {step}', waits=step > first + 1)
+                state, metrics = train_step(state, on_device)
                 recorder.add(step, metrics, batch, data_wait)
-                stop, is_last = self._should_stop(step), step == experiment.num_steps
+                if step == first + 1:
+                    jax.block_until_ready(metrics)
+                    self._clock.ends('first step')
+                    _log.info('First step after %s', self._clock)
+                stop, is_last = self._stop.reached(step), step == experiment.num_steps
                 validates = _is_due(step, experiment.eval_every) or is_last
                 if stop or validates or _is_due(step, experiment.save_every):
                     recorder.flush()
@@ -153,6 +186,7 @@ class Trainer:
                         found = self._validate(state)
                         recorder.write(step, found)
                     recorder.pause()
+                    self._watchdog.alive(f'the checkpoint of step {step}')
                     checkpoints.save(state, self._card, found)
                 if stop:
                     break
@@ -166,35 +200,17 @@ class Trainer:
         source = self._experiment.dataset.splits.get('val')
         if source is None:
             return {}
-        # Of several hosts none may leave alone.
-        alone = jax.process_count() == 1
-        results = self._evaluator(
-            state.eval_variables,
-            source,
-            views=(1, 1),
-            stop=lambda: alone and bool(self._stop_signal),
-        )
+
+        def stop() -> bool:
+            self._watchdog.alive(f'validation after step {state.step}')
+            return self._stop.at_once
+
+        results = self._evaluator(state.eval_variables, source, views=(1, 1), stop=stop)
         if results is None:
             return {}
         metrics = results.metrics(self._config.eval.merge)
         _log.info('step %d: %s', state.step, describe_results(results, 'val', '1x1', metrics))
         return {f'val/{name}': value for name, value in metrics.items()}
-
-    def _stop(self, number: int, _):
-        if self._stop_signal:
-            raise KeyboardInterrupt
-        self._stop_signal = number
-        _log.info('Stopping after this step, with a checkpoint; once more to stop at once')
-
-    def _should_stop(self, step: int) -> bool:
-        """Whether to stop now, the same on every host."""
-        if jax.process_count() == 1:
-            return bool(self._stop_signal)
-        if step % _AGREE_EVERY_STEPS:
-            return False
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.process_allgather(np.bool_(self._stop_signal)).any())
 
     def _log_header(self):
         programs, config = self._programs, self._config

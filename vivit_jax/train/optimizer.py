@@ -27,18 +27,23 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     Weight decay acts on kernels only: not on biases, norms, class tokens and positions.
 
     Raises:
-        UserError: unknown optimizer.
+        UserError: unknown optimizer, or type of its moments.
     """
+    if config.moment_dtype not in ('float32', 'bfloat16'):
+        raise UserError(
+            f"train.moment_dtype={config.moment_dtype!r} must be 'float32' or 'bfloat16'"
+        )
     if config.optimizer == 'sgd':
         update = optax.chain(
             optax.add_decayed_weights(config.weight_decay, mask=_kernels),
-            optax.sgd(schedule, momentum=config.momentum),
+            optax.sgd(schedule, momentum=config.momentum, accumulator_dtype=config.moment_dtype),
         )
     elif config.optimizer == 'adamw':
         update = optax.adamw(
             schedule,
             b1=config.momentum,
             b2=config.adam_b2,
+            mu_dtype=config.moment_dtype,
             weight_decay=config.weight_decay,
             mask=_kernels,
         )

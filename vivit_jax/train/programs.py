@@ -14,7 +14,8 @@ from vivit_jax.evaluation.forward import create_forward, jit_logits
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.models.registry import create_model
-from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of, replicated
+from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of
+from vivit_jax.parallel.rules import split_arrays
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step, jit_train_step
@@ -35,7 +36,7 @@ class Programs:
         platform: the steps will be lowered for it; by default for the devices of the mesh.
 
     Raises:
-        UserError: the model's keywords do not fit each other or the clips.
+        UserError: the model's keywords do not fit each other, the clips or the mesh.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Programs:
             raise
         except ValueError as error:
             raise UserError(f'model: {error}') from error
-        self.state_sharding = jax.tree.map(lambda _: replicated(mesh), shapes)
+        self.state_sharding = split_arrays(shapes, mesh)
         self.abstract_state = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             shapes,
@@ -88,6 +89,7 @@ class Programs:
             mirrored=self._mirrored,
             ema_decay=config.ema_decay,
             freeze=config.freeze,
+            accumulate=config.accumulate,
         )
         return jit_train_step(step, self.state_sharding, self.mesh)
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh
 from jax.stages import Wrapped
 
-from vivit_jax.augment.batch import augment_batch
+from vivit_jax.augment.batch import TrainInputs, augment_batch
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.parallel.mesh import platform_of, replicated
@@ -20,6 +21,7 @@ from vivit_jax.train.state import TrainState
 from vivit_jax.video.preprocessing import Preprocessing
 
 Metrics = dict[str, jax.Array]
+Tree = tuple[Metrics, dict]  # metrics and gradients
 
 # Compiler options for NVIDIA GPUs. When XLA may choose Triton's matrix products, it adds the biases
 # of queries, keys and values in a separate pass over all tokens. On an H100, the training step of
@@ -39,6 +41,7 @@ def create_train_step(
     mirrored: PerHead[np.ndarray] | None = None,
     ema_decay: float = 0.0,
     freeze: Sequence[str] = (),
+    accumulate: int = 1,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """Makes the function (state, batch) -> (state, metrics).
 
@@ -58,6 +61,7 @@ def create_train_step(
         mirrored: see `augment_batch`.
         ema_decay: of the moving averages of a state that has them.
         freeze: patterns of the names of frozen parameters, see `find_frozen`.
+        accumulate: see `mean_over_parts`.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
@@ -73,32 +77,31 @@ def create_train_step(
             mirrored=mirrored,
         )
 
-        def loss_fn(params: dict) -> tuple[jax.Array, tuple]:
+        def loss_fn(params: dict, batch_stats: dict, inputs: TrainInputs, key: jax.Array):
             output, changed = model.apply(
-                {'params': stop_frozen(params, freeze), 'batch_stats': state.batch_stats},
+                {'params': stop_frozen(params, freeze), 'batch_stats': batch_stats},
                 inputs.clip,
                 train=True,
-                rngs={'dropout': dropout_key},
+                rngs={'dropout': key},
                 mutable='batch_stats',
             )
             losses = map_heads(cross_entropy, output.logits, inputs.targets)
             loss = jnp.mean(jnp.stack(jax.tree.leaves(losses)))
-            return loss, (losses, output.logits, changed.get('batch_stats', {}))
+            metrics = {**name_heads('loss', losses), **_accuracies(output.logits, inputs.label)}
+            return loss, (metrics | {'loss': loss}, changed.get('batch_stats', {}))
 
-        (loss, (losses, logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
+        def differentiate(batch_stats: dict, *part) -> tuple[dict, tuple[Metrics, dict]]:
+            grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(
+                state.params, batch_stats, *part
+            )
+            return batch_stats, (metrics, grads)
+
+        batch_stats, (metrics, grads) = mean_over_parts(
+            differentiate, state.batch_stats, inputs, dropout_key, num_parts=accumulate
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, inputs.label)
-        metrics = {
-            **name_heads('loss', losses),
-            **name_heads('acc1', map_heads(jnp.mean, is_right)),
-            'loss': loss,
-            'acc1': jnp.mean(jnp.stack(jax.tree.leaves(is_right)).all(axis=0)),
-            'lr': schedule(state.step),
-            'grad_norm': optax.tree.norm(grads),
-        }
+        metrics |= {'lr': schedule(state.step), 'grad_norm': optax.tree.norm(grads)}
         ema = state.ema
         if ema is not None:
             # The first steps are followed more closely.
@@ -108,6 +111,57 @@ def create_train_step(
         return TrainState(state.step + 1, params, opt_state, ema, batch_stats), metrics
 
     return train_step
+
+
+def mean_over_parts(
+    function: Callable[[dict, TrainInputs, jax.Array], tuple[dict, Tree]],
+    carry: dict,
+    inputs: TrainInputs,
+    key: jax.Array,
+    *,
+    num_parts: int,
+) -> tuple[dict, Tree]:
+    """Calls (carry, inputs, key) -> (carry, values) for parts of a batch, one after the other.
+
+    Only one part has activations at a time. The mean of the values equals the values of the whole
+    batch, except for dropout, whose keys differ, and for the statistics of batch norms, which are
+    those of each part.
+
+    Args:
+        function: of a part of the batch.
+        carry: running statistics, which go from part to part.
+        inputs: of the whole batch.
+        key: random key; each part gets a key of its own.
+        num_parts: equal parts of the batch.
+
+    Returns:
+        The last carry, and the mean of the values.
+    """
+    if num_parts == 1:
+        return function(carry, inputs, key)
+
+    def split(x: jax.Array) -> jax.Array:
+        # Every part has clips of all devices: clip i is in part i mod num_parts.
+        return x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1)
+
+    parts = jax.tree.map(split, inputs), jax.random.split(key, num_parts)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, carry, *first)[1])
+
+    def add(sums: tuple[dict, Tree], part: tuple) -> tuple[tuple[dict, Tree], None]:
+        carry, values = function(sums[0], *part)
+        return (carry, jax.tree.map(jnp.add, sums[1], values)), None
+
+    (carry, total), _ = lax.scan(add, (carry, zeros), parts)
+    return carry, jax.tree.map(lambda x: x / num_parts, total)
+
+
+def _accuracies(logits: PerHead[jax.Array], label: PerHead[jax.Array]) -> Metrics:
+    is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, label)
+    return {
+        **name_heads('acc1', map_heads(jnp.mean, is_right)),
+        'acc1': jnp.mean(jnp.stack(jax.tree.leaves(is_right)).all(axis=0)),
+    }
 
 
 def jit_train_step(step: Callable, state_sharding: TrainState, mesh: Mesh) -> Wrapped:

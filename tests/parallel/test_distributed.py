@@ -1,0 +1,127 @@
+"""What started a process, as its environment says, and which part of a batch it loads."""
+
+import logging
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from vivit_jax.errors import UserError
+from vivit_jax.parallel import distributed, to_device
+from vivit_jax.parallel.distributed import find_launch
+from vivit_jax.processes import Host
+from vivit_jax.train.watchdog import Watchdog
+
+JOBSET = {
+    'JAX_COORDINATOR_ADDRESS': 'vivit-jax-hosts-0-0.vivit-jax:8476',
+    'JAX_NUM_PROCESSES': '2',
+    'JAX_PROCESS_ID': '1',
+}
+SLURM = {
+    'SLURM_JOB_ID': '17',
+    'SLURM_STEP_NODELIST': 'node[001-002]',
+    'SLURM_NTASKS': '8',
+    'SLURM_PROCID': '5',
+    'SLURM_LOCALID': '1',
+    'SLURM_STEP_TASKS_PER_NODE': '4(x2)',
+}
+
+
+@pytest.fixture(autouse=True)
+def no_chips(monkeypatch):
+    monkeypatch.setattr(distributed.glob, 'glob', lambda pattern: [])
+
+
+def test_a_process_without_variables_is_alone():
+    assert find_launch({'PATH': '/bin', 'SLURM_JOB_ID': '17'}).arguments is None
+
+
+def test_variables_name_the_processes():
+    launch = find_launch({**JOBSET, 'KUBERNETES_SERVICE_HOST': '10.0.0.1'})
+    assert launch.where == 'Kubernetes'
+    assert launch.arguments == {
+        'coordinator_address': 'vivit-jax-hosts-0-0.vivit-jax:8476',
+        'num_processes': 2,
+        'process_id': 1,
+        'cluster_detection_method': 'deactivate',
+    }
+
+
+@pytest.mark.parametrize('name', JOBSET)
+def test_a_missing_variable_or_a_word_for_a_number_is_named(name):
+    with pytest.raises(UserError, match=f'^{name} must be set too'):
+        find_launch({key: value for key, value in JOBSET.items() if key != name})
+    if name != 'JAX_COORDINATOR_ADDRESS':
+        with pytest.raises(UserError, match=f"{name}='two' must be a number"):
+            find_launch({**JOBSET, name: 'two'})
+
+
+@pytest.mark.parametrize(
+    ('more', 'gpus'),
+    [
+        ({'CUDA_VISIBLE_DEVICES': '0,1,2,3,4,5,6,7'}, [2, 3]),
+        ({'SLURM_GPUS_ON_NODE': '4'}, [1]),
+        ({'CUDA_VISIBLE_DEVICES': '3'}, []),  # --gpus-per-task: this one and no other is visible
+        ({'CUDA_VISIBLE_DEVICES': '0,1', 'SLURM_STEP_TASKS_PER_NODE': '1(x8)'}, []),  # all of them
+        ({}, []),
+    ],
+    ids=str,
+)
+def test_tasks_of_a_node_share_its_gpus(more, gpus):
+    launch = find_launch({**SLURM, **more})
+    assert launch.where == 'SLURM job 17'
+    assert launch.arguments == {'cluster_detection_method': 'slurm', 'local_device_ids': gpus}
+
+
+def test_a_single_task_is_alone():
+    assert find_launch({**SLURM, 'SLURM_NTASKS': '1'}).arguments is None
+
+
+def test_hosts_of_a_tpu_slice_are_found_by_jax(monkeypatch):
+    monkeypatch.setattr(distributed, '_has_tpu', lambda: True)
+    assert find_launch({}).arguments == {'cluster_detection_method': 'gcetpu'}
+    in_kubernetes = find_launch({'TPU_WORKER_HOSTNAMES': 'a,b'})
+    assert in_kubernetes.arguments == {'cluster_detection_method': 'gketpu'}
+
+
+@pytest.mark.parametrize(
+    ('starts', 'parts', 'expected'),
+    [
+        ([0, 1], 4, Host(0, 2)),
+        ([2, 3], 4, Host(1, 2)),
+        ([1], 2, Host(1, 2)),
+        ([0], 1, Host(0, 1)),  # of processes that differ along `tensor` alone, each loads all
+        ([0, 2], 4, None),
+    ],
+)
+def test_host_loads_the_rows_of_its_devices(monkeypatch, starts, parts, expected):
+    def rows(shape):
+        return {device: (slice(start, start + 1),) for device, start in enumerate(2 * starts)}
+
+    sharding = SimpleNamespace(addressable_devices_indices_map=rows)
+    monkeypatch.setattr(to_device, 'batch_sharding', lambda mesh: sharding)
+    mesh = SimpleNamespace(shape={'data': parts, 'fsdp': 1, 'tensor': 2})
+    if expected is None:
+        with pytest.raises(UserError, match=r'parts \[0, 2\] of the batch'):
+            to_device.find_host(mesh)
+    else:
+        assert to_device.find_host(mesh) == expected
+
+
+def test_hang_is_reported_once_with_the_stacks(capfd, caplog):
+    caplog.set_level(logging.WARNING)
+    release = threading.Event()
+    threading.Thread(target=release.wait, name='waits for a batch', daemon=True).start()
+    watchdog = Watchdog(0.5, 60)
+    watchdog.alive('step 7')
+    deadline = time.monotonic() + 20
+    while not caplog.messages and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.5)
+    watchdog.close()
+    release.set()
+    (message,) = caplog.messages
+    assert 'Process 0 of 1 on host' in message and 'in step 7' in message
+    stacks = capfd.readouterr().err
+    assert 'test_distributed.py' in stacks and 'in wait' in stacks
