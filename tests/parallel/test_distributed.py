@@ -11,7 +11,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.parallel import distributed, to_device
 from vivit_jax.parallel.distributed import find_launch
 from vivit_jax.processes import Host
-from vivit_jax.train.watchdog import Watchdog
+from vivit_jax.train.watchdog import watch
 
 JOBSET = {
     'JAX_COORDINATOR_ADDRESS': 'vivit-jax-hosts-0-0.vivit-jax:8476',
@@ -113,13 +113,12 @@ def test_hang_is_reported_once_with_the_stacks(capfd, caplog):
     caplog.set_level(logging.WARNING)
     release = threading.Event()
     threading.Thread(target=release.wait, name='waits for a batch', daemon=True).start()
-    watchdog = Watchdog(0.5, 60)
-    watchdog.alive('step 7')
-    deadline = time.monotonic() + 20
-    while not caplog.messages and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1.5)
-    watchdog.close()
+    with watch(0.5, 60) as watchdog:
+        watchdog.alive('step 7')
+        deadline = time.monotonic() + 20
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.5)
     release.set()
     (message,) = caplog.messages
     assert 'Process 0 of 1 on host' in message and 'in step 7' in message

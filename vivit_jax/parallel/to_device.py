@@ -1,16 +1,17 @@
 """Moves the batches of a host to arrays on the mesh."""
 
 import collections
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead
-from vivit_jax.parallel.mesh import batch_parts, batch_sharding
+from vivit_jax.parallel.mesh import batch_parts, batch_sharding, replicated
 from vivit_jax.processes import Host
 
 _Batch = dict[str, PerHead[np.ndarray]]
@@ -33,8 +34,12 @@ def to_every_host(
     keys = tuple(keys)
     if jax.process_count() == 1:
         return {key: batch[key] for key in keys}
-    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(sharding.mesh, PartitionSpec()))
-    return jax.device_get(whole(to_global(batch, sharding, keys)))
+    return jax.device_get(_gather(sharding.mesh)(to_global(batch, sharding, keys)))
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Callable:
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 
 def put_whole(arrays, shardings):

@@ -34,7 +34,7 @@ from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.state import TrainState
 from vivit_jax.train.stopping import stop_signals
-from vivit_jax.train.watchdog import Watchdog
+from vivit_jax.train.watchdog import watch
 from vivit_jax.weights.orbax import has_checkpoints
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Trainer:
             load.workers(config),
         )
         self._folder = workdir / 'checkpoints'
-        self._watchdog = Watchdog(config.train.hang_sec, config.parallel.lost_sec)
+        self._start_variables = None
         self._clock.ends('imports and data')
 
     def run(self) -> int:
@@ -82,30 +82,28 @@ class Trainer:
             UserError: the run folder is of another config, or the weights to start from do not
                 fit.
         """
-        variables, report = None, None
-        if self._config.init_from and not has_checkpoints(self._folder):
-            variables, report = read_start_variables(self._programs, self._card)
-        start_run(self._workdir, self._config, self._names, report)
+        config, report = self._config, None
+        if config.init_from and not has_checkpoints(self._folder):
+            self._start_variables, report = read_start_variables(self._programs, self._card)
+        start_run(self._workdir, config, self._names, report)
         self._log_header()
-        checkpoints = Checkpoints(
-            self._folder, self._config.train.keep_last, self._config.train.keep_best
-        )
+        checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
         try:
             with (
                 jax.set_mesh(self._experiment.mesh),
                 stop_signals() as self._stop,
+                watch(config.train.hang_sec, config.parallel.lost_sec) as self._watchdog,
                 end_if_process_is_lost(),
             ):
-                state = self._loop(variables, checkpoints)
+                state = self._loop(checkpoints)
                 checkpoints.wait()
         finally:
-            self._watchdog.close()
             checkpoints.close()
         if int(state.step) < self._experiment.num_steps:
             _log.info('Saved step %d; the same command goes on from there', state.step)
             return self._stop.exit_status
-        if self._config.eval.test_at_end:
-            evaluate_checkpoint(self._config, self._workdir, self._folder / str(state.step))
+        if config.eval.test_at_end:
+            evaluate_checkpoint(config, self._workdir, self._folder / str(state.step))
         return 0
 
     def _compile(self) -> Compiled:
@@ -123,20 +121,21 @@ class Trainer:
         _log.info('%s', describe_memory(memory))
         return compiled
 
-    def _first_state(self, variables: dict | None, checkpoints: Checkpoints) -> TrainState:
+    def _first_state(self, checkpoints: Checkpoints) -> TrainState:
         """The state of the newest checkpoint, or else the state before the first step."""
         step = checkpoints.latest_step()
         if step is None:
+            variables, self._start_variables = self._start_variables, None  # frees a copy
             return create_first_state(self._programs, variables)
         _log.info('Going on from step %d of %s', step, self._workdir)
         return checkpoints.restore(step, self._programs.abstract_state)
 
-    def _loop(self, variables: dict | None, checkpoints: Checkpoints) -> TrainState:
-        """Trains from the newest checkpoint, or from `variables`; returns the last state."""
+    def _loop(self, checkpoints: Checkpoints) -> TrainState:
+        """Trains from the newest checkpoint, or from the start; returns the last state."""
         experiment = self._experiment
         first = checkpoints.latest_step() or 0
         if first >= experiment.num_steps:
-            return self._first_state(None, checkpoints)
+            return self._first_state(checkpoints)
         batches = train_batches(
             experiment.train_source,
             experiment.crop,
@@ -161,8 +160,7 @@ class Trainer:
                 first_batch = pool.submit(next, feed)
                 train_step = self._compile()
                 self._clock.ends('compilation')
-                state = self._first_state(variables, checkpoints)
-                del variables  # a copy of the parameters
+                state = self._first_state(checkpoints)
                 self._clock.ends('parameters')
             for step in range(first + 1, experiment.num_steps + 1):
                 self._watchdog.alive(f'decoding for step {step}')
@@ -183,7 +181,7 @@ class Trainer:
                     recorder.flush()
                     found = {}
                     if validates and not stop:
-                        found = self._validate(state)
+                        found = self._validate(step, state)
                         recorder.write(step, found)
                     recorder.pause()
                     self._watchdog.alive(f'the checkpoint of step {step}')
@@ -196,20 +194,20 @@ class Trainer:
             batches.close()
         return state
 
-    def _validate(self, state) -> dict[str, float]:
+    def _validate(self, step: int, state: TrainState) -> dict[str, float]:
         source = self._experiment.dataset.splits.get('val')
         if source is None:
             return {}
 
         def stop() -> bool:
-            self._watchdog.alive(f'validation after step {state.step}')
+            self._watchdog.alive(f'validation after step {step}')
             return self._stop.at_once
 
         results = self._evaluator(state.eval_variables, source, views=(1, 1), stop=stop)
         if results is None:
             return {}
         metrics = results.metrics(self._config.eval.merge)
-        _log.info('step %d: %s', state.step, describe_results(results, 'val', '1x1', metrics))
+        _log.info('step %d: %s', step, describe_results(results, 'val', '1x1', metrics))
         return {f'val/{name}': value for name, value in metrics.items()}
 
     def _log_header(self):

@@ -1,11 +1,13 @@
 """Reports a training that hangs."""
 
+import contextlib
 import faulthandler
 import logging
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -13,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """A thread that says when nothing has happened for a while.
+    """Says when nothing has happened for a while; see `watch`.
 
     Of several processes, usually one is lost or hangs, and the others wait for it. JAX ends the
     others when one gives no sign of life. If one hangs, the stacks tell which.
@@ -26,8 +28,6 @@ class Watchdog:
     def __init__(self, hang_sec: float, lost_sec: float):
         self._hang_sec, self._lost_sec = hang_sec, lost_sec
         self._doing, self._since, self._waits = 'starting', time.monotonic(), False
-        self._ended = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
 
     def alive(self, doing: str, waits: bool = False):
         """Says what the training goes on to do.
@@ -38,13 +38,10 @@ class Watchdog:
         """
         self._doing, self._since, self._waits = doing, time.monotonic(), waits
 
-    def close(self):
-        """Ends the thread."""
-        self._ended.set()
-
-    def _watch(self):
+    def run(self, ended: threading.Event):
+        """Watches until the event."""
         noticed = reported = None
-        while not self._ended.wait(1):
+        while not ended.wait(1):
             since, silence = self._since, time.monotonic() - self._since
             if self._waits and jax.process_count() > 1 and silence > self._lost_sec / 2:
                 if noticed != since:
@@ -77,3 +74,14 @@ class Watchdog:
             self._doing,
         )
         faulthandler.dump_traceback(sys.stderr)
+
+
+@contextlib.contextmanager
+def watch(hang_sec: float, lost_sec: float) -> Iterator[Watchdog]:
+    """Runs a watchdog in a thread of its own, see `Watchdog`."""
+    watchdog, ended = Watchdog(hang_sec, lost_sec), threading.Event()
+    threading.Thread(target=watchdog.run, args=(ended,), daemon=True).start()
+    try:
+        yield watchdog
+    finally:
+        ended.set()
