@@ -1,12 +1,11 @@
 """Training on eight devices, split in every way, in a process of its own."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from python_process import run_python
 
-ROOT = Path(__file__).parents[2]
+MIXED = (2, 2, 2)  # data, fsdp, tensor
 
 SCRIPT = """
 import sys
@@ -24,9 +23,9 @@ from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.first_state import create_first_state
 from vivit_jax.train.programs import Programs
 
-name, folder = sys.argv[1], Path(sys.argv[2])
+name, folder, meshes = sys.argv[1], Path(sys.argv[2]), eval(sys.argv[3])
 config = model_config(name, 'hidden_size=32', 'num_layers=2', 'num_heads=8', 'mlp_dim=64',
-                      'tubelet_size=(2, 4, 4)', *sys.argv[3:])
+                      'tubelet_size=(2, 4, 4)', *sys.argv[4:])
 config.preprocessing.update(num_frames=4, short_side=8, crop_size=8)
 config.augment.update(mixup_alpha=0.3, flip=0.5)
 config.train.update(optimizer='adamw', ema_decay=0.9)
@@ -54,7 +53,7 @@ def is_split(x):
 expected, whole = train((8, 1, 1))
 assert not any(map(is_split, jax.tree.leaves(whole)))
 assert np.ptp(np.array(expected)[:, 0]) > 0.1, expected  # it learns
-for sizes in ((1, 8, 1), (2, 2, 2), (1, 1, 8)):
+for sizes in meshes:
     losses, state = train(sizes)
     np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=str(sizes))
     for tree in (state.params, state.opt_state[0], state.ema):
@@ -75,16 +74,15 @@ checkpoints.close()
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('name', 'keywords'),
+    ('name', 'keywords', 'meshes'),
     [
-        ('vivit_joint', []),
-        ('vivit_fe', ['temporal_num_layers=1']),
-        ('vivit_fsa', []),
-        ('vivit_fdp', []),
-        ('convivit', ['cnn_channels=8']),
+        ('vivit_joint', [], [MIXED]),
+        ('vivit_fe', ['temporal_num_layers=1'], [(1, 8, 1), MIXED, (1, 1, 8)]),
+        ('vivit_fsa', [], [MIXED]),
+        ('vivit_fdp', [], [MIXED]),
+        ('convivit', ['cnn_channels=8'], [(1, 8, 1), MIXED]),
     ],
 )
-def test_losses_are_equal_on_every_mesh_and_checkpoints_fit_any(tmp_path, name, keywords):
-    arguments = [sys.executable, '-c', SCRIPT, name, str(tmp_path), *keywords]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+def test_losses_are_equal_on_every_mesh_and_checkpoints_fit_any(tmp_path, name, keywords, meshes):
+    done = run_python([sys.executable, '-c', SCRIPT, name, str(tmp_path), repr(meshes), *keywords])
     assert done.returncode == 0, done.stderr
