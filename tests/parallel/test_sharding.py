@@ -12,7 +12,6 @@ import sys
 import jax
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
-jax.config.update('jax_disable_most_optimizations', True)
 from pathlib import Path
 import numpy as np
 import optax
