@@ -58,7 +58,7 @@ prepare_slice() {
     '') create_slice ;;
   esac
   until [[ ${run[*]} || $(state) == READY ]]; do sleep "${POLL_SECONDS:-30}"; done
-  "${run[@]}" tar czf /tmp/vivit_jax.tar.gz --exclude=./.git --exclude=./.venv --exclude=./runs .
+  "${run[@]}" tar czf /tmp/vivit_jax.tar.gz --exclude='./.?*' --exclude=./runs .
   tpus tpu-vm scp /tmp/vivit_jax.tar.gz "$TPU_NAME:" --worker=all
   on_all_hosts "mkdir -p vivit_jax && tar xzf vivit_jax.tar.gz -C vivit_jax && cd vivit_jax &&
     python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[tpu]'"

@@ -86,7 +86,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
 
 
 def initialize(lost_sec: int = 60):
-    """Connects this process with the others, and says in one line what it found.
+    """Connects this process with the others, if there are any, and says in one line what it found.
 
     Args:
         lost_sec: after so many seconds without a sign of life a process counts as lost, and the
@@ -96,19 +96,20 @@ def initialize(lost_sec: int = 60):
         UserError: the environment describes processes that do not find each other.
     """
     launch = find_launch(os.environ)
-    if launch.arguments is not None:
-        try:
-            jax.distributed.initialize(
-                **launch.arguments,
-                initialization_timeout=_TIMEOUT_SECONDS,
-                heartbeat_timeout_seconds=lost_sec,
-            )
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(
-                f'{launch.where}: the processes did not find each other within '
-                f'{_TIMEOUT_SECONDS} s: {error}. Each of them must run the same command, and reach '
-                'the host and port of process 0'
-            ) from error
+    if launch.arguments is None:
+        return
+    try:
+        jax.distributed.initialize(
+            **launch.arguments,
+            initialization_timeout=_TIMEOUT_SECONDS,
+            heartbeat_timeout_seconds=lost_sec,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f'{launch.where}: the processes did not find each other within {_TIMEOUT_SECONDS} s: '
+            f'{error}. Each of them must run the same command, and reach the host and port of '
+            'process 0'
+        ) from error
     _log.info(
         '%s: process %d of %d, with %d of %d device(s)',
         launch.where,
