@@ -10,6 +10,7 @@ import pytest
 from vivit_jax.errors import UserError
 from vivit_jax.parallel import distributed, to_device
 from vivit_jax.parallel.distributed import find_launch
+from vivit_jax.parallel.mesh import create_mesh
 from vivit_jax.processes import Host
 from vivit_jax.train.watchdog import watch
 
@@ -55,6 +56,33 @@ def test_a_missing_variable_or_a_word_for_a_number_is_named(name):
     if name != 'JAX_COORDINATOR_ADDRESS':
         with pytest.raises(UserError, match=f"{name}='two' must be a number"):
             find_launch({**JOBSET, name: 'two'})
+
+
+def test_an_address_without_a_port_is_named():
+    with pytest.raises(UserError, match=r'JAX_COORDINATOR_ADDRESS=host0 must end in a port'):
+        find_launch({**JOBSET, 'JAX_COORDINATOR_ADDRESS': 'host0'})
+
+
+@pytest.mark.parametrize(('method', 'is_alone'), [('gcetpu', True), ('slurm', False)])
+def test_only_a_tpu_without_a_slice_goes_on_alone(monkeypatch, caplog, method, is_alone):
+    def fails(**arguments):
+        raise ValueError('coordinator_address should be defined.')
+
+    launch = distributed.Launch('here', {'cluster_detection_method': method})
+    monkeypatch.setattr(distributed, 'find_launch', lambda environment: launch)
+    monkeypatch.setattr(distributed.jax.distributed, 'initialize', fails)
+    if is_alone:
+        distributed.initialize()
+        assert 'works alone (coordinator_address should be defined.)' in caplog.text
+    else:
+        with pytest.raises(UserError, match='here: the processes did not find each other'):
+            distributed.initialize()
+
+
+@pytest.mark.parametrize('sizes', [(2, 1, 1), (0, 1, 1), (-1, -1, 1), (-1, 1, 3), (-2, 1, 1)])
+def test_sizes_must_make_up_the_devices(sizes):
+    with pytest.raises(UserError, match=r'parallel.data=-?\d, .* must multiply to 1 device'):
+        create_mesh(sizes)
 
 
 @pytest.mark.parametrize(

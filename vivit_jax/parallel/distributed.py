@@ -49,7 +49,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
     - Otherwise the process runs alone.
 
     Raises:
-        UserError: some of the variables are missing, or are no numbers.
+        UserError: some of the variables are missing, or have no number where one belongs.
     """
     values = {name: environment.get(name) for name in _VARIABLES}
     if any(values.values()):
@@ -59,8 +59,13 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
                 f'{", ".join(missing)} must be set too: either all of {", ".join(_VARIABLES)}, '
                 'or none'
             )
+        address = values['JAX_COORDINATOR_ADDRESS']
+        if not re.search(r':\d+$', address):
+            raise UserError(
+                f'JAX_COORDINATOR_ADDRESS={address} must end in a port, such as host0:1234'
+            )
         arguments = {
-            'coordinator_address': values['JAX_COORDINATOR_ADDRESS'],
+            'coordinator_address': address,
             'num_processes': _number(environment, 'JAX_NUM_PROCESSES'),
             'process_id': _number(environment, 'JAX_PROCESS_ID'),
             'cluster_detection_method': 'deactivate',
@@ -104,7 +109,11 @@ def initialize(lost_sec: int = 60):
             initialization_timeout=_TIMEOUT_SECONDS,
             heartbeat_timeout_seconds=lost_sec,
         )
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
+        if launch.arguments.get('cluster_detection_method') == 'gcetpu':
+            # A TPU outside of Google's cloud, as in a notebook, is no part of a slice.
+            _log.warning('%s: no other hosts found, this one works alone (%s)', launch.where, error)
+            return
         raise UserError(
             f'{launch.where}: the processes did not find each other within {_TIMEOUT_SECONDS} s: '
             f'{error}. Each of them must run the same command, and reach the host and port of '

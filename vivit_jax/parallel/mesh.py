@@ -36,7 +36,7 @@ def create_mesh(
         UserError: the sizes do not make up the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    known = math.prod(size for size in sizes if size != -1)
+    known = math.prod(size for size in sizes if size != -1) or 1  # 0 is refused below
     shape = tuple(len(devices) // known if size == -1 else size for size in sizes)
     if sizes.count(-1) > 1 or min(shape) < 1 or math.prod(shape) != len(devices):
         asked = ', '.join(

@@ -124,8 +124,8 @@ def mean_over_parts(
     """Calls (carry, inputs, key) -> (carry, values) for parts of a batch, one after the other.
 
     Only one part has activations at a time. The mean of the values equals the values of the whole
-    batch, except for dropout, whose keys differ, and for the statistics of batch norms, which are
-    those of each part.
+    batch, with two exceptions: each part draws its own dropout masks, and batch norms compute their
+    statistics over one part.
 
     Args:
         function: of a part of the batch.
