@@ -111,5 +111,8 @@ def test_batch_must_divide_into_the_parts_of_the_mesh():
     mesh = _mesh(2, 2, 2)
     check_batch_size(12, mesh, 'train.batch_size')
     check_batch_size(24, mesh, 'train.batch_size', accumulate=3)
-    with pytest.raises(UserError, match=r'all 8 devices .* 12 equal parts: .*multiple of 12'):
+    with pytest.raises(
+        UserError,
+        match=r'all 8 devices .* 12 equal parts, for train.accumulate=3: .*multiple of 12',
+    ):
         check_batch_size(16, mesh, 'train.batch_size', accumulate=3)

@@ -75,7 +75,7 @@ def test_only_a_tpu_without_a_slice_goes_on_alone(monkeypatch, caplog, method, i
         distributed.initialize()
         assert 'works alone (coordinator_address should be defined.)' in caplog.text
     else:
-        with pytest.raises(UserError, match='here: the processes did not find each other'):
+        with pytest.raises(UserError, match='here: this process cannot join the others'):
             distributed.initialize()
 
 

@@ -115,9 +115,9 @@ def initialize(lost_sec: int = 60):
             _log.warning('%s: no other hosts found, this one works alone (%s)', launch.where, error)
             return
         raise UserError(
-            f'{launch.where}: the processes did not find each other within {_TIMEOUT_SECONDS} s: '
-            f'{error}. Each of them must run the same command, and reach the host and port of '
-            'process 0'
+            f'{launch.where}: this process cannot join the others: {error} All processes must run '
+            'the same command, and reach the host and port of process 0 within '
+            f'{_TIMEOUT_SECONDS} s'
         ) from error
     _log.info(
         '%s: process %d of %d, with %d of %d device(s)',

@@ -85,10 +85,11 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str, accumulate: int = 1)
     """
     parts = batch_parts(mesh) * accumulate
     if batch_size % parts:
+        why = f', for train.accumulate={accumulate}' if accumulate > 1 else ''
         near = max(parts, round(batch_size / parts) * parts)
         raise UserError(
             f'{key}={batch_size} is the batch of all {mesh.size} devices together and must divide '
-            f'into {parts} equal parts: choose a multiple of {parts}, such as {near}'
+            f'into {parts} equal parts{why}: choose a multiple of {parts}, such as {near}'
         )
 
 
