@@ -262,8 +262,11 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
 
 def _print_text(text: CompiledText):
     found = text.collectives()
-    parts = [f'{count} {kind}, {size / 1e6:,.1f} MB' for kind, (count, size) in found.items()]
+    parts = [f'{x.count} {kind}, {x.delivered / 1e6:,.1f} MB' for kind, x in found.items()]
     print(f'  collectives                {"; ".join(parts) or "none"}')
+    if found:
+        sent = sum(x.sent for x in found.values())
+        print(f'  sent to other devices      {sent / 1e6:,.1f} MB')
     kernels = [f'{n} {name}' for name, n in sorted(text.kernels().items(), key=lambda x: -x[1])]
     print(f'  kernels                    {"; ".join(kernels) or "none"}')
 

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
-from vivit_jax.parallel.compiled import CompiledText
+from vivit_jax.parallel.compiled import Collectives, CompiledText
 
 PROGRAM = """\
 HloModule jit_step, is_scheduled=true, num_partitions=8
@@ -42,9 +43,10 @@ backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting
   %space = f32[99]{0} custom-call(), custom_call_target="AllocateBuffer"
   %att = (bf16[2,3,6,5]{3,1,2,0}, f32[2,3,6]{2,1,0}, u8[0]{0}) custom-call(%q, %q, %q), \
 custom_call_target="__cudnn$fmhaSoftmax"
-  %sum-start = f32[4,8]{1,0} all-reduce-start(%v), to_apply=%add
+  %sum-start = f32[4,8]{1,0} all-reduce-start(%v), replica_groups=[2,4]<=[8], to_apply=%add
   %sum = f32[4,8]{1,0} all-reduce-done(%sum-start)
-  %gather = (bf16[4,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%half), dimensions={0}
+  %gather = (bf16[4,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%half), \
+replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
   ROOT %r = f32[4,8]{1,0} copy(%sum)
 }
 """
@@ -52,8 +54,8 @@ custom_call_target="__cudnn$fmhaSoftmax"
 
 def test_collectives_are_counted_with_what_they_deliver():
     assert CompiledText(PROGRAM).collectives() == {
-        'all-reduce': (1, 4 * 8 * 4),
-        'all-gather': (1, 32 * 8 * 2),
+        'all-reduce': Collectives(1, 4 * 8 * 4, 2 * (4 * 8 * 4) * 3 // 4),
+        'all-gather': Collectives(1, 32 * 8 * 2, 32 * 8 * 2 * 7 // 8),
     }
 
 
@@ -62,12 +64,20 @@ HloModule jit_step
 
 %first (p: bf16[4,8]) -> bf16[16,8] {
   %p = bf16[4,8]{1,0} parameter(0)
-  ROOT %g = bf16[16,8]{1,0:T(8,128)S(1)} all-gather(%p), channel_id=7, dimensions={0}
+  ROOT %g = bf16[16,8]{1,0:T(8,128)S(1)} all-gather(%p), channel_id=7, \
+replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}
 }
 
 %second (q: bf16[4,8]) -> bf16[16,8] {
   %q = bf16[4,8]{1,0} parameter(0)
-  ROOT %h = bf16[16,8]{1,0} all-gather(%q), channel_id=7, dimensions={0}
+  ROOT %h = bf16[16,8]{1,0} all-gather(%q), channel_id=7, \
+replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}
+}
+
+%all-reduce-scatter.3 (input: bf16[16,8]) -> bf16[4,8] {
+  %input = bf16[16,8]{1,0} parameter(0)
+  %sum = bf16[16,8]{1,0} all-reduce(%input), channel_id=9, replica_groups=[2,4]<=[8]
+  ROOT %part = bf16[4,8]{1,0} dynamic-slice(%sum), dynamic_slice_sizes={4,8}
 }
 
 ENTRY %main (w: bf16[4,8]) -> bf16[4,8] {
@@ -76,6 +86,7 @@ ENTRY %main (w: bf16[4,8]) -> bf16[4,8] {
   %b = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%second
   %s = (bf16[4,8]{1,0:S(1)}, bf16[4,8]{1,0:S(1)}, u32[]{:S(2)}, u32[]{:S(2)}) \
 collective-permute-start(%w), channel_id=8
+  %part = bf16[4,8]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.3
   ROOT %d = bf16[4,8]{1,0} collective-permute-done(%s)
 }
 """
@@ -83,8 +94,9 @@ collective-permute-start(%w), channel_id=8
 
 def test_collectives_within_fusions_are_counted_once():
     assert CompiledText(FUSED_COLLECTIVES).collectives() == {
-        'all-gather': (1, 16 * 8 * 2),
-        'collective-permute': (1, 4 * 8 * 2),
+        'all-gather': Collectives(1, 16 * 8 * 2, 12 * 8 * 2),
+        'reduce-scatter': Collectives(1, 4 * 8 * 2, 3 * 4 * 8 * 2),
+        'collective-permute': Collectives(1, 4 * 8 * 2, 4 * 8 * 2),
     }
 
 
@@ -117,15 +129,19 @@ def test_flops_are_those_of_products_and_of_attention():
     assert CompiledText(PROGRAM).product_flops() == 2 * 4 * 4 * 8 + attention
 
 
-def test_loop_without_a_note_runs_as_often_as_its_counter_says():
+@pytest.mark.parametrize(('step', 'turns'), [(1, 7), (2, 4)])
+def test_loop_without_a_note_runs_as_often_as_its_counter_says(step, turns):
     noted = ', backend_config={"known_trip_count":{"n":"3"}}'
     limit = (
-        '  %limit = s32[]{:T(128)} constant(7)\n'
-        '  ROOT %less = pred[] compare(%i, %limit), direction=LT'
+        '  %n.1 = u32[]{:T(128)} get-tuple-element(%arg.1), index=0\n'
+        '  %limit = u32[]{:T(128)} constant(7)\n'
+        '  ROOT %less = pred[] compare(%n.1, %limit), direction=LT'
     )
     program = PROGRAM.replace(noted, '').replace('  ROOT %less = pred[] constant(true)', limit)
+    counts = f'  %two = u32[] constant({step})\n  %next = u32[] add(%i, %two)\n  ROOT %out'
+    program = program.replace('  ROOT %out', counts, 1).replace('tuple(%i, %y)', 'tuple(%next, %y)')
     traffic = {x.name: size for x, size in CompiledText(program).traffic()}
-    assert traffic['y'] == 7 * 2 * 4 * 8 * 4
+    assert traffic['y'] == turns * 2 * 4 * 8 * 4
 
 
 def test_program_of_this_jax_is_read():

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from vivit_jax.parallel.mesh import TENSOR_AXIS, split_among
+
 
 class Linear(nn.Module):
     """`x W + b` on the last `num_inputs` axes, to axes `features`, as a product with one matrix.
@@ -19,6 +21,10 @@ class Linear(nn.Module):
     Attributes:
         features: sizes of the axes that replace the input axes.
         num_inputs: number of input axes, at the end of x.
+        num_groups: the parameters have the heads of one group after the heads of another. Tokens
+            have head 0 of every group, then head 1 of every group, and so on, so that devices that
+            split the heads get heads of all groups. Heads are the first axis of `features`, or of
+            several input axes.
         use_bias: whether there is a bias.
         kernel_init: initializer of the kernel, called for its form as a matrix.
         bias_init: initializer of the bias.
@@ -27,6 +33,7 @@ class Linear(nn.Module):
 
     features: tuple[int, ...]
     num_inputs: int = 1
+    num_groups: int = 1
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
@@ -41,12 +48,25 @@ class Linear(nn.Module):
             return self.kernel_init(key, matrix).reshape(shape)
 
         kernel = self.param('kernel', init_kernel, (*inputs, *self.features))
+        kernel = _interleave(kernel.astype(self.dtype), self.num_groups, int(self.num_inputs == 1))
         x = x.astype(self.dtype).reshape(*tokens, matrix[0])
-        x = project(x, kernel.astype(self.dtype).reshape(matrix))
+        x = project(x, kernel.reshape(matrix))
         if self.use_bias:
-            bias = self.param('bias', self.bias_init, self.features)
-            x = x + bias.astype(self.dtype).reshape(-1)
+            bias = self.param('bias', self.bias_init, self.features).astype(self.dtype)
+            if self.num_inputs == 1:
+                bias = _interleave(bias, self.num_groups, 0)
+            x = x + bias.reshape(-1)
         return x.reshape(*tokens, *self.features)
+
+
+def _interleave(x: jax.Array, num_groups: int, axis: int) -> jax.Array:
+    """The heads of all groups in turn, along an axis that has one group after the other."""
+    if num_groups == 1:
+        return x
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    x = x.reshape(*before, num_groups, -1, *after).swapaxes(axis, axis + 1).reshape(x.shape)
+    # Without this, XLA moves heads of all tokens between devices in place of heads of the kernel.
+    return split_among(x, axis, (TENSOR_AXIS,))
 
 
 @jax.custom_vjp

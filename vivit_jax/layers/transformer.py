@@ -61,11 +61,13 @@ class SelfAttention(nn.Module):
             an empty dict). Their leading axes are the axes of the tokens that do not mix.
         """
         heads = [self._project(name, tokens, train) for name in ('query', 'key', 'value')]
-        share = self.num_heads // len(self.axes)
+        num_groups = len(self.axes)
+        # In queries, keys and values three axes, heads, groups and channels [s g e], replace the
+        # width: a group has every g-th head of `_project`.
+        heads = [x.reshape(*x.shape[:-2], -1, num_groups, x.shape[-1]) for x in heads]
         mixed, captured = [], {}
         for group, axis in enumerate(self.axes):
-            # In queries, keys and values two axes, heads and channels [k e], replace the width.
-            part = [x[..., group * share : (group + 1) * share, :] for x in heads]
+            part = [x[..., group, :] for x in heads]
             query, key, value = (jnp.moveaxis(x, AXES[axis] - 1, -3) for x in part)
             leading = query.shape[:-3]
             query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
@@ -88,16 +90,25 @@ class SelfAttention(nn.Module):
                 captured[axis] = weights.reshape(*leading, *weights.shape[1:])
             output = output.reshape(*leading, *output.shape[1:])
             mixed.append(jnp.moveaxis(output, -3, AXES[axis] - 1))
-        out = Linear((tokens.shape[-1],), num_inputs=2, dtype=self.dtype, name='out')
-        return out(jnp.concatenate(mixed, axis=-2)), captured
+        mixed = jnp.stack(mixed, axis=-2)
+        mixed = mixed.reshape(*mixed.shape[:-3], self.num_heads, mixed.shape[-1])
+        out = Linear(
+            (tokens.shape[-1],), num_inputs=2, num_groups=num_groups, dtype=self.dtype, name='out'
+        )
+        return out(mixed), captured
 
     def _project(self, name: str, tokens: jax.Array, train: bool) -> jax.Array:
         """Tokens [... n d] to queries, keys or values [... n k e]."""
         head_dim = self.head_dim or tokens.shape[-1] // self.num_heads
         if self.local is not None:
             tokens = self.local(dtype=self.dtype, name=f'{name}_local')(tokens, train=train)
-        features = (self.num_heads, head_dim)
-        return Linear(features, use_bias=self.has_bias, dtype=self.dtype, name=name)(tokens)
+        return Linear(
+            (self.num_heads, head_dim),
+            num_groups=len(self.axes),
+            use_bias=self.has_bias,
+            dtype=self.dtype,
+            name=name,
+        )(tokens)
 
 
 class MlpBlock(nn.Module):

@@ -28,7 +28,23 @@ _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\(
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](\{[^}]*\})?')
 _VECTOR_MEMORY = 'S(1)'  # marks arrays in a TPU's vector memory instead of its main memory
+_SCATTER = 'all-reduce-scatter'  # compilers for TPUs name so a fusion that is a reduce-scatter
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collectives:
+    """The collectives of one kind.
+
+    Attributes:
+        count: how often they run.
+        delivered: bytes of their results on one device.
+        sent: the fewest bytes that one device must send for them, as around a ring.
+    """
+
+    count: int = 0
+    delivered: int = 0
+    sent: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +100,9 @@ class CompiledText:
                 current.append(Instruction(name, opcode, shape, operands, rest))
         self.instructions = list(self._walk(entry, 1))
 
-    def collectives(self) -> dict[str, tuple[int, int]]:
-        """How many collectives of each kind there are, and the bytes that they deliver."""
-        found = collections.defaultdict(lambda: (0, 0))
+    def collectives(self) -> dict[str, Collectives]:
+        """What devices send each other, by kind of collective."""
+        found = collections.defaultdict(Collectives)
         channels = set()
         for x in self._with_fused():
             kind = x.opcode.removesuffix('-start')
@@ -102,8 +118,12 @@ class CompiledText:
             shapes = _sizes(re.sub(r'\b\w+\[\](\{[^}]*\})?', '', x.shape), in_main_memory=False)
             half = x.opcode.endswith('-start') and kind != 'all-reduce'
             size = sum(shapes[len(shapes) // 2 :] if half else shapes)
-            count, total = found[kind]
-            found[kind] = count + x.repeats, total + size * x.repeats
+            before, sent = found[kind], _sent(kind, size, _group_size(x.text))
+            found[kind] = Collectives(
+                before.count + x.repeats,
+                before.delivered + size * x.repeats,
+                before.sent + sent * x.repeats,
+            )
         return dict(found)
 
     def kernels(self) -> dict[str, int]:
@@ -157,7 +177,10 @@ class CompiledText:
             yield x
             called = re.search(r'calls=%?([\w.-]+)', x.text) if x.opcode == 'fusion' else None
             for fused in self._computations.get(called[1], ()) if called else ():
-                yield dataclasses.replace(fused, repeats=x.repeats)
+                fused = dataclasses.replace(fused, repeats=x.repeats)
+                if called[1].startswith(_SCATTER) and fused.opcode == 'all-reduce':
+                    fused = dataclasses.replace(fused, opcode='reduce-scatter', shape=x.shape)
+                yield fused
 
     def _walk(self, computation: str, repeats: int) -> Iterator[Instruction]:
         """The operations that a computation runs, also in loops and branches; a fusion is one."""
@@ -167,7 +190,7 @@ class CompiledText:
                 condition, body = (
                     re.search(rf'{part}=%?([\w.-]+)', x.text)[1] for part in ('condition', 'body')
                 )
-                yield from self._walk(body, repeats * self._trips(x, condition))
+                yield from self._walk(body, repeats * self._trips(x, condition, body))
             elif x.opcode == 'conditional':  # only one branch runs: count the largest
                 named = re.search(r'branch_computations=\{([^}]*)\}', x.text)
                 names = (
@@ -182,15 +205,59 @@ class CompiledText:
                 if called:
                     yield from self._walk(called[1], repeats)
 
-    def _trips(self, loop: Instruction, condition: str) -> int:
-        """How often a loop runs, by XLA's note or by the limit of its counter; else 1."""
+    def _trips(self, loop: Instruction, condition: str, body: str) -> int:
+        """How often a loop runs, by XLA's note or by the limit and steps of its counter; else 1."""
         if noted := _TRIPS.search(loop.text):
             return int(noted[1])
         steps = self._computations[condition]
-        limits = [x for x in steps if x.opcode == 'constant' and x.shape.startswith('s32[]')]
-        if len(limits) == 1 and 'direction=LT' in steps[-1].text:
-            return int(limits[0].text.partition(')')[0])
-        return 1
+        limits = [x for x in steps if _is_integer(x)]
+        if len(limits) != 1 or 'direction=LT' not in steps[-1].text:
+            return 1
+        return math.ceil(_constant(limits[0]) / self._increment(steps, body))
+
+    def _increment(self, condition: list[Instruction], body: str) -> int:
+        """What a turn of a loop adds to the counter that the condition reads; 1 if unknown."""
+        index = re.search(r'index=(\d+)', ' '.join(x.text for x in condition))
+        by_name = {x.name: x for x in self._computations[body]}
+        turn = self._computations[body][-1]
+        if not index or int(index[1]) >= len(turn.operands):
+            return 1
+        added = by_name.get(turn.operands[int(index[1])])
+        if added is None or added.opcode != 'add':
+            return 1
+        constants = [x for x in map(by_name.get, added.operands) if x and _is_integer(x)]
+        return _constant(constants[0]) if constants else 1
+
+
+def _is_integer(x: Instruction) -> bool:
+    return x.opcode == 'constant' and bool(re.match(r'[su]32\[\]', x.shape))
+
+
+def _constant(x: Instruction) -> int:
+    return int(x.text.partition(')')[0])
+
+
+def _group_size(text: str) -> int:
+    """How many devices take part in a collective, from one of the three forms that XLA prints."""
+    if found := re.search(r'replica_groups=\[\d+,(\d+)\]<=', text):
+        return int(found[1])
+    if found := re.search(r'replica_groups=\{\{([\d,]*)\}', text):
+        return len(_dims(found[1]))
+    if found := re.search(r'replica_groups=mesh\[([^]]*)\].*? \{([^}]*)\}', text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    return 0
+
+
+def _sent(kind: str, size: int, group: int) -> int:
+    """Bytes that each of `group` devices must send for a result of `size` bytes."""
+    if kind == 'collective-permute':
+        return size
+    others = group - 1
+    if kind == 'reduce-scatter':
+        return size * others
+    return size * others // max(1, group) * (2 if kind == 'all-reduce' else 1)
 
 
 def _sizes(shape: str, in_main_memory: bool = True) -> list[int]:

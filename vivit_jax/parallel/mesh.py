@@ -104,6 +104,25 @@ def fit_dtype(model: nn.Module, platform: str) -> nn.Module:
     return model.clone(spec=dataclasses.replace(model.spec, dtype='float32'))
 
 
+def split_among(x: jax.Array, axis: int, mesh_axes: tuple[str, ...]) -> jax.Array:
+    """Returns x, split along one of its axes; the compiler chooses how the others are split.
+
+    Use it where the compiler chooses badly. If the axis does not divide among the devices, x is
+    returned as it is.
+
+    Args:
+        x: any array.
+        axis: its axis.
+        mesh_axes: axes of the mesh in use.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or x.shape[axis] % math.prod(mesh.shape[i] for i in mesh_axes):
+        return x
+    spec = [PartitionSpec.UNCONSTRAINED] * x.ndim
+    spec[axis] = mesh_axes
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
 def on_each_device(
     function: Callable[..., jax.Array], *args, head_axes: Sequence[int | None] = ()
 ) -> jax.Array:
