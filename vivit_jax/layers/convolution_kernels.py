@@ -12,11 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vivit_jax.parallel.mesh import BATCH_AXES, constrain
+
 
 def convolve(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: tuple, **keywords
 ) -> jax.Array:
     """`lax.conv_general_dilated` of [b ... c] and a kernel [... c/groups c'], for `nn.Conv`."""
+    # Where devices split the kernel, XLA would split the channels of the activations too, and move
+    # the activations between devices. They are larger than the kernel.
+    x, kernel = constrain(x, BATCH_AXES), constrain(kernel)
+    return constrain(_choose_form(x, kernel, strides, padding, keywords), BATCH_AXES)
+
+
+def _choose_form(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: tuple, keywords: dict
+) -> jax.Array:
     native = functools.partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, **keywords
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from vivit_jax.parallel.mesh import TENSOR_AXIS, split_among
+from vivit_jax.parallel.mesh import TENSOR_AXIS, constrain
 
 
 class Linear(nn.Module):
@@ -66,7 +66,7 @@ def _interleave(x: jax.Array, num_groups: int, axis: int) -> jax.Array:
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     x = x.reshape(*before, num_groups, -1, *after).swapaxes(axis, axis + 1).reshape(x.shape)
     # Without this, XLA moves heads of all tokens between devices in place of heads of the kernel.
-    return split_among(x, axis, (TENSOR_AXIS,))
+    return constrain(x, *axis * (None,), TENSOR_AXIS)
 
 
 @jax.custom_vjp

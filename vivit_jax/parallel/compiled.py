@@ -254,7 +254,7 @@ def _sent(kind: str, size: int, group: int) -> int:
     """Bytes that each of `group` devices must send for a result of `size` bytes."""
     if kind == 'collective-permute':
         return size
-    others = group - 1
+    others = max(0, group - 1)
     if kind == 'reduce-scatter':
         return size * others
     return size * others // max(1, group) * (2 if kind == 'all-reduce' else 1)

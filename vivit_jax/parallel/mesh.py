@@ -104,22 +104,23 @@ def fit_dtype(model: nn.Module, platform: str) -> nn.Module:
     return model.clone(spec=dataclasses.replace(model.spec, dtype='float32'))
 
 
-def split_among(x: jax.Array, axis: int, mesh_axes: tuple[str, ...]) -> jax.Array:
-    """Returns x, split along one of its axes; the compiler chooses how the others are split.
-
-    Use it where the compiler chooses badly. If the axis does not divide among the devices, x is
-    returned as it is.
+def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """Returns x, split along its axes as given; use it where the compiler chooses badly.
 
     Args:
         x: any array.
-        axis: its axis.
-        mesh_axes: axes of the mesh in use.
+        *axes: for each axis of x, the axes of the mesh in use that split it, or None. Axes of x
+            that are left out are not split, nor is an axis that does not divide among the devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or x.shape[axis] % math.prod(mesh.shape[i] for i in mesh_axes):
+    if mesh.empty or mesh.size == 1:
         return x
-    spec = [PartitionSpec.UNCONSTRAINED] * x.ndim
-    spec[axis] = mesh_axes
+
+    def divides(size: int, names: str | tuple[str, ...] | None) -> bool:
+        names = (names,) if isinstance(names, str) else names or ()
+        return size % math.prod(mesh.shape[name] for name in names) == 0
+
+    spec = [i if divides(n, i) else None for n, i in zip(x.shape, axes, strict=False)]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
