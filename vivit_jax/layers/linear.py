@@ -21,23 +21,23 @@ class Linear(nn.Module):
     Attributes:
         features: sizes of the axes that replace the input axes.
         num_inputs: number of input axes, at the end of x.
-        num_groups: the parameters have the heads of one group after the heads of another. Tokens
-            have head 0 of every group, then head 1 of every group, and so on, so that devices that
-            split the heads get heads of all groups. Heads are the first axis of `features`, or of
-            several input axes.
         use_bias: whether there is a bias.
         kernel_init: initializer of the kernel, called for its form as a matrix.
         bias_init: initializer of the bias.
         dtype: type of the computation.
+        num_groups: into how many groups the heads are divided; heads are the first axis of
+            `features`, or of several input axes. The parameters hold one group after the other. In
+            x or in the result the groups alternate from head to head, so that devices that split
+            the heads get heads of every group.
     """
 
     features: tuple[int, ...]
     num_inputs: int = 1
-    num_groups: int = 1
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: DTypeLike = jnp.float32
+    num_groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -60,12 +60,12 @@ class Linear(nn.Module):
 
 
 def _interleave(x: jax.Array, num_groups: int, axis: int) -> jax.Array:
-    """The heads of all groups in turn, along an axis that has one group after the other."""
+    """Reorders heads that are stored group after group, so that the groups alternate."""
     if num_groups == 1:
         return x
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     x = x.reshape(*before, num_groups, -1, *after).swapaxes(axis, axis + 1).reshape(x.shape)
-    # Without this, XLA moves heads of all tokens between devices in place of heads of the kernel.
+    # Without this, XLA moves the heads of tokens between devices, in place of heads of the kernel.
     return constrain(x, *axis * (None,), TENSOR_AXIS)
 
 

@@ -62,8 +62,8 @@ class SelfAttention(nn.Module):
         """
         heads = [self._project(name, tokens, train) for name in ('query', 'key', 'value')]
         num_groups = len(self.axes)
-        # In queries, keys and values three axes, heads, groups and channels [s g e], replace the
-        # width: a group has every g-th head of `_project`.
+        # In queries, keys and values three axes replace the width: heads of a group, groups and
+        # channels [k/g g e].
         heads = [x.reshape(*x.shape[:-2], -1, num_groups, x.shape[-1]) for x in heads]
         mixed, captured = [], {}
         for group, axis in enumerate(self.axes):
