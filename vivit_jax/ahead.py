@@ -242,7 +242,7 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
         )
     print(f'  attention                  {describe_choices(compiled.attention)}')
     if compiled.text:
-        _print_text(compiled.text)
+        _print_text(ahead, compiled.text)
     flops = ahead.flops(compiled)
     line = f'  FLOPs of the model         {flops / 1e9:8,.0f} G'
     if chip.bfloat16_tflops:
@@ -260,13 +260,15 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
         print(line)
 
 
-def _print_text(text: CompiledText):
+def _print_text(ahead: Ahead, text: CompiledText):
     found = text.collectives()
     parts = [f'{x.count} {kind}, {x.delivered / 1e6:,.1f} MB' for kind, x in found.items()]
     print(f'  collectives                {"; ".join(parts) or "none"}')
     if found:
         sent = sum(x.sent for x in found.values())
-        print(f'  sent to other devices      {sent / 1e6:,.1f} MB')
+        seconds = ahead.target.link_seconds(sent * ahead.per_chip)
+        took = f'; {1e3 * seconds:.2f} ms over the published links' if seconds else ''
+        print(f'  sent to other devices      {sent / 1e6:,.1f} MB{took}')
     kernels = [f'{n} {name}' for name, n in sorted(text.kernels().items(), key=lambda x: -x[1])]
     print(f'  kernels                    {"; ".join(kernels) or "none"}')
 

@@ -152,4 +152,5 @@ def test_program_of_this_jax_is_read():
     text = CompiledText(jax.jit(step).lower(x).compile().as_text())
     # Five products, each of which reads two matrices and writes one, at the very least.
     assert 5 * 3 * 64 * 64 * 4 <= text.bytes_moved() <= 100 * 64 * 64 * 4
+    assert text.product_flops() == 5 * 2 * 64**3
     assert text.collectives() == {}

@@ -98,6 +98,7 @@ class CompiledText:
                 arguments = rest.split('), ')[0]
                 operands = tuple(re.findall(r'%([\w.-]+)', arguments))
                 current.append(Instruction(name, opcode, shape, operands, rest))
+        self._shapes = {x.name: x.shape for xs in self._computations.values() for x in xs}
         self.instructions = list(self._walk(entry, 1))
 
     def collectives(self) -> dict[str, Collectives]:
@@ -137,12 +138,12 @@ class CompiledText:
     def product_flops(self) -> int:
         """FLOPs of matrix products and of attention, two for each multiply-add, on GPUs and CPUs.
 
-        Products within fusions, where TPUs have them, are not counted.
+        Products that a compiler for TPUs writes as convolutions are not counted.
         """
         return sum(
-            x.repeats * _product_flops(x, shapes[0])
-            for x, shapes in self._with_operands()
-            if shapes
+            x.repeats * _product_flops(x, self._shapes.get(x.operands[0], ''))
+            for x in self._with_fused()
+            if x.operands
         )
 
     def bytes_moved(self) -> int:
@@ -154,7 +155,7 @@ class CompiledText:
 
     def traffic(self) -> Iterator[tuple[Instruction, int]]:
         """Every operation that moves data, with the bytes that it reads and writes."""
-        for x, shapes in self._with_operands():
+        for x in self.instructions:
             if x.opcode in _FREE or x.opcode.endswith('-done'):
                 continue
             if x.opcode == 'custom-call' and not x.kernel:
@@ -162,14 +163,8 @@ class CompiledText:
             results = x.shape
             if _MATRIX_PRODUCT.search(x.text):
                 results = _WORKSPACE.sub('', results)  # workspace is reserved, but hardly used
-            yield x, x.repeats * sum(map(sum, map(_sizes, (results, *shapes))))
-
-    def _with_operands(self) -> Iterator[tuple[Instruction, list[str]]]:
-        shapes = {
-            x.name: x.shape for instructions in self._computations.values() for x in instructions
-        }
-        for x in self.instructions:
-            yield x, [shapes.get(name, '') for name in x.operands]
+            operands = (self._shapes.get(name, '') for name in x.operands)
+            yield x, x.repeats * sum(map(sum, map(_sizes, (results, *operands))))
 
     def _with_fused(self) -> Iterator[Instruction]:
         """The operations, and the operations within fusions."""

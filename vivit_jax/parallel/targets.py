@@ -27,6 +27,9 @@ class Chip:
         memory_gib: memory for programs, in GiB; 0: as much as this machine has.
         bfloat16_tflops: published peak of dense matrix products, in TFLOP/s; 0: unknown.
         bandwidth_gbps: published bandwidth of the memory, in GB/s; 0: unknown.
+        link_gbps: published bandwidth, in one direction, to all chips of a TPU slice or to the GPUs
+            of a host, in GB/s; 0: unknown.
+        network_gbps: of a GPU, the same to other hosts: its share of the network cards of a host.
         name: the name that a GPU reports.
         capability: (major, minor) compute capability of a GPU.
         num_cores: number of streaming multiprocessors of a GPU.
@@ -39,6 +42,8 @@ class Chip:
     memory_gib: float = 0.0
     bfloat16_tflops: float = 0.0
     bandwidth_gbps: float = 0.0
+    link_gbps: float = 0.0
+    network_gbps: float = 0.0
     name: str = ''
     capability: tuple[int, int] = (0, 0)
     num_cores: int = 0
@@ -47,20 +52,26 @@ class Chip:
     shared_kib: int = 0
 
 
-# Sources: the TPU pages of Google Cloud's documentation; NVIDIA's data sheets (SXM cards, dense).
+# Sources: the TPU pages of Google Cloud's documentation, and half of its bidirectional bandwidth
+# between chips; NVIDIA's data sheets (SXM cards, dense), half of NVLink's bidirectional bandwidth,
+# and the network of its DGX machines, with one card of 200 (A100) or 400 Gb/s for each GPU.
 CHIPS = {
-    'v4': Chip('tpu', 32, 275, 1228),
-    'v5e': Chip('tpu', 16, 197, 819),
-    'v5p': Chip('tpu', 95, 459, 2765),
-    'v6e': Chip('tpu', 32, 918, 1640),
-    'a100': Chip('cuda', 79, 312, 2039, 'NVIDIA A100-SXM4-80GB', (8, 0), 108, 1.41, 40, 163),
-    'h100': Chip('cuda', 79, 989, 3352, 'NVIDIA H100 80GB HBM3', (9, 0), 132, 1.98, 50, 227),
-    'h200': Chip('cuda', 140, 989, 4800, 'NVIDIA H200', (9, 0), 132, 1.98, 50, 227),
-    'b200': Chip('cuda', 178, 2250, 7700, 'NVIDIA B200', (10, 0), 148, 1.97, 126, 227),
+    'v4': Chip('tpu', 32, 275, 1228, 300),
+    'v5e': Chip('tpu', 16, 197, 819, 200),
+    'v5p': Chip('tpu', 95, 459, 2765, 600),
+    'v6e': Chip('tpu', 32, 918, 1640, 400),
+    'a100': Chip(
+        'cuda', 79, 312, 2039, 300, 25, 'NVIDIA A100-SXM4-80GB', (8, 0), 108, 1.41, 40, 163
+    ),
+    'h100': Chip(
+        'cuda', 79, 989, 3352, 450, 50, 'NVIDIA H100 80GB HBM3', (9, 0), 132, 1.98, 50, 227
+    ),
+    'h200': Chip('cuda', 140, 989, 4800, 450, 50, 'NVIDIA H200', (9, 0), 132, 1.98, 50, 227),
+    'b200': Chip('cuda', 178, 2250, 7700, 900, 50, 'NVIDIA B200', (10, 0), 148, 1.97, 126, 227),
     'cpu': Chip('cpu'),
 }
 
-_GPUS_OF_A_HOST = 8
+GPUS_OF_A_HOST = 8
 
 # Nothing is tuned, and Triton's products are off, because both need a GPU to measure on.
 _GPU_OPTIONS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
@@ -86,6 +97,18 @@ class Target:
     def num_chips(self) -> int:
         """The number of chips; a chip can have two devices."""
         return math.prod(map(int, self.topology.split('x')))
+
+    def link_seconds(self, sent: float) -> float:
+        """The least time in which a chip sends so many bytes to other chips; 0 if unknown.
+
+        Several GPU hosts first sum, or last gather, among their own GPUs, so that each GPU sends
+        only its share to other hosts.
+        """
+        chip = self.chip
+        seconds = sent / chip.link_gbps / 1e9 if chip.link_gbps else 0
+        if chip.network_gbps and self.num_chips > GPUS_OF_A_HOST:
+            seconds += sent / GPUS_OF_A_HOST / chip.network_gbps / 1e9
+        return seconds
 
     @property
     def extra(self) -> str:
@@ -137,7 +160,7 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     chip = target.chip
-    hosts = 1 if target.num_chips % _GPUS_OF_A_HOST else target.num_chips // _GPUS_OF_A_HOST
+    hosts = 1 if target.num_chips % GPUS_OF_A_HOST else target.num_chips // GPUS_OF_A_HOST
     try:
         if chip.platform == 'tpu':
             os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # only Google's cloud has a metadata server
