@@ -114,11 +114,9 @@ class Ahead:
         if step == 'training':
             batch = programs.abstract_batch(batch_size)
             function, args = programs.train_step(), (state, batch)
-            parameters, others = (state.params, state.batch_stats), (state.opt_state, state.ema)
         else:
             batch = programs.abstract_views(batch_size)
             function, args = programs.eval_step(), (variables, batch)
-            parameters, others = variables, ()
         began, compiled, needed = time.monotonic(), None, None
         with self._tracing(), record_choices(platform) as attention:
             lowered = function.trace(*args).lower(lowering_platforms=(platform,))
@@ -132,7 +130,10 @@ class Ahead:
                     # A compiler keeps some of the memory for itself, and says how much is left.
                     available = read_available_memory(str(error))
                     self.capacity = min(self.capacity, available or self.capacity)
-        memory = plan_memory(compiled, parameters, others, batch, needed)
+        if step == 'training':
+            memory = programs.plan_training(compiled, batch, needed)
+        else:
+            memory = plan_memory(compiled, variables, batch, needed=needed)
         text = CompiledText(compiled.as_text()) if compiled is not None else None
         return Compiled(step, batch_size, memory, text, time.monotonic() - began, dict(attention))
 
@@ -228,6 +229,8 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
     for name, size in rows.items():
         if size is not None:
             print(f'  {name:26} {describe_size(size)}')
+    if memory.on_host:
+        print(f'  {"optimizer, on the host":26} {describe_size(memory.on_host)}')
     total = f'  {"total of a device":26} {describe_size(memory.total)} of '
     total += f'{ahead.capacity / GIB:.2f} GiB'
     if memory.temporaries is None and memory.needed is None:

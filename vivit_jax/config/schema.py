@@ -163,6 +163,12 @@ KEYS = {
         'float32',
         "type of SGD's momentum and of AdamW's first moment: 'float32' or 'bfloat16'",
     ),
+    'train.offload_optimizer': Key(
+        False,
+        "keep the optimizer's state in the memory of the hosts, and copy it to the devices and "
+        'back in every step',
+        may_change=True,
+    ),
     'train.weight_decay': Key(0.0, 'weight decay of kernels; other parameters have none', 0),
     'train.clip_norm': Key(1.0, 'largest norm of the whole gradient; 0: no clipping', 0),
     'train.label_smoothing': Key(0.0, 'part of the target that all classes share', 0, 1),

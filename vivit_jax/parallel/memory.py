@@ -24,6 +24,8 @@ class Memory:
             nothing was compiled.
         needed: if the compiler refused the program, the bytes that it says the program needs; else
             None.
+        on_host: the part of the state of the optimizer that is in the memory of the host, and not
+            in the memory of the device.
     """
 
     parameters: int
@@ -31,6 +33,7 @@ class Memory:
     batch: int
     temporaries: int | None
     needed: float | None = None
+    on_host: int = 0
 
     @property
     def total(self) -> float:
@@ -45,18 +48,26 @@ class Memory:
 
 
 def plan_memory(
-    compiled: Compiled | None, parameters, others, batch, needed: float | None = None
+    compiled: Compiled | None,
+    parameters,
+    batch,
+    *,
+    optimizer=(),
+    on_host=(),
+    needed: float | None = None,
 ) -> Memory:
     """The memory that a compiled step needs on each device.
 
     Args:
         compiled: the step; None: it was not compiled.
         parameters: a tree of shapes with their shardings: parameters and running statistics.
-        others: the same, of the optimizer's state and moving averages.
         batch: the same, of clips and labels.
+        optimizer: the same, of the optimizer's state and moving averages on the devices.
+        on_host: the same, of the optimizer's state on the hosts.
         needed: see `Memory`.
     """
-    memory = Memory(*map(count_bytes, (parameters, others, batch)), None, needed)
+    sizes = map(count_bytes, (parameters, optimizer, batch))
+    memory = Memory(*sizes, None, needed, count_bytes(on_host))
     if compiled is None:
         return memory
     plan = compiled.memory_analysis()
@@ -66,6 +77,9 @@ def plan_memory(
         + plan.output_size_in_bytes
         - plan.alias_size_in_bytes
     )
+    # CPUs have only one memory, and a compiler for GPUs that are not there knows no other.
+    if plan.argument_size_in_bytes >= memory.total + memory.on_host:
+        planned -= memory.on_host
     return dataclasses.replace(memory, temporaries=int(planned - memory.total))
 
 
@@ -90,9 +104,12 @@ def describe_memory(memory: Memory) -> str:
         'batch': memory.batch,
         'activations and temporaries': memory.temporaries,
     }
-    return f'A device needs {describe_size(memory.total).strip()}: ' + ', '.join(
+    line = f'A device needs {describe_size(memory.total).strip()}: ' + ', '.join(
         f'{name} {describe_size(size or 0).strip()}' for name, size in parts.items()
     )
+    if memory.on_host:
+        line += f'; in the memory of its host: optimizer {describe_size(memory.on_host).strip()}'
+    return line
 
 
 def describe_placement(params: dict, mesh: Mesh) -> str:

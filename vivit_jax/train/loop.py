@@ -22,7 +22,7 @@ from vivit_jax.heads import head_names, map_heads
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.model_card import ModelCard
 from vivit_jax.parallel.distributed import end_if_process_is_lost
-from vivit_jax.parallel.memory import describe_memory, describe_placement, plan_memory
+from vivit_jax.parallel.memory import describe_memory, describe_placement
 from vivit_jax.parallel.mesh import batch_sharding, platform_of
 from vivit_jax.parallel.to_device import find_host, prefetch
 from vivit_jax.train.checkpoints import Checkpoints
@@ -115,10 +115,7 @@ class Trainer:
             lowered = programs.train_step().lower(state, batch)
         compiled = lowered.compile()
         _log.info('%s', describe_placement(state.params, mesh))
-        memory = plan_memory(
-            compiled, (state.params, state.batch_stats), (state.opt_state, state.ema), batch
-        )
-        _log.info('%s', describe_memory(memory))
+        _log.info('%s', describe_memory(programs.plan_training(compiled, batch)))
         return compiled
 
     def _first_state(self, checkpoints: Checkpoints) -> TrainState:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jax.stages import Wrapped
+from jax.stages import Compiled, Wrapped
 from ml_collections import ConfigDict
 
 from vivit_jax.config import load
@@ -14,7 +14,9 @@ from vivit_jax.evaluation.forward import create_forward, jit_logits
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.models.registry import create_model
+from vivit_jax.parallel.memory import Memory, plan_memory
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of
+from vivit_jax.parallel.offload import keep_on_host
 from vivit_jax.parallel.rules import split_arrays
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
@@ -64,6 +66,9 @@ class Programs:
         except ValueError as error:
             raise UserError(f'model: {error}') from error
         self.state_sharding = split_arrays(shapes, mesh)
+        if config.train.offload_optimizer:
+            opt_sharding = keep_on_host(self.state_sharding.opt_state, shapes.opt_state, mesh)
+            self.state_sharding = self.state_sharding.replace(opt_state=opt_sharding)
         self.abstract_state = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             shapes,
@@ -96,6 +101,23 @@ class Programs:
     def eval_step(self) -> Wrapped:
         """(variables, rgb) -> logits, as the evaluator runs it."""
         return jit_logits(create_forward(self.model, self.spec), self.mesh)
+
+    def plan_training(
+        self, compiled: Compiled | None, batch: dict, needed: float | None = None
+    ) -> Memory:
+        """The memory of a compiled training step for a batch, see `plan_memory`."""
+        state, on_device, on_host = self.abstract_state, [], []
+        for x in jax.tree.leaves(state.opt_state):
+            is_on_host = self.config.train.offload_optimizer and x.ndim
+            (on_host if is_on_host else on_device).append(x)
+        return plan_memory(
+            compiled,
+            (state.params, state.batch_stats),
+            batch,
+            optimizer=(on_device, state.ema),
+            on_host=on_host,
+            needed=needed,
+        )
 
     def abstract_batch(self, batch_size: int) -> dict:
         """Shapes of a training batch of so many clips, all devices together."""

@@ -15,6 +15,7 @@ from vivit_jax.augment.batch import TrainInputs, augment_batch
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.parallel.mesh import platform_of, replicated
+from vivit_jax.parallel.offload import copy_to_devices
 from vivit_jax.train.freezing import stop_frozen
 from vivit_jax.train.losses import cross_entropy
 from vivit_jax.train.state import TrainState
@@ -169,11 +170,17 @@ def jit_train_step(step: Callable, state_sharding: TrainState, mesh: Mesh) -> Wr
 
     Args:
         step: (state, batch) -> (state, metrics).
-        state_sharding: the sharding of each array of the state.
+        state_sharding: the sharding of each array of the state. An optimizer's state that is kept
+            on hosts is copied to the devices for its update.
         mesh: the devices. All of them get the metrics.
     """
+
+    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
+        opt_state = copy_to_devices(state.opt_state, state_sharding.opt_state)
+        return step(state.replace(opt_state=opt_state), batch)
+
     return jax.jit(
-        step,
+        train_step,
         donate_argnums=0,
         out_shardings=(state_sharding, replicated(mesh)),
         compiler_options=_GPU_OPTIONS if platform_of(mesh) == 'cuda' else None,
