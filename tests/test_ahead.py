@@ -16,12 +16,12 @@ from vivit_jax.parallel.memory import GIB, Memory
 class _Linear(Ahead):
     """A device of 16 GiB; a program needs a fixed amount of memory, and an amount for each clip."""
 
-    def __init__(self, fixed, clip):
+    def __init__(self, fixed, clip, accumulate=1):
         self.mesh, self.capacity = (
             SimpleNamespace(shape={'data': 4, 'fsdp': 2, 'tensor': 1}),
             16 * GIB,
         )
-        self._fixed, self._clip = fixed * GIB, clip * GIB
+        self._fixed, self._clip, self._accumulate = fixed * GIB, clip * GIB, accumulate
 
     def compile(self, step, batch_size):
         size = self._fixed + batch_size * self._clip
@@ -38,6 +38,12 @@ def test_largest_batch_fits_and_the_next_one_does_not(first, fixed, clip, larges
     assert found.batch_size == largest
     assert found.memory.fits(ahead.capacity)
     assert not ahead.compile('training', largest + 8).memory.fits(ahead.capacity)
+
+
+def test_largest_batch_of_a_training_divides_into_the_parts_that_it_accumulates():
+    ahead = _Linear(0.5, 0.1, accumulate=3)
+    assert ahead.largest_batch(ahead.compile('training', 48)).batch_size == 144
+    assert ahead.largest_batch(ahead.compile('evaluation', 48)).batch_size == 152
 
 
 class _Reserving(_Linear):

@@ -95,9 +95,9 @@ class Ahead:
         self.capacity = memory / self.per_chip
         self.mesh = create_mesh(load.mesh_sizes(config), devices)
         load.check_ranges(config)
-        for section in ('train', 'eval'):
-            key = f'{section}.batch_size'
-            check_batch_size(config[section].batch_size, self.mesh, key)
+        self._accumulate = config.train.accumulate
+        check_batch_size(config.train.batch_size, self.mesh, 'train.batch_size', self._accumulate)
+        check_batch_size(config.eval.batch_size, self.mesh, 'eval.batch_size')
         self.num_classes = load.guess_classes(config)
         schedule = optax.constant_schedule(config.train.learning_rate)
         mirrored = None
@@ -137,6 +137,10 @@ class Ahead:
         text = CompiledText(compiled.as_text()) if compiled is not None else None
         return Compiled(step, batch_size, memory, text, time.monotonic() - began, dict(attention))
 
+    def smallest_batch(self, step: str) -> int:
+        """The smallest batch of a step, of which all others are multiples."""
+        return batch_parts(self.mesh) * (self._accumulate if step == 'training' else 1)
+
     def largest_batch(self, first: Compiled) -> Compiled | None:
         """The program with the largest batch that fits; None if not even a clip per device fits.
 
@@ -145,20 +149,20 @@ class Ahead:
         if that lies between the largest batch that fits and the smallest that does not. The result
         certainly fits, and is close to the largest batch.
         """
-        devices, best = batch_parts(self.mesh), None
-        half = max(devices, first.batch_size // 2 // devices * devices)
+        smallest, best = self.smallest_batch(first.step), None
+        half = max(smallest, first.batch_size // 2 // smallest * smallest)
         found = self.compile(first.step, half if half < first.batch_size else 2 * half)
         tried = {first.batch_size: first, found.batch_size: found}
         for _ in range(3):
             growth = found.memory.total - first.memory.total
             slope = max(1, growth / (found.batch_size - first.batch_size))  # bytes a clip
             spare = (self.capacity - found.memory.total) / slope
-            batch_size = max(devices, int(found.batch_size + spare) // devices * devices)
+            batch_size = max(smallest, int(found.batch_size + spare) // smallest * smallest)
             fits = {n: x.memory.fits(self.capacity) for n, x in tried.items()}
             most = max((n for n in tried if fits[n]), default=0)
             least = min((n for n in tried if not fits[n]), default=math.inf)
             if batch_size >= least:  # the compiler keeps more than it says: try a little less
-                batch_size = max(most + devices, int(least * 0.97)) // devices * devices
+                batch_size = max(most + smallest, int(least * 0.97)) // smallest * smallest
             if batch_size in tried or batch_size == 0:
                 break
             found = tried[batch_size] = self.compile(first.step, batch_size)
@@ -207,7 +211,7 @@ def print_report(config: ConfigDict, target: str, *, largest: bool, quick: bool)
         compiled = ahead.compile(step, config[section].batch_size)
         _print_compiled(ahead, compiled, f'{section}.batch_size')
         if largest and ahead.target.can_compile:
-            _print_largest(ahead, ahead.largest_batch(compiled), f'{section}.batch_size')
+            _print_largest(ahead, step, ahead.largest_batch(compiled), f'{section}.batch_size')
     if not ahead.target.can_compile:
         print(
             f'\nLowered for {ahead.target.chip.platform}, but not compiled: the compiler is not '
@@ -276,9 +280,9 @@ def _print_text(ahead: Ahead, text: CompiledText):
     print(f'  kernels                    {"; ".join(kernels) or "none"}')
 
 
-def _print_largest(ahead: Ahead, compiled: Compiled | None, key: str):
+def _print_largest(ahead: Ahead, step: str, compiled: Compiled | None, key: str):
     if compiled is None:
-        print(f'  largest that fits: none, not even {key}={batch_parts(ahead.mesh)}, one a device')
+        print(f'  largest that fits: none, not even {key}={ahead.smallest_batch(step)}')
         return
     print(
         f'  largest that fits: {key}={compiled.batch_size}, {compiled.memory.total / GIB:.2f} of '

@@ -82,5 +82,5 @@ def test_device_without_such_memory_is_an_error():
     memory = types.SimpleNamespace(kind='device')
     device = types.SimpleNamespace(device_kind='Chip 1', addressable_memories=lambda: [memory])
     mesh = types.SimpleNamespace(devices=np.array([device]))
-    with pytest.raises(UserError, match='Chip 1 cannot keep arrays .* has device'):
+    with pytest.raises(UserError, match=r'Chip 1 cannot keep arrays .* has device'):
         keep_on_host({}, {}, mesh)
