@@ -6,7 +6,8 @@
 
 Each device has the same number of clips, however many devices there are (weak scaling). All rows
 run one after the other, each in processes of its own. The tables have, for data parallel (`data`)
-and fully sharded (`fsdp`) training:
+and fully sharded (`fsdp`) training, in which at most `--fsdp` devices split the parameters among
+them:
 
 - FLOPs of matrix products on one device over the same with one device: 1 is ideal.
 - Bytes that one device sends, from the compiled program, over the least that is possible: each
@@ -41,13 +42,13 @@ from vivit_jax.config import load
 from vivit_jax.parallel.compiled import CompiledText
 from vivit_jax.parallel.distributed import initialize
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh
-from vivit_jax.parallel.targets import start_cpu_devices
+from vivit_jax.parallel.targets import parse_target, start_cpu_devices
 from vivit_jax.parallel.to_device import find_host, to_global
 from vivit_jax.parameter_names import parameter_names
 from vivit_jax.train.first_state import create_first_state
 from vivit_jax.train.programs import Programs
 
-_SIZES = {'data': (-1, 1, 1), 'fsdp': (1, -1, 1)}  # data, fsdp, tensor
+_SPLITS = ('data', 'fsdp')
 _SMALL = ('vivit_joint', 'hidden_size=256', 'num_layers=4', 'num_heads=4', 'mlp_dim=1024')
 _CLASSES = 16
 
@@ -58,6 +59,7 @@ def main():
     parser.add_argument('--devices', default='1,2,4,8', help='simulated in one process')
     parser.add_argument('--processes', default='1,2,4', help='with one device each')
     parser.add_argument('--per_device', type=int, default=2, help='clips')
+    parser.add_argument('--fsdp', type=int, default=16, help='most devices that split parameters')
     parser.add_argument('--steps', type=int, default=10, help='timed steps of each row')
     parser.add_argument('--targets', help='such as h100:8,h100:16: compiles, and runs nothing')
     parser.add_argument('--full', action='store_true', help='optimizes programs for TPUs fully')
@@ -71,10 +73,11 @@ def main():
     ):
         print(f'\n| {where} | split | FLOPs of a device | sent, MB | over the least | clips/s |')
         print('|---|---|---|---|---|---|')
-        for split in _SIZES:
+        for split in _SPLITS:
             first = None
             for number in map(int, numbers.split(',')):
-                row = measure(number, split, args.per_device, args.steps)
+                sizes = _sizes(split, args.fsdp, number)
+                row = measure(number, sizes, args.per_device, args.steps)
                 first = first or row
                 print(
                     f'| {number} | {split} | {row["flops"] / first["flops"]:.2f} | '
@@ -97,9 +100,10 @@ def _print_targets(args: argparse.Namespace, config: ConfigDict):
         '| target | split | sent, MB | over the least | FLOPs, ms | links, ms | share of links |'
         ' memory, GiB |\n|---|---|---|---|---|---|---|---|'
     )
-    for split in _SIZES:
+    for split in _SPLITS:
         for target in args.targets.split(','):
-            row = _alone(_on_target, target, split, config, args.per_device, not args.full)
+            sizes = _sizes(split, args.fsdp, parse_target(target).num_chips)
+            row = _alone(_on_target, target, sizes, config, args.per_device, not args.full)
             total = row['flops_ms'] + row['links_ms']
             print(
                 f'| `{target}` | {split} | {row["sent"] / 1e6:.1f} | {_ratio(row)} | '
@@ -107,6 +111,11 @@ def _print_targets(args: argparse.Namespace, config: ConfigDict):
                 f'{row["gib"]:.1f} |',
                 flush=True,
             )
+
+
+def _sizes(split: str, most: int, devices: int) -> tuple[int, int, int]:
+    """Sizes of the axes `data`, `fsdp` and `tensor`."""
+    return -1, min(most, devices) if split == 'fsdp' else 1, 1
 
 
 def _ratio(row: dict) -> str:
@@ -120,8 +129,8 @@ def _alone(function: Callable[..., dict], *args) -> dict:
         return pool.submit(function, *args).result()
 
 
-def _on_devices(number: int, split: str, per_device: int, steps: int) -> dict:
-    return _alone(_measure_devices, number, split, per_device, steps)
+def _on_devices(number: int, *args) -> dict:
+    return _alone(_measure_devices, number, *args)
 
 
 def _measure_devices(number: int, *args) -> dict:
@@ -152,11 +161,11 @@ def _measure_process(address: str, number: int, index: int, *args) -> dict:
     return _measure(*args)
 
 
-def _measure(split: str, per_device: int, steps: int) -> dict:
+def _measure(sizes: tuple[int, int, int], per_device: int, steps: int) -> dict:
     """Compiles and times the training step of a small model on all devices of all processes."""
     config = load.model_config(*_SMALL)
     config.preprocessing.update(num_frames=8, short_side=64, crop_size=64)
-    mesh = create_mesh(_SIZES[split])
+    mesh = create_mesh(sizes)
     programs = Programs(config, mesh, _CLASSES, optax.constant_schedule(1e-3))
     batch_size = per_device * mesh.size
     with jax.set_mesh(mesh):
@@ -189,9 +198,11 @@ def _random_batch(programs: Programs, batch_size: int) -> dict:
     return to_global(batch, batch_sharding(programs.mesh), batch)
 
 
-def _on_target(target: str, split: str, config: ConfigDict, per_device: int, quick: bool) -> dict:
+def _on_target(
+    target: str, sizes: tuple[int, int, int], config: ConfigDict, per_device: int, quick: bool
+) -> dict:
     """Compiles the training step of a config for devices that are not here."""
-    data, fsdp, tensor = _SIZES[split]
+    data, fsdp, tensor = sizes
     config.parallel.update(data=data, fsdp=fsdp, tensor=tensor)
     # The batches of the file may not divide among the devices.
     config.train.batch_size = config.eval.batch_size = 2**20
