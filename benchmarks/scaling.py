@@ -48,7 +48,6 @@ from vivit_jax.parameter_names import parameter_names
 from vivit_jax.train.first_state import create_first_state
 from vivit_jax.train.programs import Programs
 
-_SPLITS = ('data', 'fsdp')
 _SMALL = ('vivit_joint', 'hidden_size=256', 'num_layers=4', 'num_heads=4', 'mlp_dim=1024')
 _CLASSES = 16
 
@@ -59,6 +58,7 @@ def main():
     parser.add_argument('--devices', default='1,2,4,8', help='simulated in one process')
     parser.add_argument('--processes', default='1,2,4', help='with one device each')
     parser.add_argument('--per_device', type=int, default=2, help='clips')
+    parser.add_argument('--splits', default='data,fsdp')
     parser.add_argument('--fsdp', type=int, default=16, help='most devices that split parameters')
     parser.add_argument('--steps', type=int, default=10, help='timed steps of each row')
     parser.add_argument('--targets', help='such as h100:8,h100:16: compiles, and runs nothing')
@@ -73,7 +73,7 @@ def main():
     ):
         print(f'\n| {where} | split | FLOPs of a device | sent, MB | over the least | clips/s |')
         print('|---|---|---|---|---|---|')
-        for split in _SPLITS:
+        for split in args.splits.split(','):
             first = None
             for number in map(int, numbers.split(',')):
                 sizes = _sizes(split, args.fsdp, number)
@@ -100,7 +100,7 @@ def _print_targets(args: argparse.Namespace, config: ConfigDict):
         '| target | split | sent, MB | over the least | FLOPs, ms | links, ms | share of links |'
         ' memory, GiB |\n|---|---|---|---|---|---|---|---|'
     )
-    for split in _SPLITS:
+    for split in args.splits.split(','):
         for target in args.targets.split(','):
             sizes = _sizes(split, args.fsdp, parse_target(target).num_chips)
             row = _alone(_on_target, target, sizes, config, args.per_device, not args.full)
