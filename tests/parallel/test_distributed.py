@@ -1,11 +1,13 @@
 """What started a process, as its environment says, and which part of a batch it loads."""
 
 import logging
+import sys
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
+from python_process import run_python
 
 from vivit_jax.errors import UserError
 from vivit_jax.parallel import distributed, to_device
@@ -77,6 +79,28 @@ def test_only_a_tpu_without_a_slice_goes_on_alone(monkeypatch, caplog, method, i
     else:
         with pytest.raises(UserError, match='here: this process cannot join the others'):
             distributed.initialize()
+
+
+ALONE = """
+import os, socket, sys
+from vivit_jax.parallel import distributed
+distributed._TIMEOUT_SECONDS = 1
+with socket.socket() as found:
+    found.bind(('localhost', 0))
+    address = f'localhost:{found.getsockname()[1]}'
+os.environ.update(
+    JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=sys.argv[1]
+)
+distributed.initialize()
+"""
+
+
+@pytest.mark.parametrize('process', ['0', '1'])
+def test_process_whose_others_do_not_come_says_so(process):
+    done = run_python([sys.executable, '-c', ALONE, process], timeout=60)
+    assert done.returncode == 2
+    assert 'cannot join the others: not all of them came' in done.stderr
+    assert 'host and port of process 0 within 1 s' in done.stderr
 
 
 @pytest.mark.parametrize('sizes', [(2, 1, 1), (0, 1, 1), (-1, -1, 1), (-1, 1, 3), (-2, 1, 1)])

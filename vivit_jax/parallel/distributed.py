@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -103,10 +104,14 @@ def initialize(lost_sec: int = 60):
     launch = find_launch(os.environ)
     if launch.arguments is None:
         return
+    # When its own timeout is over, JAX aborts the process without saying what to do.
+    timer = threading.Timer(_TIMEOUT_SECONDS, _give_up, [launch.where])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             **launch.arguments,
-            initialization_timeout=_TIMEOUT_SECONDS,
+            initialization_timeout=_TIMEOUT_SECONDS + 60,
             heartbeat_timeout_seconds=lost_sec,
         )
     except (RuntimeError, ValueError, TypeError, OSError) as error:
@@ -114,11 +119,9 @@ def initialize(lost_sec: int = 60):
             # A TPU outside of Google's cloud, as in a notebook, is no part of a slice.
             _log.warning('%s: no other hosts found, this one works alone (%s)', launch.where, error)
             return
-        raise UserError(
-            f'{launch.where}: this process cannot join the others: {error} All processes must run '
-            'the same command, and reach the host and port of process 0 within '
-            f'{_TIMEOUT_SECONDS} s'
-        ) from error
+        raise UserError(_cannot_join(launch.where, str(error))) from error
+    finally:
+        timer.cancel()
     _log.info(
         '%s: process %d of %d, with %d of %d device(s)',
         launch.where,
@@ -127,6 +130,18 @@ def initialize(lost_sec: int = 60):
         jax.local_device_count(),
         jax.device_count(),
     )
+
+
+def _cannot_join(where: str, why: str) -> str:
+    return (
+        f'{where}: this process cannot join the others: {why} All processes must run the same '
+        f'command, and reach the host and port of process 0 within {_TIMEOUT_SECONDS} s'
+    )
+
+
+def _give_up(where: str):
+    print(f'Error: {_cannot_join(where, "not all of them came.")}', file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 @contextlib.contextmanager
