@@ -76,7 +76,7 @@ replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}
 
 %all-reduce-scatter.3 (input: bf16[16,8]) -> bf16[4,8] {
   %input = bf16[16,8]{1,0} parameter(0)
-  %sum = bf16[16,8]{1,0} all-reduce(%input), channel_id=9, replica_groups=[2,4]<=[8]
+  %sum = bf16[16,8]{1,0} all-reduce(%input), channel_id=7, replica_groups=[2,4]<=[8]
   ROOT %part = bf16[4,8]{1,0} dynamic-slice(%sum), dynamic_slice_sizes={4,8}
 }
 

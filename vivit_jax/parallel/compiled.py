@@ -104,16 +104,10 @@ class CompiledText:
     def collectives(self) -> dict[str, Collectives]:
         """What devices send each other, by kind of collective."""
         found = collections.defaultdict(Collectives)
-        channels = set()
         for x in self._with_fused():
             kind = x.opcode.removesuffix('-start')
             if kind not in _COLLECTIVES:
                 continue
-            # Several fusions may work on one collective, which they name by its channel.
-            channel = re.search(r'channel_id=(\d+)', x.text)
-            if channel and channel[0] in channels:
-                continue
-            channels.add(channel and channel[0])
             # The shape of a '-start' holds operands and then results, several of each if XLA
             # combined collectives, and scalars that mark its state.
             shapes = _sizes(re.sub(r'\b\w+\[\](\{[^}]*\})?', '', x.shape), in_main_memory=False)
@@ -168,14 +162,21 @@ class CompiledText:
 
     def _with_fused(self) -> Iterator[Instruction]:
         """The operations, and the operations within fusions."""
+        channels = set()
         for x in self.instructions:
             yield x
             called = re.search(r'calls=%?([\w.-]+)', x.text) if x.opcode == 'fusion' else None
             for fused in self._computations.get(called[1], ()) if called else ():
                 fused = dataclasses.replace(fused, repeats=x.repeats)
-                if called[1].startswith(_SCATTER) and fused.opcode == 'all-reduce':
-                    fused = dataclasses.replace(fused, opcode='reduce-scatter', shape=x.shape)
-                yield fused
+                channel = re.search(r'channel_id=\d+', fused.text)
+                if called[1].startswith(_SCATTER):
+                    if fused.opcode == 'all-reduce':
+                        yield dataclasses.replace(fused, opcode='reduce-scatter', shape=x.shape)
+                elif channel is None:
+                    yield fused
+                elif channel[0] not in channels:  # several fusions may work on one collective
+                    channels.add(channel[0])
+                    yield fused
 
     def _walk(self, computation: str, repeats: int) -> Iterator[Instruction]:
         """The operations that a computation runs, also in loops and branches; a fusion is one."""
