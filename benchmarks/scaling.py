@@ -65,6 +65,12 @@ def main():
     parser.add_argument('--full', action='store_true', help='optimizes programs for TPUs fully')
     args, overrides = parser.parse_known_args()
     if args.targets:
+        for target in map(parse_target, args.targets.split(',')):
+            if not target.chip.link_gbps or not target.can_compile:
+                parser.error(
+                    f'--targets: {target.name} has no published figures, or its compiler is not '
+                    f"installed (pip install -e '.[tpu]' or '.[cuda12]')"
+                )
         _print_targets(args, _parse_config(overrides))
         return
     for where, numbers, measure in (
