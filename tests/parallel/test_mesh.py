@@ -2,10 +2,13 @@
 
 import logging
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from vivit_jax.models.registry import create_model
-from vivit_jax.parallel.mesh import fit_dtype
+from vivit_jax.parallel.mesh import BATCH_AXES, MESH_AXES, constrain, fit_dtype, on_each_device
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,26 @@ def test_cpus_compute_in_float32(caplog, platform, dtype, expected):
     assert model == create_model('vivit_fe', dtype=expected, **keywords)
     assert bool(caplog.messages) == (dtype != expected)
     assert all(dtype in message for message in caplog.messages)
+
+
+def _traced(function, sizes, axes):
+    with jax.sharding.use_abstract_mesh(AbstractMesh(sizes, axes)):
+        return jax.make_jaxpr(function)(jnp.zeros((8, 6))).eqns
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'spec'),
+    [
+        ((2, 2, 3), PartitionSpec(BATCH_AXES, 'tensor')),
+        ((2, 2, 4), PartitionSpec(BATCH_AXES, None)),
+        ((3, 1, 2), PartitionSpec(None, 'tensor')),
+    ],
+)
+def test_axes_are_split_where_they_divide(sizes, spec):
+    (constraint,) = _traced(lambda x: constrain(x, BATCH_AXES, 'tensor'), sizes, MESH_AXES)
+    assert constraint.params['sharding'].spec == spec
+
+
+@pytest.mark.parametrize(('sizes', 'axes'), [((1, 1, 1), MESH_AXES), ((4, 2), ('x', 'y'))])
+def test_nothing_is_split_on_one_device_and_on_meshes_with_other_axes(sizes, axes):
+    assert not _traced(lambda x: on_each_device(lambda x: constrain(x, BATCH_AXES), x), sizes, axes)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vivit_jax.errors import UserError
 
@@ -104,6 +104,12 @@ def fit_dtype(model: nn.Module, platform: str) -> nn.Module:
     return model.clone(spec=dataclasses.replace(model.spec, dtype='float32'))
 
 
+def _mesh_in_use() -> AbstractMesh | None:
+    """The mesh of `jax.set_mesh`; None: there is one device, or the mesh has other axes."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if mesh.size > 1 and mesh.axis_names == MESH_AXES else None
+
+
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
     """Returns x, split along its axes as given; use it where the compiler chooses badly.
 
@@ -112,8 +118,8 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
         *axes: for each axis of x, the axes of the mesh in use that split it, or None. Axes of x
             that are left out are not split, nor is an axis that does not divide among the devices.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    mesh = _mesh_in_use()
+    if mesh is None:
         return x
 
     def divides(size: int, names: str | tuple[str, ...] | None) -> bool:
@@ -140,8 +146,8 @@ def on_each_device(
         head_axes: the axis of the heads in each argument, if the heads are to be split too. The
             result has its heads on the same axis as the first argument.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    mesh = _mesh_in_use()
+    if mesh is None:
         return function(*args)
     head_axes = head_axes or (None,) * len(args)
     first = jax.tree.leaves(args[0])[0]
