@@ -5,7 +5,7 @@ import logging
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import BATCH_AXES, MESH_AXES, constrain, fit_dtype, on_each_device
@@ -31,8 +31,10 @@ def test_cpus_compute_in_float32(caplog, platform, dtype, expected):
 
 
 def _traced(function, sizes, axes):
-    with jax.sharding.use_abstract_mesh(AbstractMesh(sizes, axes)):
-        return jax.make_jaxpr(function)(jnp.zeros((8, 6))).eqns
+    x = jax.ShapeDtypeStruct((8, 6), jnp.float32)
+    mesh = AbstractMesh(sizes, axes, axis_types=(AxisType.Auto,) * len(sizes))
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.make_jaxpr(function)(x).eqns
 
 
 @pytest.mark.parametrize(
