@@ -130,3 +130,17 @@ def test_mistake_in_a_config_file_is_not_blamed_on_an_override(tmp_path):
     assert len(message.splitlines()) == 1
     assert 'batchsize' in message
     assert "there is no config key 'train.batch_size'" not in message
+
+
+def test_size_wins_over_keywords_of_the_file_and_loses_to_keywords_beside_it():
+    flags = ['--config.model.size=B/16x2', '--config.model.mlp_dim=99', '--mode=show']
+    command = [sys.executable, '-m', 'vivit_jax.main', '--config=configs/custom.py', *flags]
+    done = run_python(command)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == (
+        'model.size=B/16x2 replaces hidden_size=128, num_layers=4, num_heads=4, '
+        'tubelet_size=(16, 8, 8) of the config'
+    )
+    lines = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if line.strip()}
+    assert lines['model.mlp_dim'] == '99'
+    assert lines['model.hidden_size'] == '768'

@@ -7,10 +7,10 @@ import re
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from vivit_jax.config.schema import config_keys
-from vivit_jax.models.registry import list_models
+from vivit_jax.models.registry import MODELS, list_models
 
 # Errors that flags and the code of a config file may raise.
 _PARSE_ERRORS = (
@@ -42,6 +42,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             *path, name = key.split('.')
             functools.reduce(operator.getitem, path, config)[name] = None
             overrides()[key] = None
+        _prefer_given_size(config)
         config.seed  # noqa: B018
         return rest
     except _PARSE_ERRORS as error:
@@ -52,6 +53,23 @@ def parse_flags(argv: list[str]) -> list[str]:
 def overrides() -> dict[str, object]:
     """The keys that the parsed command line sets, with their values."""
     return config_flags.get_override_values(flags.FLAGS['config'])
+
+
+def _prefer_given_size(config: ConfigDict):
+    """Unsets what a config file set and a size on the command line sets too, and says so."""
+    if 'model.size' not in overrides():
+        return
+    preset = MODELS[config.model.name].preset(config.model.size)
+    unset = {
+        keyword: config.model[keyword]
+        for keyword in preset
+        if config.model[keyword] is not None and f'model.{keyword}' not in overrides()
+    }
+    for keyword in unset:
+        config.model[keyword] = None
+    if unset:
+        values = ', '.join(f'{keyword}={value}' for keyword, value in unset.items())
+        print(f'model.size={config.model.size} replaces {values} of the config', file=sys.stderr)
 
 
 def _explain(argv: list[str], error: BaseException) -> str:
