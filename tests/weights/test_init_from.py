@@ -137,7 +137,7 @@ def test_new_classifier_must_be_named_and_then_stays_fresh():
     with pytest.raises(UserError) as caught:
         start(card, weights)
     message = str(caught.value)
-    assert "init.reinit=('head',)" in message and '--reinit=head' in message
+    assert '--config.init.reinit=head' in message and '--reinit=head' in message
     assert 'output_projection/kernel' in message and 'output_projection/bias' in message
     assert 'num_layers' not in message  # advice for other problems
     fresh, source, params, report = start(card, weights, reinit=('head',))

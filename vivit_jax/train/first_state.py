@@ -11,6 +11,7 @@ from vivit_jax.parallel.to_device import put_whole
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.state import TrainState, start_state
 from vivit_jax.weights.batch_statistics import fit_statistics
+from vivit_jax.weights.classes import match_classes
 from vivit_jax.weights.init_from import describe_differences, init_from
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.report import Report
@@ -33,6 +34,8 @@ def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Rep
     _log.info('Starting from %s: %s', config.init_from, weights.kind)
     for line in describe_differences(card, weights):
         _log.warning('%s', line)
+    if 'head' not in config.init.reinit:
+        weights = match_classes(weights, card.label_names)
     key = jax.random.key(config.seed)
     fresh = jax.jit(lambda: init_variables(key, model, spec.clip_shape))()
     params, report = init_from(

@@ -18,7 +18,7 @@ _ADVICE = {
     ),
     'head': (
         'the classifier was made for other classes: ask for a new one with '
-        "init.reinit=('head',) in a config, or --reinit=head of vivit_jax.convert"
+        '--config.init.reinit=head, or --reinit=head of vivit_jax.convert'
     ),
     'unused': (
         'unused: the model has no such parameter. Check that it is the model these weights were '
