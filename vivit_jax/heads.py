@@ -43,3 +43,8 @@ def name_heads(name: str, value: PerHead[_T]) -> dict[str, _T]:
 def numbered_labels(num_classes: PerHead[int]) -> LabelNames:
     """Names for classes of which only the number is known: `('0', '1', …)`."""
     return map_heads(lambda count: tuple(map(str, range(count))), num_classes)
+
+
+def plain_name(name: str) -> str:
+    """A class name by which to compare: in lower case, with single blanks for `_` and blanks."""
+    return ' '.join(name.replace('_', ' ').casefold().split())

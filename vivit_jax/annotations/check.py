@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
 from vivit_jax.annotations.dataset import Dataset, LabeledVideo
-from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels
+from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels, plain_name
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ def _read_labels(
             label_names = [str(i) for i in range(size)]
         else:
             label_names = sorted(set(labels['train']))
+            _check_similar(tables['train'], column)
     label_names = tuple(label_names)
     if len(set(label_names)) < len(label_names):
         twice = collections.Counter(label_names).most_common(1)[0][0]
@@ -140,8 +141,20 @@ def _read_labels(
         _check_known(lines, column, to_index)
     indices = {split: [to_index[label] for label in found] for split, found in labels.items()}
     if 'train' in indices:
-        _check_classes(column, label_names, set(indices['train']))
+        _check_classes(column, label_names, indices['train'])
     return label_names, indices
+
+
+def _check_similar(lines: Sequence[Annotation], column: str):
+    first = {}
+    for line in lines:
+        label = line.values[column]
+        other = first.setdefault(plain_name(label), label)
+        if label != other:
+            raise AnnotationError(
+                f'{line.place}: {column} {label!r} and {other!r} differ in case or blanks only, '
+                'and would be two classes: write one name for both'
+            )
 
 
 def _check_base(labels: Sequence[str], num_classes: int, column: str):
@@ -175,11 +188,20 @@ def _check_known(lines: Sequence[Annotation], column: str, to_index: Mapping[str
     )
 
 
-def _check_classes(column: str, label_names: Sequence[str], labels: Collection[int]):
-    absent = [name for i, name in enumerate(label_names) if i not in labels]
+def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int]):
+    counts = collections.Counter(labels)
+    absent = [name for i, name in enumerate(label_names) if not counts[i]]
     if absent:
         _log.warning(
             'column %r: %d classes have no training video: %s', column, len(absent), _some(absent)
+        )
+    few = [f'{name} ({counts[i]})' for i, name in enumerate(label_names) if 0 < counts[i] < 3]
+    if few:
+        _log.warning(
+            'column %r: %d classes have only one or two training videos: %s',
+            column,
+            len(few),
+            _some(few),
         )
 
 

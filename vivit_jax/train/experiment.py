@@ -11,7 +11,7 @@ from vivit_jax.batches.loader import check_repeats
 from vivit_jax.config import load
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import check_merge, parse_views
-from vivit_jax.heads import LabelNames, PerHead, map_heads
+from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 from vivit_jax.parallel.mesh import check_batch_size, create_mesh
 from vivit_jax.parallel.to_device import find_host
 from vivit_jax.train.optimizer import create_schedule
@@ -60,6 +60,12 @@ class Experiment:
                 'training split in data.root'
             )
         self.train_source = self.dataset.splits['train']
+        for head, names in by_head(self.dataset.label_names).items():
+            if len(names) < 2:
+                raise UserError(
+                    f'{f"head {head}: " if head else ""}there is only one class, {names[0]!r}, and '
+                    'nothing to learn: give videos of a second class'
+                )
 
         steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
         self.num_steps = load.steps(config.train, 'num', steps_per_epoch)

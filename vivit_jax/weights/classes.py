@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames, by_head, numbered_labels
+from vivit_jax.heads import LabelNames, by_head, numbered_labels, plain_name
 from vivit_jax.weights.weights import Weights
 
 
@@ -26,20 +26,16 @@ def match_classes(weights: Weights, label_names: LabelNames) -> Weights:
             continue
         if numbered_labels(len(wanted[head])) in (trained[head], wanted[head]):
             continue
-        places = {_plain(x): place for place, x in enumerate(trained[head])}
-        if places.keys() != set(map(_plain, wanted[head])):
+        places = {plain_name(x): place for place, x in enumerate(trained[head])}
+        if places.keys() != set(map(plain_name, wanted[head])):
             raise UserError(
                 f'init_from: the classifier of these weights was trained for other classes: '
                 f'{_shorten(trained[head])}, and this training has {_shorten(wanted[head])}. '
                 'Ask for a new classifier with --config.init.reinit=head, or give the same names'
             )
-        order = [places[_plain(x)] for x in wanted[head]]
+        order = [places[plain_name(x)] for x in wanted[head]]
         params[name] = {key: x[..., order] for key, x in params[name].items()}
     return dataclasses.replace(weights, params=params)
-
-
-def _plain(name: str) -> str:
-    return ' '.join(name.replace('_', ' ').casefold().split())
 
 
 def _shorten(names: Sequence[str], most: int = 8) -> str:
