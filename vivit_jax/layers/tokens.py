@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from vivit_jax.layers.grid import sincos_positions
 from vivit_jax.layers.linear import project
+from vivit_jax.layers.specification import Specification
 
 
 @flax.struct.dataclass
@@ -29,6 +30,23 @@ class ModelOutput:
     logits: jax.Array | Mapping[str, jax.Array]
     features: jax.Array
     intermediates: Mapping = flax.struct.field(default_factory=dict)
+
+
+def find_grid(spec: Specification, clip: jax.Array) -> tuple[int, int, int]:
+    """Tokens along time, height and width of float clips [b t h w c].
+
+    Raises:
+        ValueError: the shape or the type is another, or clips do not divide into whole tubelets.
+    """
+    if clip.ndim != 5:
+        hint = ', so that the batch is missing: clip[None] adds it' if clip.ndim == 4 else ''
+        raise ValueError(f'a model takes clips [b t h w c]; this array is {list(clip.shape)}{hint}')
+    if not jnp.issubdtype(clip.dtype, jnp.floating):
+        raise ValueError(
+            f'a model takes float clips in the value_range of the preprocessing, not {clip.dtype}: '
+            'vivit_jax.evaluation.forward.create_forward(model, preprocessing) takes uint8 pixels'
+        )
+    return spec.grid(clip.shape[1:4])
 
 
 class Tokenizer(nn.Module):
@@ -88,9 +106,20 @@ class PositionEmbedding(nn.Module):
             before = num_tokens - math.prod(self.grid)
             table = np.pad(sincos_positions(self.grid, width), ((before, 0), (0, 0)))
         else:
+            self._check_table(num_tokens)
             init = nn.initializers.normal(0.02)  # from BERT
             table = self.param('pos_embedding', init, (1, num_tokens, width))
         return tokens + jnp.asarray(table, tokens.dtype).reshape(*places, width)
+
+    def _check_table(self, num_tokens: int):
+        table = self.get_variable('params', 'pos_embedding')
+        if table is not None and table.shape[1] != num_tokens:
+            raise ValueError(
+                f'{"/".join(self.path)} has learned positions for {table.shape[1]} tokens, and '
+                f'these clips have {num_tokens}: give clips with the frames and pixels of the '
+                'preprocessing that the model was trained with, or start a training from the '
+                'weights with init_from, which resizes positions'
+            )
 
 
 def prepend_class_token(model: nn.Module, tokens: jax.Array, name: str = 'cls') -> jax.Array:

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from vivit_jax.layers.convolution import batch_norm, convolution
 from vivit_jax.layers.linear import Linear
 from vivit_jax.layers.stack import REMAT_POLICIES
-from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify
+from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid
 from vivit_jax.layers.transformer import Encoder, layer_norm
 from vivit_jax.models.convivit import specification
 from vivit_jax.models.vivit.model import FactorizedDotProductBlock, FactorizedSelfAttentionBlock
@@ -48,7 +48,7 @@ class ConViViT(nn.Module):
             ValueError: the clip does not divide into whole patches.
         """
         spec = self.spec
-        grid = spec.grid(clip.shape[1:4])
+        grid = find_grid(spec, clip)
         x = self._cnn(clip.astype(spec.dtype), train)
         tokens = Tokenizer(spec.hidden_size, spec.patch_size, spec.dtype, name='embedding')(x)
         tokens = layer_norm(spec, 'embedding_norm')(tokens)

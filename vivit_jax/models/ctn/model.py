@@ -16,7 +16,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import batch_norm, convolution
-from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
+from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, SelfAttention
 from vivit_jax.models.ctn import specification
 
@@ -46,7 +46,7 @@ class Ctn(nn.Module):
             ValueError: the clip does not divide into whole tubelets.
         """
         spec = self.spec
-        grid = spec.grid(clip.shape[1:4])
+        grid = find_grid(spec, clip)
         if spec.embed == 'video_to_tokens':
             clip = ConvStem(
                 spec.stem_channels,

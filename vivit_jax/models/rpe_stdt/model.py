@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
+from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, SelfAttention
 from vivit_jax.models.rpe_stdt import specification
 from vivit_jax.models.rpe_stdt.relative_position import RelativePosition
@@ -41,7 +41,7 @@ class RpeStdt(nn.Module):
             ValueError: the clip does not divide into whole patches.
         """
         spec, mode = self.spec, {'train': train, 'capture_attention': capture_attention}
-        grid = spec.grid(clip.shape[1:4])
+        grid = find_grid(spec, clip)
         tokens = Tokenizer(spec.hidden_size, spec.tubelet_size, spec.dtype, name='embedding')(clip)
         tokens = rearrange(tokens, 'b t h w d -> b t (h w) d')
         tokens = prepend_class_token(self, tokens, 'cls_SpatialTransformer')

@@ -12,7 +12,7 @@ import jax
 from einops import rearrange
 
 from vivit_jax.layers.grid import uniform_frame_indices
-from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, prepend_class_token
+from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, Rate
 from vivit_jax.models.vivit import specification
 
@@ -40,7 +40,7 @@ class ViViT(nn.Module):
             ValueError: the clip does not divide into whole tubelets.
         """
         spec, mode = self.spec, {'train': train, 'capture_attention': capture_attention}
-        grid = spec.grid(clip.shape[1:4])
+        grid = find_grid(spec, clip)
         if spec.tokenizer == 'uniform_frames':
             clip = clip[:, uniform_frame_indices(clip.shape[1], spec.num_sampled_frames)]
         tokens = Tokenizer(spec.hidden_size, spec.patch_size, spec.dtype, name='embedding')(clip)
