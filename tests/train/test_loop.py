@@ -125,6 +125,17 @@ def test_run_leaves_everything_that_the_readme_promises(finished):
 
 
 @pytest.mark.slow
+def test_training_videos_alone_are_enough(tmp_path, synthetic_folder):
+    flags = [TINY[0], f'--workdir={tmp_path / "run"}', '--config.data.source=csv', NO_WORKERS]
+    flags += [f'--config.data.train_csv={synthetic_folder}/train.csv']
+    flags += ['--config.train.num_steps=1', '--config.train.warmup_steps=0']
+    done = run([sys.executable, '-m', 'vivit_jax.main', *flags])
+    assert done.returncode == 0, done.stderr
+    assert 'Trained, but not tested: there are no other videos. Set data.val_csv' in done.stderr
+    assert (tmp_path / 'run/checkpoints/1').exists()
+
+
+@pytest.mark.slow
 def test_two_heads_from_a_csv_to_predictions(tmp_path, synthetic_folder):
     heads = {'motion': 8, 'sprite': 4}
     csv = tmp_path / 'csv'

@@ -102,7 +102,12 @@ class Trainer:
         if int(state.step) < self._experiment.num_steps:
             _log.info('Saved step %d; the same command goes on from there', state.step)
             return self._stop.exit_status
-        if config.eval.test_at_end:
+        if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
+            _log.info(
+                'Trained, but not tested: there are no other videos. Set data.val_csv or '
+                'data.test_csv, and give the same command with --mode=evaluate'
+            )
+        elif config.eval.test_at_end:
             evaluate_checkpoint(config, self._workdir, self._folder / str(state.step))
         return 0
 
