@@ -16,12 +16,17 @@ from vivit_jax.errors import UserError
 def run(main: Callable[[list[str]], int | None], **kwargs):
     """Runs a command; if it raises a UserError, prints the message and exits with 2.
 
+    Wrong flags exit with 2 too, and `--help` with 0; absl exits with 1 after both.
+
     Args:
         main: gets the arguments that are no flags, and returns an exit status.
         **kwargs: for `absl.app.run`.
     """
+    started = False
 
     def guarded(argv: list[str]):
+        nonlocal started
+        started = True
         _log_to_stderr()
         try:
             status = main(argv[1:])
@@ -36,7 +41,12 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
         time.sleep(0.3)
         sys.exit(status)
 
-    app.run(guarded, **kwargs)
+    try:
+        app.run(guarded, **kwargs)
+    except SystemExit as exited:
+        if started or exited.code != 1:
+            raise
+        sys.exit(0 if any(arg.lstrip('-').startswith('help') for arg in sys.argv[1:]) else 2)
 
 
 class _AboveBar(logging.Handler):

@@ -144,3 +144,11 @@ def test_size_wins_over_keywords_of_the_file_and_loses_to_keywords_beside_it():
     lines = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if line.strip()}
     assert lines['model.mlp_dim'] == '99'
     assert lines['model.hidden_size'] == '768'
+
+
+@pytest.mark.parametrize('module', ['main', 'predict', 'summary', 'convert', 'prepare'])
+def test_help_exits_with_0_and_wrong_flags_with_2(module):
+    for flag, status in (('--help', 0), ('--foo=1', 2)):
+        done = run_python([sys.executable, '-m', f'vivit_jax.{module}', flag])
+        assert done.returncode == status, done.stderr
+        assert 'Traceback' not in done.stderr
