@@ -327,7 +327,8 @@ def test_non_finite_loss_stops_and_names_the_batch(tmp_path, command):
 def test_broken_videos_are_replaced_in_training_and_wrong_in_evaluation(tmp_path, synthetic_folder):
     root = tmp_path / 'videos'
     shutil.copytree(synthetic_folder, root)
-    # With a single class every video that can be decoded is right.
+    # All videos are of one class, so that every video that can be decoded is right.
+    (tmp_path / 'classes.txt').write_text('moves\nrests\n')
     for split, count in (('train', 24), ('val', 8)):
         lines = [f'{split}/{i:05d}.mp4,moves\n' for i in range(count)]
         (root / f'{split}.csv').write_text('video_path,label\n' + ''.join(lines))
@@ -337,7 +338,7 @@ def test_broken_videos_are_replaced_in_training_and_wrong_in_evaluation(tmp_path
     flags = [f'--config.data.{split}_csv={root}/{split}.csv' for split in ('train', 'val')]
     runlocal = [NO_WORKERS, '--config.data.source=csv', '--config.train.num_steps=6']
     runlocal += ['--config.train.warmup_steps=1', '--config.data.max_bad_fraction=0.2']
-    runlocal += ['--config.eval.allow_untrained_head=True']  # of one class it stays zero
+    runlocal += [f'--config.data.label_map={tmp_path}/classes.txt']
     base = [sys.executable, '-m', 'vivit_jax.main', TINY[0], f'--workdir={workdir}']
     done = run([*base, *flags, *runlocal])
     assert done.returncode == 0, done.stderr
