@@ -9,13 +9,14 @@ run one after the other, each in processes of its own. The tables have, for data
 and fully sharded (`fsdp`) training, in which at most `--fsdp` devices split the parameters among
 them:
 
-- FLOPs of matrix products on one device over the same with one device: 1 is ideal.
+- FLOPs of the matrix products of one device, over the FLOPs of a device that trains alone: 1 is
+  ideal.
 - Bytes that one device sends, from the compiled program, over the least that is possible: each
   gradient goes around a ring of all devices once (`data`), or each parameter is gathered once and
   each gradient scattered once (`fsdp`).
-- Without `--targets`: clips per second of all devices over those of one device, in one process with
-  several simulated devices, and in several processes. All of them share the cores of this machine,
-  so 1 is ideal.
+- Without `--targets`: clips per second of all devices, over the clips per second of one device, in
+  one process with several simulated devices, and in several processes. All devices share the cores
+  of this machine, so 1 is ideal.
 - With `--targets`: the time of the FLOPs at half of the published peak, the time of the bytes over
   the published links, and their share of the step if nothing overlaps. Nothing is run.
 """
@@ -39,6 +40,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vivit_jax.ahead import Ahead
 from vivit_jax.config import load
+from vivit_jax.errors import UserError
 from vivit_jax.parallel.compiled import CompiledText
 from vivit_jax.parallel.distributed import initialize
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh
@@ -64,8 +66,16 @@ def main():
     parser.add_argument('--targets', help='such as h100:8,h100:16: compiles, and runs nothing')
     parser.add_argument('--full', action='store_true', help='optimizes programs for TPUs fully')
     args, overrides = parser.parse_known_args()
+    if unknown := set(args.splits.split(',')) - {'data', 'fsdp'}:
+        parser.error(f'--splits: {", ".join(unknown)} is neither data nor fsdp')
+    if overrides and not args.targets:
+        parser.error(f'{" ".join(overrides)} has a meaning with --targets only')
     if args.targets:
-        for target in map(parse_target, args.targets.split(',')):
+        try:
+            targets = list(map(parse_target, args.targets.split(',')))
+        except UserError as error:
+            parser.error(str(error))
+        for target in targets:
             if not target.chip.link_gbps or not target.can_compile:
                 parser.error(
                     f'--targets: {target.name} has no published figures, or its compiler is not '
@@ -188,7 +198,7 @@ def _measure(sizes: tuple[int, int, int], per_device: int, steps: int) -> dict:
     return {
         'clips_per_s': batch_size / statistics.median(times[1:]),
         'flops': text.product_flops(),
-        'sent': _sent(text),
+        'sent': text.sent(),
         'least': least_sent(programs),
     }
 
@@ -215,7 +225,7 @@ def _on_target(
     ahead = Ahead(config, target, quick)
     compiled = ahead.compile('training', per_device * ahead.mesh.size)
     peak = ahead.target.chip.bfloat16_tflops / ahead.per_chip
-    sent = _sent(compiled.text)
+    sent = compiled.text.sent()
     return {
         'sent': sent,
         'least': least_sent(ahead.programs),
@@ -223,10 +233,6 @@ def _on_target(
         'links_ms': 1e3 * ahead.target.link_seconds(sent * ahead.per_chip),
         'gib': compiled.memory.total / 2**30,
     }
-
-
-def _sent(text: CompiledText) -> int:
-    return sum(x.sent for x in text.collectives().values())
 
 
 def least_sent(programs: Programs) -> float:

@@ -272,7 +272,7 @@ def _print_text(ahead: Ahead, text: CompiledText):
     parts = [f'{x.count} {kind}, {x.delivered / 1e6:,.1f} MB' for kind, x in found.items()]
     print(f'  collectives                {"; ".join(parts) or "none"}')
     if found:
-        sent = sum(x.sent for x in found.values())
+        sent = text.sent()
         seconds = ahead.target.link_seconds(sent * ahead.per_chip)
         took = f'; {1e3 * seconds:.2f} ms over the published links' if seconds else ''
         print(f'  sent to other devices      {sent / 1e6:,.1f} MB{took}')

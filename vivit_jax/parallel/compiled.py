@@ -28,7 +28,7 @@ _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\(
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _SHAPE = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](\{[^}]*\})?')
 _VECTOR_MEMORY = 'S(1)'  # marks arrays in a TPU's vector memory instead of its main memory
-_SCATTER = 'all-reduce-scatter'  # compilers for TPUs name so a fusion that is a reduce-scatter
+_SCATTER = 'all-reduce-scatter'  # of fusions that are a reduce-scatter, on TPUs
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -120,6 +120,10 @@ class CompiledText:
                 before.sent + sent * x.repeats,
             )
         return dict(found)
+
+    def sent(self) -> int:
+        """The fewest bytes that one device must send for all collectives."""
+        return sum(x.sent for x in self.collectives().values())
 
     def kernels(self) -> dict[str, int]:
         """How often each kernel of another library runs, by its name."""

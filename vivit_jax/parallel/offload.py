@@ -1,7 +1,7 @@
 """Keeps the state of an optimizer in the memory of the hosts."""
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from vivit_jax.errors import UserError
 
@@ -34,11 +34,6 @@ def keep_on_host(shardings, shapes, mesh: Mesh):
     )
 
 
-def is_on_host(sharding: jax.sharding.Sharding) -> bool:
-    """Whether arrays with this sharding are in the memory of hosts."""
-    return sharding.memory_kind == _HOST_MEMORY
-
-
 def copy_to_devices(arrays, shardings):
     """Copies those arrays that are on hosts to their devices, within a compiled program.
 
@@ -46,8 +41,10 @@ def copy_to_devices(arrays, shardings):
         arrays: a tree.
         shardings: of each of them.
     """
-    return jax.tree.map(
-        lambda x, s: jax.device_put(x, s.with_memory_kind('device')) if is_on_host(s) else x,
-        arrays,
-        shardings,
-    )
+
+    def copy(x: jax.Array, sharding: Sharding) -> jax.Array:
+        if sharding.memory_kind != _HOST_MEMORY:
+            return x
+        return jax.device_put(x, sharding.with_memory_kind('device'))
+
+    return jax.tree.map(copy, arrays, shardings)

@@ -71,7 +71,7 @@ CHIPS = {
     'cpu': Chip('cpu'),
 }
 
-GPUS_OF_A_HOST = 8
+_GPUS_OF_A_HOST = 8
 
 # Nothing is tuned, and Triton's products are off, because both need a GPU to measure on.
 _GPU_OPTIONS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
@@ -106,8 +106,8 @@ class Target:
         """
         chip = self.chip
         seconds = sent / chip.link_gbps / 1e9 if chip.link_gbps else 0
-        if chip.network_gbps and self.num_chips > GPUS_OF_A_HOST:
-            seconds += sent / GPUS_OF_A_HOST / chip.network_gbps / 1e9
+        if chip.network_gbps and self.num_chips > _GPUS_OF_A_HOST:
+            seconds += sent / _GPUS_OF_A_HOST / chip.network_gbps / 1e9
         return seconds
 
     @property
@@ -160,7 +160,7 @@ def find_devices(target: Target) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     chip = target.chip
-    hosts = 1 if target.num_chips % GPUS_OF_A_HOST else target.num_chips // GPUS_OF_A_HOST
+    hosts = 1 if target.num_chips % _GPUS_OF_A_HOST else target.num_chips // _GPUS_OF_A_HOST
     try:
         if chip.platform == 'tpu':
             os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # only Google's cloud has a metadata server

@@ -107,6 +107,7 @@ class Programs:
     ) -> Memory:
         """The memory of a compiled training step for a batch, see `plan_memory`."""
         state, on_device, on_host = self.abstract_state, [], []
+        # The sharding does not tell of GPUs that are not there, see `keep_on_host`.
         for x in jax.tree.leaves(state.opt_state):
             is_on_host = self.config.train.offload_optimizer and x.ndim
             (on_host if is_on_host else on_device).append(x)

@@ -45,7 +45,7 @@ class ConViViT(nn.Module):
             capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
-            ValueError: the clip does not divide into whole patches.
+            ValueError: the clip is not what the model takes, see `find_grid`.
         """
         spec = self.spec
         grid = find_grid(spec, clip)

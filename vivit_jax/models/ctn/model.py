@@ -43,7 +43,7 @@ class Ctn(nn.Module):
             capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
-            ValueError: the clip does not divide into whole tubelets.
+            ValueError: the clip is not what the model takes, see `find_grid`.
         """
         spec = self.spec
         grid = find_grid(spec, clip)

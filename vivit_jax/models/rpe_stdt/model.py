@@ -38,7 +38,7 @@ class RpeStdt(nn.Module):
             capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
-            ValueError: the clip does not divide into whole patches.
+            ValueError: the clip is not what the model takes, see `find_grid`.
         """
         spec, mode = self.spec, {'train': train, 'capture_attention': capture_attention}
         grid = find_grid(spec, clip)

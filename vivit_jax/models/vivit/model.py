@@ -37,7 +37,7 @@ class ViViT(nn.Module):
             capture_attention: returns all attention weights, which must fit into memory.
 
         Raises:
-            ValueError: the clip does not divide into whole tubelets.
+            ValueError: the clip is not what the model takes, see `find_grid`.
         """
         spec, mode = self.spec, {'train': train, 'capture_attention': capture_attention}
         grid = find_grid(spec, clip)
