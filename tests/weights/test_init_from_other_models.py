@@ -197,7 +197,7 @@ def test_class_token_stays_new_if_the_vit_has_none(name, image_vit, video_model,
 
 
 def test_new_classifier_must_be_named(image_vit, video_model, start):
-    with pytest.raises(UserError, match=r"init\.reinit=\('head',\)"):
+    with pytest.raises(UserError, match=r'--config\.init\.reinit=head'):
         start(video_model('ctn'), image_vit(True), reinit=())
 
 
@@ -287,7 +287,7 @@ def test_vivit_that_a_model_does_not_extend_is_refused():
 
 def test_classifier_of_a_vivit_is_copied_or_named():
     weights = make_weights(make_card('vivit_joint'))
-    with pytest.raises(UserError, match=r"init\.reinit=\('head',\)"):
+    with pytest.raises(UserError, match=r'--config\.init\.reinit=head'):
         start_from(make_card('ctn', num_classes=5), weights)
     fresh, _, params, _ = start_from(make_card('ctn', num_classes=5), weights, reinit=('head',))
     np.testing.assert_array_equal(
