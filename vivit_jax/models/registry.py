@@ -57,6 +57,20 @@ def specify(name: str, size: str | None = None, **keywords) -> Specification:
     return MODELS[name].from_keywords(keywords, size)
 
 
+def find_keywords(spec: Specification) -> dict[str, object]:
+    """The arguments of `create_model` that make a model of this specification.
+
+    They are the name, the classes, and every keyword that differs from its default.
+    """
+    name = next(name for name, kind in MODELS.items() if kind is type(spec))
+    keywords = {
+        keyword: getattr(spec, keyword)
+        for keyword, default in spec.defaults().items()
+        if keyword == 'num_classes' or getattr(spec, keyword) != default
+    }
+    return {'name': name, **keywords}
+
+
 def find_implementation(spec: Specification, module: str) -> type:
     """The class that implements a specification, in its folder's module `'model'` or `'torch'`."""
     folder = type(spec).__module__.rpartition('.')[0]

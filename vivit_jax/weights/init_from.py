@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import MODELS, specify
+from vivit_jax.models.registry import find_keywords, specify
 from vivit_jax.weights.copy_rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.inflation import init_from_image_vit
@@ -81,7 +81,7 @@ def init_from(
             reinit=reinit,
         )
     source_name = weights.card.model['name']
-    name = next(name for name, kind in MODELS.items() if kind is type(model.spec))
+    name = find_keywords(model.spec)['name']
     if source_name not in (name, *model.spec.EXTENDS):
         raise UserError(
             f'these weights ({weights.kind}) belong to {source_name}, and the model is {name}: set '
