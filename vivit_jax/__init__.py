@@ -30,7 +30,7 @@ if multiprocessing.current_process().name.startswith('grain-process-prefetch'):
 
 if TYPE_CHECKING:
     from vivit_jax.models.registry import create_model, list_models
-    from vivit_jax.predict import Predictor
+    from vivit_jax.predictor import Predictor
     from vivit_jax.video.preprocessing import Preprocessing
     from vivit_jax.weights.load import load_checkpoint
     from vivit_jax.weights.save import save_checkpoint
@@ -47,7 +47,7 @@ __all__ = [
 
 # The modules are imported when a name is asked for: most of them import JAX, which takes seconds.
 _MODULES = {
-    'Predictor': 'vivit_jax.predict',
+    'Predictor': 'vivit_jax.predictor',
     'Preprocessing': 'vivit_jax.video.preprocessing',
     'create_model': 'vivit_jax.models.registry',
     'list_models': 'vivit_jax.models.registry',

@@ -4,6 +4,8 @@ import difflib
 import math
 from collections.abc import Iterable
 
+__all__ = ['UserError']
+
 
 class UserError(ValueError):
     """Input, configuration or files cannot be used; the message says what to do.

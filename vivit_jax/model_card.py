@@ -6,6 +6,8 @@ import json
 from vivit_jax.heads import LabelNames, map_heads
 from vivit_jax.video.preprocessing import Preprocessing
 
+__all__ = ['ModelCard']
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:

@@ -1,9 +1,9 @@
 """Names the action in videos, from Python.
 
-    from vivit_jax.predictor import Predictor
+from vivit_jax.predictor import Predictor
 
-    predict = Predictor('runs/demo')
-    print(predict('video.mp4').top(5))
+predict = Predictor('runs/demo')
+print(predict('video.mp4').top(5))
 """
 
 import dataclasses
@@ -17,6 +17,8 @@ from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 from vivit_jax.video.clips import read_view
 from vivit_jax.video.open import open_video
 from vivit_jax.video.sampling import clip_span
+
+__all__ = ['Prediction', 'Predictor', 'Window']
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.parallel.mesh import replicated
 from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
 
+__all__ = ['create_forward']
+
 
 def create_forward(
     model: nn.Module, spec: Preprocessing

@@ -9,6 +9,8 @@ from vivit_jax.video.frame_reader import FrameReader
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.sampling import sample_train_frames, sample_view_frames
 
+__all__ = ['read_random_clip', 'read_view']
+
 
 def read_random_clip(video: FrameReader, crop: RandomCrop, rng: np.random.Generator) -> np.ndarray:
     """Draws a clip for training, in time and in place: uint8 [1 t h w 3].

@@ -6,6 +6,8 @@ import numpy as np
 
 from vivit_jax.video.preprocessing import Preprocessing
 
+__all__ = ['RandomCrop']
+
 
 @dataclasses.dataclass(frozen=True)
 class Crops:

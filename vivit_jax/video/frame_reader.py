@@ -10,6 +10,8 @@ from av.video.reformatter import VideoReformatter
 from vivit_jax.errors import UserError
 from vivit_jax.video.crops import Crops
 
+__all__ = ['FrameReader', 'VideoError']
+
 # What a damaged file can raise in FFmpeg and PyAV; MemoryError comes from absurd sizes in headers.
 DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError, OverflowError)
 

@@ -6,6 +6,8 @@ from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.image_reader import open_frames
 from vivit_jax.video.video_reader import VideoReader
 
+__all__ = ['open_video']
+
 
 def open_video(
     source: str | os.PathLike | bytes,

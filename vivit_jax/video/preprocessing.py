@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
+__all__ = ['Preprocessing', 'normalize', 'to_unit_range']
+
 _Array = TypeVar('_Array')  # of NumPy or of JAX, which decoding processes must not import
 
 _CHOICES = {

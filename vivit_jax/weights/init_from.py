@@ -14,6 +14,8 @@ from vivit_jax.weights.inflation import init_from_image_vit
 from vivit_jax.weights.report import Report
 from vivit_jax.weights.weights import Weights
 
+__all__ = ['init_from']
+
 _REINIT = ('head',)
 
 # Keywords that change the function of a model, but not its parameters.

@@ -21,6 +21,8 @@ from vivit_jax.weights.orbax import read_checkpoint
 from vivit_jax.weights.tensor_files import file_format, open_tensors
 from vivit_jax.weights.weights import Weights
 
+__all__ = ['load_checkpoint', 'read_weights']
+
 _log = logging.getLogger(__name__)
 
 _WEIGHT_FILES = ('*.safetensors.index.json', '*.safetensors', '*.npz', '*.pth', '*.pt', '*.bin')

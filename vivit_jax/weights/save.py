@@ -16,6 +16,8 @@ from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import write_checkpoint
 
+__all__ = ['save_checkpoint']
+
 
 def save_checkpoint(
     path: str | Path,
