@@ -119,7 +119,3 @@ def test_public_names_have_a_docstring_and_type_hints(module, name):
             if x.annotation is x.empty and x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL)
         ]
         assert not bare, f'{function.__qualname__}: {bare}'
-
-
-def test_package_ships_its_hints():
-    assert (Path(vivit_jax.__file__).parent / 'py.typed').exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import flax.linen as nn
 import flax.traverse_util
+import jax
 import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
@@ -58,20 +59,24 @@ def save_checkpoint(
         )
     card = ModelCard(find_keywords(spec), preprocessing, map_heads(tuple, label_names))
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
-    if problems := _find_problems(card, {**params, **batch_stats}):
+    arrays = {
+        name: value
+        for tree in (params, batch_stats)
+        for name, value in flax.traverse_util.flatten_dict(tree, sep='/').items()
+    }
+    if problems := _find_problems(card, arrays):
         raise UserError('\n  '.join([f'{path} was not written:', *problems]))
     write_checkpoint(card, params, Path(path), batch_stats)
 
 
-def _find_problems(card: ModelCard, tree: dict) -> list[str]:
-    """A line for each way in which the variables or the names of classes do not fit the card."""
+def _find_problems(card: ModelCard, arrays: Mapping[str, jax.Array]) -> list[str]:
+    """A line for each way in which variables, by path, and names of classes do not fit a card."""
     counts, num_classes = map_heads(len, card.label_names), card.model['num_classes']
     problems = []
     if counts != num_classes:
         problems.append(f'label_names has {counts} names, and the model has {num_classes} classes')
-    if not any(name.startswith('output_projection') for name in tree):
+    if not any(name.startswith('output_projection') for name in arrays):
         problems.append('output_projection: missing, the classifier of the model')
-    arrays = flax.traverse_util.flatten_dict(tree, sep='/')
     try:
         problems += find_misfits(card, arrays)
     except ValueError as error:
