@@ -40,7 +40,7 @@ def get_config(arg=''):
     config.train.update(
         batch_size=16,
         num_epochs=300.0,
-        warmup_epochs=10.0,
+        warmup_fraction=1 / 30,
         optimizer='adamw',
         learning_rate=1e-3,
         weight_decay=0.05,

@@ -43,7 +43,7 @@ def get_config(arg=''):
     config.train.update(
         batch_size=32,
         num_epochs=40.0,
-        warmup_epochs=2.0,
+        warmup_fraction=0.05,
         optimizer='adamw',
         learning_rate=1e-3,
         weight_decay=0.05,

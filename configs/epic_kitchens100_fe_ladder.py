@@ -51,10 +51,10 @@ def get_config(arg=''):
     for word in words:
         check_argument(word, *RUNGS, 'none', 'runlocal')
     rungs = [word for word in words if word != 'runlocal'] or RUNGS
-    config = published_vivit('vivit_fe', 'B/16x2', 'epic_kitchens100')
+    config = published_vivit('vivit_fe', 'B/16x2', 'epic_kitchens100', num_epochs=50.0)
     config.init_from = _IMAGENET
     config.augment.update(color_jitter=0.8, color_drop=0.1)
-    config.train.update(num_epochs=50.0, learning_rate=0.5)
+    config.train.update(learning_rate=0.5)
     for rung in rungs:
         config.update(RUNGS.get(rung, {}))
     return runlocal(config) if 'runlocal' in words else config

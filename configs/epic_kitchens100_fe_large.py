@@ -21,8 +21,8 @@ from vivit_jax.config.presets import check_argument, published_vivit, runlocal
 def get_config(arg=''):
     """`arg`: '' or 'runlocal'."""
     check_argument(arg, 'runlocal')
-    config = published_vivit('vivit_fe', 'L/16x2', 'epic_kitchens100')
+    config = published_vivit('vivit_fe', 'L/16x2', 'epic_kitchens100', num_epochs=50.0)
     config.model.drop_path_rate = 0.2
     config.augment.update(randaugment_layers=2, randaugment_magnitude=15.0, mixup_alpha=0.1)
-    config.train.update(num_epochs=50.0, learning_rate=0.5, label_smoothing=0.2)
+    config.train.update(learning_rate=0.5, label_smoothing=0.2)
     return runlocal(config) if arg == 'runlocal' else config

@@ -18,7 +18,7 @@ from vivit_jax.config.presets import check_argument, published_vivit, runlocal
 def get_config(arg=''):
     """`arg`: '' or 'runlocal'."""
     check_argument(arg, 'runlocal')
-    config = published_vivit('vivit_fsa', 'B/16x2', 'kinetics400')
+    config = published_vivit('vivit_fsa', 'B/16x2', 'kinetics400', num_epochs=30.0)
     config.augment.update(color_jitter=0.8, color_drop=0.1)
-    config.train.update(num_epochs=30.0, learning_rate=0.1)
+    config.train.update(learning_rate=0.1)
     return runlocal(config) if arg == 'runlocal' else config

@@ -63,7 +63,6 @@ def test_missing_data_says_where_it_looked_and_how_to_start_without(tmp_path):
         ('--config.model.pool=max', 'pool'),
         ('--config.model.num_classes=5', 'num_classes=5'),
         ('--config.eval.views=4', "views='4'"),
-        ('--config.train.num_steps=7', 'both set'),
         ('--config.train.optimizer=lamb', 'lamb'),
         ('--config.augment.flip=2.0', 'from 0 to 1'),
         ('--config.train.batch_size=0', 'at least 1'),

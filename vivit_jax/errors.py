@@ -2,7 +2,9 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = ['UserError']
 
@@ -31,3 +33,23 @@ def near_words(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'vivit_fe'?"`, or all known words."""
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     return f'; did you mean {" or ".join(map(repr, near))}?' if near else f'; known: {list(known)}'
+
+
+def near_paths(path: str | Path) -> str:
+    """What there is instead of a path that does not exist, as the end of a message.
+
+    `'; did you mean runs/demo?'`, or the first names in the nearest folder that exists.
+    """
+    missing = Path(path)
+    while missing != missing.parent and not missing.parent.is_dir():
+        missing = missing.parent
+    folder = missing.parent
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith('.'))
+    except OSError:
+        return ''
+    near = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
+    if near:
+        return f'; did you mean {" or ".join(str(folder / name) for name in near)}?'
+    some = ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
+    return f'; {folder.absolute()} holds {some or "nothing"}'

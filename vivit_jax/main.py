@@ -3,6 +3,7 @@
 python -m vivit_jax.main --config=configs/demo.py
 python -m vivit_jax.main --config=configs/demo.py --mode=evaluate --config.eval.views=4x3
 python -m vivit_jax.main --config=configs/demo.py --mode=show
+python -m vivit_jax.main --resume=runs/demo
 """
 
 import shutil
@@ -20,8 +21,13 @@ _BEGAN = time.monotonic()
 
 # Decoding workers import this module anew, so that functions import the modules that need JAX.
 
-_CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
+_CONFIG = config_flags.DEFINE_config_file(
+    'config',
+    help_string='A config: demo, configs/demo.py[:argument], a file of yours, or config.json of a '
+    'run. By default the config of the run folder.',
+)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run folder; by default runs/<config name>.')
+_RESUME = flags.DEFINE_string('resume', None, 'A run folder: goes on with this run.')
 _MODE = flags.DEFINE_enum(
     'mode',
     'train',
@@ -59,8 +65,7 @@ def main(args: list[str]) -> int:
 
     distributed.initialize(_CONFIG.value.parallel.lost_sec)
     use_compilation_cache()
-    name = Path(_config_file()).name.replace('.py', '').replace(':', '-')
-    workdir = Path(_WORKDIR.value or Path('runs') / name)
+    workdir = Path(_RESUME.value or _WORKDIR.value or _default_workdir())
     if _MODE.value == 'evaluate':
         evaluate_checkpoint(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
@@ -69,18 +74,23 @@ def main(args: list[str]) -> int:
 
 
 def _show() -> int:
-    from vivit_jax.config.command_line import overrides
+    from vivit_jax.config.command_line import given_config, overrides
     from vivit_jax.config.show import describe
 
     # A pipe gets one line for each key.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
-    print(describe(_CONFIG.value, _config_file(), overrides(), _NUM_VIDEOS.value, width))
+    print(describe(_CONFIG.value, given_config(), overrides(), _NUM_VIDEOS.value, width))
     return 0
 
 
-def _config_file() -> str:
-    """The value of `--config`, such as `'configs/demo.py:ctn'`."""
-    return config_flags.get_config_filename(flags.FLAGS['config'])
+def _default_workdir() -> Path:
+    """`runs/demo-ctn` for `configs/demo.py:ctn`, and the run folder for its `config.json`."""
+    from vivit_jax.config.command_line import given_config
+
+    config = Path(given_config())
+    if config.suffix == '.json':
+        return config.parent
+    return Path('runs') / config.name.replace('.py', '').replace(':', '-')
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -90,5 +100,4 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == '__main__':
-    flags.mark_flag_as_required('config')
     terminal.run(main, flags_parser=_parse_flags)

@@ -2,15 +2,21 @@
 
 import gc
 import logging
+import logging.handlers
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app
 from absl import logging as absl_logging
 from tqdm import tqdm
 
 from vivit_jax.errors import UserError
+
+_logger = logging.getLogger('vivit_jax')
+# Keeps the lines that come before the run folder is known.
+_earlier = logging.handlers.MemoryHandler(capacity=0, flushLevel=logging.CRITICAL + 1)
 
 
 def run(main: Callable[[list[str]], int | None], **kwargs):
@@ -31,10 +37,10 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
         try:
             status = main(argv[1:])
         except UserError as error:
-            print(f'Error: {error}', file=sys.stderr)
+            _say_last(f'Error: {error}')
             status = 2
         except KeyboardInterrupt:
-            print('Stopped', file=sys.stderr)
+            _say_last('Stopped')
             status = 130
         # Grain frees shared memory in a thread of its own; cut off, Python would report a leak.
         gc.collect()
@@ -49,6 +55,17 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
         sys.exit(0 if any(arg.lstrip('-').startswith('help') for arg in sys.argv[1:]) else 2)
 
 
+def log_to_file(path: Path):
+    """Adds the log lines of this command to a file too, those before this call included."""
+    file = logging.FileHandler(path, encoding='utf-8')
+    file.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S'))
+    file.handleError = lambda record: None  # on a full disk the terminal still has every line
+    _earlier.setTarget(file)
+    _earlier.flush()
+    _logger.removeHandler(_earlier)
+    _logger.addHandler(file)
+
+
 class _AboveBar(logging.Handler):
     """Prints above a progress bar, where there is one, instead of through it."""
 
@@ -60,7 +77,15 @@ def _log_to_stderr():
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every detail
     handler = _AboveBar()
     handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-    logger = logging.getLogger('vivit_jax')
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [handler]
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
+    _logger.handlers = [handler, _earlier]
+
+
+def _say_last(message: str):
+    """Prints why a command ends, and adds it to the log file, if there is one."""
+    print(message, file=sys.stderr)
+    record = logging.LogRecord(_logger.name, logging.ERROR, '', 0, message, None, None)
+    for handler in _logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

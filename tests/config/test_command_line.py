@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from python_process import run_python
 
+from vivit_jax.config.mistakes import _ALSO_CALLED, explain
+from vivit_jax.config.schema import config_keys
+from vivit_jax.models.registry import list_models
 from vivit_jax.video.synthetic import SyntheticVideos
 
 TINY_VIDEOS = SyntheticVideos(
@@ -70,7 +73,7 @@ def test_none_unsets_a_key_of_the_model(tmp_path):
 def test_key_of_another_model_is_named(tmp_path, value):
     override = f'--config.model.stem_channels={value}'
     status, message = _run('--config=configs/demo.py', override, folder=tmp_path)
-    of_file = 'the model of --config=configs/demo.py has no such keyword'
+    of_file = 'the model of configs/demo.py has no such keyword'
     assert (status, message) == (2, f'Error: {override}: {of_file}')
 
 
@@ -130,6 +133,62 @@ def test_mistake_in_a_config_file_is_not_blamed_on_an_override(tmp_path):
     assert len(message.splitlines()) == 1
     assert 'batchsize' in message
     assert "there is no config key 'train.batch_size'" not in message
+
+
+@pytest.mark.parametrize(
+    ('line', 'number', 'message'),
+    [
+        ('config.train.lr = 1', 4, "there is no config key 'lr'; did you mean train.learning_rate"),
+        ('config.train.batch_size = "a"', 4, "Could not override field 'batch_size'"),
+        ('config.train.batch_size = ', 4, 'invalid syntax'),
+        ('1 / 0', 4, 'division by zero'),
+    ],
+)
+def test_mistake_in_a_config_file_has_its_line(line, number, message, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'from vivit_jax.config.schema import default_config\n'
+        'def get_config():\n'
+        '    config = default_config()\n'
+        f'    {line}\n'
+        '    return config\n'
+    )
+    status, found = _run(f'--config={path}', folder=tmp_path)
+    assert status == 2
+    assert found.startswith(f'Error: {path}, line {number}: {message}')
+    assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('override', 'near'),
+    [
+        ('--config.train.lr=1', 'train.learning_rate'),
+        ('--config.img_size=64', 'preprocessing.crop_size'),
+        ('--config.train.epochs=3', 'train.num_epochs'),
+        ('--config.batch_size=3', 'train.batch_size, eval.batch_size'),
+    ],
+)
+def test_keys_are_found_by_what_they_mean(override, near):
+    assert f'did you mean {near}' in explain(['main', '--config=demo', override], KeyError())
+
+
+def test_every_key_that_has_other_names_exists():
+    known = {key for name in list_models() for key in config_keys(name)}
+    assert _ALSO_CALLED.keys() <= known
+
+
+def test_model_of_a_config_is_changed_after_the_colon(tmp_path):
+    flags = ['--config=custom', '--config.model.name=vivit_joint']
+    status, message = _run(*flags, folder=tmp_path)
+    assert status == 2 and message.endswith('--config=custom:vivit_joint')
+
+
+def test_steps_replace_epochs_of_the_file():
+    flags = ['--config=demo', '--config.train.num_steps=80', '--mode=show']
+    done = run_python([sys.executable, '-m', 'vivit_jax.main', *flags])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == 'train.num_steps=80 replaces num_epochs=40.0 of the config'
+    assert 'training          80 steps' in done.stdout
 
 
 def test_size_wins_over_keywords_of_the_file_and_loses_to_keywords_beside_it():

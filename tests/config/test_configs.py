@@ -60,7 +60,7 @@ def test_config_describes_a_run(path, argument):
     load.synthetic_videos(config)
     parse_views(config.eval.views)
     num_steps = load.steps(config.train, 'num', 1000)
-    warmup_steps = load.steps(config.train, 'warmup', 1000)
+    warmup_steps = load.steps(config.train, 'warmup', 1000, num_steps)
     assert 0 < load.steps(config.train, 'checkpoint_every', 1000) <= num_steps
     assert 0 < load.steps(config.eval, 'every', 1000) <= num_steps
     schedule = create_schedule(config.train.learning_rate, warmup_steps, num_steps)

@@ -29,6 +29,16 @@ def test_steps_follow_the_key_that_is_set(name, in_steps, in_epochs, expected):
     assert (type(steps), steps) == (int, expected)
 
 
+def test_warmup_can_be_a_part_of_the_training():
+    section = default_config().train
+    section.warmup_fraction = 0.05
+    assert load.steps(section, 'warmup', 10, num_steps=640) == 32
+    assert load.steps(section, 'warmup', 10, num_steps=2) == 0
+    section.warmup_steps = 3
+    with pytest.raises(UserError, match=r'warmup_steps=3 and warmup_fraction=0\.05 are both set'):
+        load.steps(section, 'warmup', 10, num_steps=640)
+
+
 def test_steps_and_epochs_together_are_an_error():
     section = default_config().train
     section.update(warmup_steps=0, warmup_epochs=2.0)
@@ -40,7 +50,7 @@ def test_steps_and_epochs_together_are_an_error():
 def test_negative_durations_are_an_error(values):
     section = default_config().train
     section.update(values)
-    with pytest.raises(UserError, match='num_steps or num_epochs is negative'):
+    with pytest.raises(UserError, match=r'num_\w+=-[\d.]+ is negative'):
         load.steps(section, 'num', 10)
 
 
@@ -200,7 +210,7 @@ def test_equal_configs_have_no_differences():
         ('train.keep_last', 5, True),
         ('train.checkpoint_every_steps', 10, True),
         ('train.batch_size', 3, False),
-        ('train.num_steps', 10, False),
+        ('train.num_steps', 10, False),  # from None
         ('data.train_csv', 'a.csv', False),
         ('model.num_layers', 3, False),
         ('preprocessing.num_frames', 8, False),
@@ -213,6 +223,12 @@ def test_difference_is_allowed_only_where_it_changes_no_result(key, value, may_d
     line = f'{key}: {old[key]!r} -> {value!r}'
     expected = ([line], []) if may_differ else ([], [line])
     assert load.differences(old, {**old, key: value}) == expected
+
+
+def test_training_may_become_longer_but_not_shorter():
+    short, long = {'train.num_epochs': 3.0}, {'train.num_epochs': 4.5}
+    assert load.differences(short, long) == (['train.num_epochs: 3.0 -> 4.5'], [])
+    assert load.differences(long, short) == ([], ['train.num_epochs: 4.5 -> 3.0'])
 
 
 def test_allowed_key_does_not_allow_keys_that_begin_like_it():

@@ -58,13 +58,14 @@ def test_default_is_in_range_and_beyond_is_an_error(name):
     *path, last = name.split('.')
     section = find_value(config, '.'.join(path))
     load.check_ranges(config)
+    kind = key.default if isinstance(key.default, type) else type(key.default)
     beyond = [key.low - 1] + [key.high + 1] * (key.high < math.inf)
     for value in beyond:
-        section[last] = type(key.default)(value)
+        section[last] = kind(value)
         with pytest.raises(UserError, match=rf'^{name}=-?[\d.]+ must be (at least|from)'):
             load.check_ranges(config)
     for limit in {key.low, key.high} - {math.inf}:
-        section[last] = type(key.default)(limit)
+        section[last] = kind(limit)
         load.check_ranges(config)
 
 

@@ -44,7 +44,7 @@ def test_published_recipe_has_the_papers_cost_and_schedule():
     assert schedule['training videos'][0] == '246,534'
     assert schedule['epoch'][0] == '3,852 steps'  # 246,534 / 64
     assert schedule['training'] == ('115,560 steps', '30 epochs')
-    assert schedule['warm-up'] == ('9,630 steps', '2.5 epochs')
+    assert schedule['warm-up'] == ('9,630 steps', '8.33 % of the training')  # 2.5 epochs
     assert schedule['checkpoint every'][0] == schedule['validation every'][0] == '3,852 steps'
     # ViViT, table 2: 115.1 million parameters and 284.4 GFLOPs of a clip, one per multiply-add.
     assert float(cost['parameters'][0].replace(',', '')) == pytest.approx(115.1e6, rel=1e-3)
@@ -155,7 +155,7 @@ def test_steps_are_known_without_the_videos():
     config.train.update(num_epochs=None, num_steps=1000)
     schedule = _tables(describe(config, 'custom.py'))['Schedule']
     assert schedule['training'] == ('1,000 steps',)
-    assert schedule['warm-up'][0] == '10 epochs'
+    assert schedule['warm-up'] == ('33 steps', '3.33 % of the training')
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_lines_are_wrapped_at_the_width():
 
 def test_command_shows_overrides_and_makes_nothing(tmp_path):
     flags = ['--config=configs/kinetics400_fe.py:runlocal', '--mode=show', '--config.seed=3']
-    flags += ['--config.train.warmup_steps=None', f'--workdir={tmp_path / "run"}']
+    flags += ['--config.train.warmup_fraction=None', f'--workdir={tmp_path / "run"}']
     command = [sys.executable, '-m', 'vivit_jax.main', *flags]
     done = run_python(command)
     assert done.returncode == 0, done.stderr
@@ -193,7 +193,7 @@ def test_command_shows_overrides_and_makes_nothing(tmp_path):
     tables = _tables(done.stdout)
     assert {key: row[0] for key, row in tables['command line'].items()} == {
         'seed': '3',
-        'train.warmup_steps': 'None',
+        'train.warmup_fraction': 'None',
     }
     assert tables['configs/kinetics400_fe.py:runlocal']['model.hidden_size'][0] == '48'
     assert tables['Schedule']['warm-up'] == ('none',)

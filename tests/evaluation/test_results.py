@@ -18,9 +18,13 @@ TWO = Results(
 
 def test_one_head_is_described_in_a_line():
     text = describe_results(ONE, 'val', '1x1', ONE.metrics('logits'))
-    assert text == (
-        'val, 1x1, 2 videos: top-1 50.00 %, top-5 100.00 %, mean class 50.00 %, loss 0.7803'
-    )
+    assert text == 'val, 1x1, 2 videos: top-1 50.00 %, mean class 50.00 %, loss 0.7803'
+
+
+@pytest.mark.parametrize(('num_classes', 'has_top5'), [(5, False), (6, True)])
+def test_there_is_no_top_5_of_five_classes(num_classes, has_top5):
+    results = Results(np.zeros((2, 1, num_classes), np.float32), np.array([0, 1]), {})
+    assert ('acc5' in results.metrics('logits')) == has_top5
 
 
 def test_several_heads_have_a_line_each_after_that_of_the_action():

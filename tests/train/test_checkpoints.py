@@ -15,7 +15,7 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.state import init_state
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.load import load_checkpoint
+from vivit_jax.weights.load import load_checkpoint, read_weights
 from vivit_jax.weights.orbax import find_checkpoint
 
 SPEC = Preprocessing(num_frames=4, frame_stride=3, short_side=16, crop_size=16, color_order='bgr')
@@ -73,6 +73,31 @@ def test_run_folder_means_its_best_checkpoint_else_the_latest(tmp_path, metrics,
 def test_single_checkpoint_can_be_named(tmp_path):
     save_all(tmp_path, {10: 0.9, 20: 0.5})
     assert find_checkpoint(tmp_path / 'checkpoints' / '20')[1] == 20
+
+
+@pytest.mark.parametrize('linked', [False, True])
+@pytest.mark.parametrize(
+    ('metrics', 'best', 'last'),
+    [
+        ({10: 0.9, 20: 0.5}, (10, 0.9), (20, 0.5)),
+        ({10: 0.5, 20: 0.75}, (20, 0.75), (20, 0.75)),
+        ({10: 0.5, 20: None}, (10, 0.5), (20, None)),
+        ({10: None, 20: None}, (20, None), (20, None)),
+    ],
+)
+def test_best_and_last_have_names(tmp_path, metrics, best, last, linked):
+    save_all(tmp_path, metrics)
+    checkpoints = Checkpoints(tmp_path / 'checkpoints', keep_last=1, keep_best=1)
+    assert checkpoints.best_and_last() == {'best': best, 'last': last}
+    if linked:
+        (tmp_path / 'best').symlink_to('checkpoints/1')  # of an earlier end
+        checkpoints.link()
+    checkpoints.close()
+    for name, (step, _) in (('best', best), ('last', last)):
+        assert find_checkpoint(tmp_path / name)[1] == step
+        assert read_weights(tmp_path / name).step == step
+        assert (tmp_path / name).is_symlink() == linked
+        assert not linked or (tmp_path / name).resolve() == tmp_path / 'checkpoints' / str(step)
 
 
 @pytest.mark.parametrize('name', ['vivit_joint', 'ctn'])

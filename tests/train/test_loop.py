@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -122,6 +123,8 @@ def test_run_leaves_everything_that_the_readme_promises(finished):
     merged = logits['logits'].mean(1).argmax(1)
     assert result['test/acc1@2x3'] == pytest.approx(np.mean(merged == logits['labels']))
     assert '2x3 views' in log
+    assert f'{workdir / "best"} ' in log and (workdir / 'best' / 'card').exists()
+    assert log.splitlines()[-1].split(' ', 1)[1] in (workdir / 'log.txt').read_text()
 
 
 @pytest.mark.slow
@@ -235,10 +238,21 @@ def test_ctrl_c_saves_and_exits(tmp_path, command):
 @pytest.mark.slow
 def test_finished_run_may_be_given_again(tmp_path, command, finished):
     shutil.copytree(finished[0], tmp_path / 'run')
-    done = run(command('run', '--config.eval.test_at_end=False', NO_WORKERS))
+    flags = ['--config.eval.test_at_end=False', NO_WORKERS]
+    done = run(command('run', *flags))
     assert done.returncode == 0, done.stderr
     assert 'Differs from the run so far, and may: eval.test_at_end' in done.stderr
     assert steps_of(tmp_path / 'run') == list(range(1, 13))
+    # It may become longer, and the run folder knows everything else.
+    longer = [f'--resume={tmp_path / "run"}', '--config.train.num_steps=14', *flags]
+    done = run([sys.executable, '-m', 'vivit_jax.main', *longer])
+    assert done.returncode == 0, done.stderr
+    assert 'Going on from step 12' in done.stderr
+    assert steps_of(tmp_path / 'run') == list(range(1, 15))
+    assert re.search('run/last (is|are) step 14', done.stderr)
+    log = (tmp_path / 'run' / 'log.txt').read_text()
+    assert log.count('Data: 24 train') == 3
+    assert 'The run becomes longer' in log
 
 
 def start_processes(command, port_offset):

@@ -29,6 +29,18 @@ def test_going_on_says_which_keys_differ(tmp_path, caplog):
     assert 'data.num_workers: 2 -> 7' in caplog.text
 
 
+def test_longer_run_says_so_and_shorter_run_is_refused(tmp_path, caplog):
+    config = default_config()
+    for num_epochs in (2.0, 3.0):
+        config.train.num_epochs = num_epochs
+        with caplog.at_level('INFO'):
+            start_run(tmp_path, config, LABELS)
+    assert 'The run becomes longer' in caplog.text
+    config.train.num_epochs = 2.5
+    with pytest.raises(UserError, match=r'train\.num_epochs: 3\.0 -> 2\.5'):
+        start_run(tmp_path, config, LABELS)
+
+
 def test_another_config_is_refused_with_every_key(tmp_path):
     config = default_config()
     start_run(tmp_path, config, LABELS)

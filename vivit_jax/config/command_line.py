@@ -1,52 +1,56 @@
 """Parses the command line of commands that take `--config`."""
 
-import difflib
 import functools
 import operator
+import os
 import re
 import sys
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from vivit_jax.config.schema import config_keys
-from vivit_jax.models.registry import MODELS, list_models
-
-# Errors that flags and the code of a config file may raise.
-_PARSE_ERRORS = (
-    flags.Error,
-    AttributeError,
-    ImportError,
-    KeyError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+from vivit_jax.config.find import config_name, find_config
+from vivit_jax.config.mistakes import explain
+from vivit_jax.config.schema import DURATIONS, config_keys, find_value
+from vivit_jax.errors import UserError, near_paths
+from vivit_jax.models.registry import MODELS
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it becomes one clear line and exit status 2.
 
-    `--config.KEY=None` unsets a key, which ml_collections has no way to say.
+    - `--config` may be any name that `find_config` knows. Without `--config`, the config is that of
+      the run folder that `--resume` or `--workdir` names.
+    - `--config.KEY=None` unsets a key, which ml_collections has no way to say.
+    - What the command line sets wins over other keys of the config file that say the same: a size
+      over the widths and depths, and steps over epochs.
+
+    Returns:
+        The arguments that are no flags.
     """
     unset = [arg for arg in argv if re.fullmatch(r'--config\.[\w.]+=None', arg)]
     try:
+        argv = _name_config(argv)
         rest = flags.FLAGS([arg for arg in argv if arg not in unset])
         # A file that does not load is an error only when the config is read.
         config = flags.FLAGS['config'].value
+        if config is None:
+            raise UserError(
+                'name a config, such as --config=demo, or a run, with --resume=runs/demo'
+            )
         for arg in unset:
             key = arg.removeprefix('--config.').removesuffix('=None')
             if config_keys(config.model.name)[key].initial is not None:
-                raise ValueError(f'{key} needs a value: None is for keys that have none by default')
-            *path, name = key.split('.')
-            functools.reduce(operator.getitem, path, config)[name] = None
+                raise UserError(f'{key} needs a value: None is for keys that have none by default')
+            _unset(config, key)
             overrides()[key] = None
+        _check_model(config)
         _prefer_given_size(config)
+        _prefer_given_durations(config)
         config.seed  # noqa: B018
         return rest
-    except _PARSE_ERRORS as error:
-        print(f'Error: {_explain(argv, error)}', file=sys.stderr)
+    except Exception as error:  # the code of a config file may raise anything
+        print(f'Error: {explain(argv, error)}', file=sys.stderr)
         sys.exit(2)
 
 
@@ -55,42 +59,79 @@ def overrides() -> dict[str, object]:
     return config_flags.get_override_values(flags.FLAGS['config'])
 
 
+def given_config() -> str:
+    """The config of the parsed command line, such as `'configs/demo.py:ctn'`."""
+    return config_name(config_flags.get_config_filename(flags.FLAGS['config']))
+
+
+def _name_config(argv: list[str]) -> list[str]:
+    """Puts the file of the config that the command line means, if any, before all other flags."""
+    given, rest = {}, []
+    args = iter(argv)
+    for arg in args:
+        match = re.fullmatch(r'--?(config|resume|workdir)(=.*)?', arg)
+        if not match:
+            rest.append(arg)
+            continue
+        name, value = match[1], match[2][1:] if match[2] else next(args, '')
+        given[name] = value
+        if name != 'config':
+            rest.append(f'--{name}={value}')
+    if 'resume' in given:
+        for other in given.keys() - {'resume'}:
+            raise UserError(
+                f'--resume={given["resume"]} takes everything from the run: leave out --{other}'
+            )
+    run = given.get('resume') or given.get('workdir')
+    if 'config' not in given and run:
+        given['config'] = os.path.join(run, 'config.json')
+        if not os.path.isfile(given['config']):
+            near = '' if os.path.isdir(run) else near_paths(run)
+            raise UserError(f'{run} is no run folder, as it has no config.json{near}')
+    if 'config' not in given:
+        return argv
+    return [*rest[:1], f'--config={find_config(given["config"])}', *rest[1:]]
+
+
+def _unset(config: ConfigDict, key: str):
+    *path, name = key.split('.')
+    functools.reduce(operator.getitem, path, config)[name] = None
+
+
+def _check_model(config: ConfigDict):
+    """Raises a UserError if the command line names a model that has other keywords."""
+    name = config.model.name
+    keywords = {key for key in config_keys(name) if key.startswith('model.')}
+    if keywords != {f'model.{key}' for key in config.model}:
+        raise UserError(
+            f'--config.model.name={name}: {given_config()} has the keywords of another model. '
+            f'custom.py and demo.py take a model after a colon: --config=custom:{name}'
+        )
+
+
 def _prefer_given_size(config: ConfigDict):
     """Unsets what a config file set and a size on the command line sets too, and says so."""
-    if 'model.size' not in overrides():
-        return
-    preset = MODELS[config.model.name].preset(config.model.size)
-    unset = {
-        keyword: config.model[keyword]
-        for keyword in preset
-        if config.model[keyword] is not None and f'model.{keyword}' not in overrides()
-    }
-    for keyword in unset:
-        config.model[keyword] = None
-    if unset:
-        values = ', '.join(f'{keyword}={value}' for keyword, value in unset.items())
-        print(f'model.size={config.model.size} replaces {values} of the config', file=sys.stderr)
+    if 'model.size' in overrides():
+        preset = MODELS[config.model.name].preset(config.model.size)
+        _replace(config, 'model.size', [f'model.{keyword}' for keyword in preset])
 
 
-def _explain(argv: list[str], error: BaseException) -> str:
-    known = {key: None for name in list_models() for key in config_keys(name)}
-    for arg in argv:
-        key = arg.removeprefix('--config.').split('=')[0]
-        if arg.startswith('--config.') and key not in known:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-            hint = f'did you mean {", ".join(near)}?' if near else 'see vivit_jax/config/schema.py'
-            return f'{arg}: there is no config key {key!r}; {hint}'
-    file = next((arg for arg in argv if arg.startswith('--config=')), None)
-    if file is None:
-        return 'name a config, such as --config=configs/demo.py'
-    if isinstance(error, OSError):
-        return f'cannot read {file}'
-    if isinstance(error, flags.Error):  # a mistake inside a config file ends a whole traceback
-        return str(error).strip().splitlines()[-1]
-    missing = str(error).strip('"\'')
-    for arg in argv:
-        if arg.startswith(f'--config.model.{missing}='):
-            return f'{arg}: the model of {file} has no such keyword'
-    # ml_collections lists all fields of the section, and its advice in a line of its own.
-    text = re.sub(r' Other fields present: .*}"', '', str(error).strip('"\'').replace('\\n', ' '))
-    return f'{file}: {" ".join(text.split())}'
+def _prefer_given_durations(config: ConfigDict):
+    """Of keys that say how long something lasts, keeps those that the command line sets."""
+    for keys in DURATIONS:
+        for given in keys:
+            if overrides().get(given) is not None:
+                _replace(config, given, [key for key in keys if key != given])
+
+
+def _replace(config: ConfigDict, given: str, others: list[str]):
+    """Unsets keys that a config file set, in favour of one that the command line sets."""
+    replaced = [
+        key for key in others if key not in overrides() and find_value(config, key) is not None
+    ]
+    values = ', '.join(f'{key.rpartition(".")[2]}={find_value(config, key)}' for key in replaced)
+    for key in replaced:
+        _unset(config, key)
+    if replaced:
+        value = find_value(config, given)
+        print(f'{given}={value} replaces {values} of the config', file=sys.stderr)

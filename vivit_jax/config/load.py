@@ -23,8 +23,9 @@ from vivit_jax.video.synthetic import SyntheticVideos
 def check_ranges(config: ConfigDict):
     """Raises a UserError where a number of a config is out of its range."""
     for name, key in config_keys(config.model.name).items():
-        if key.low > -math.inf:
-            check_range(name, find_value(config, name), key.low, key.high)
+        value = find_value(config, name)
+        if key.low > -math.inf and value is not None:
+            check_range(name, value, key.low, key.high)
     augmentation(config)
     sizes = config.model.num_classes
     if sizes is not None and not all(type(n) is int and n >= 1 for n in by_head(sizes).values()):
@@ -39,22 +40,31 @@ def steps_per_epoch(num_videos: int, batch_size: int) -> int:
     return max(1, num_videos // batch_size)
 
 
-def steps(section: ConfigDict, name: str, steps_per_epoch: int) -> int:
-    """A duration such as `num` or `warmup` in steps; 0 if neither of its two keys is set.
+def steps(section: ConfigDict, name: str, steps_per_epoch: int, num_steps: int = 0) -> int:
+    """A duration such as `num` or `warmup` in steps; 0 if none of its keys is set.
+
+    Args:
+        section: has the keys `<name>_steps`, `<name>_epochs` and, of a warm-up, `<name>_fraction`.
+        name: of the duration.
+        steps_per_epoch: see above.
+        num_steps: of the whole training, for a fraction.
 
     Raises:
-        UserError: both `<name>_steps` and `<name>_epochs` are set, or one is negative.
+        UserError: several of these keys are set, or one is negative.
     """
-    in_steps, in_epochs = section[f'{name}_steps'], section[f'{name}_epochs']
-    if in_steps is not None and in_epochs is not None:
+    lengths = {'steps': 1, 'epochs': steps_per_epoch, 'fraction': num_steps}
+    values = {f'{name}_{unit}': section.get(f'{name}_{unit}') for unit in lengths}
+    given = {key: value for key, value in values.items() if value is not None}
+    if len(given) > 1:
+        both = ' and '.join(f'{key}={value}' for key, value in given.items())
         raise UserError(
-            f'{name}_steps={in_steps} and {name}_epochs={in_epochs} are both set: unset one, '
-            f'giving None for {name}_epochs, for example'
+            f'{both} are both set: unset one, giving None for {next(reversed(given))}, for example'
         )
-    count = round(in_epochs * steps_per_epoch) if in_epochs is not None else in_steps or 0
-    if count < 0:
-        raise UserError(f'{name}_steps or {name}_epochs is negative')
-    return count
+    for key, value in given.items():
+        if value < 0:
+            raise UserError(f'{key}={value} is negative')
+        return round(value * lengths[key.rpartition('_')[2]])
+    return 0
 
 
 def preprocessing(config: ConfigDict) -> Preprocessing:
@@ -166,11 +176,18 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
     allowed, forbidden = [], []
     initial = {name: key.initial for name, key in KEYS.items()}  # of keys that are newer than a run
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key, initial.get(key)) != new.get(key):
-            may_change = key in KEYS and KEYS[key].may_change
-            line = f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
-            (allowed if may_change else forbidden).append(line)
+        before, after = old.get(key, initial.get(key)), new.get(key)
+        if before != after:
+            line = f'{key}: {before!r} -> {after!r}'
+            (allowed if _may_become(key, before, after) else forbidden).append(line)
     return allowed, forbidden
+
+
+def _may_become(key: str, before: object, after: object) -> bool:
+    if key not in KEYS:
+        return False
+    grows = KEYS[key].may_grow and None not in (before, after) and after > before
+    return KEYS[key].may_change or grows
 
 
 def _make(kind: type, values: dict):

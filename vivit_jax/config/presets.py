@@ -21,8 +21,8 @@ def small(model: str, **sizes) -> ConfigDict:
     return config
 
 
-def published(model: str, dataset: str) -> ConfigDict:
-    """The recipe that published trainings share, which is ViViT's.
+def published(model: str, dataset: str, num_epochs: float) -> ConfigDict:
+    """The recipe that published trainings share, which is ViViT's: a warm-up of 2.5 epochs.
 
     Clips, heads, views and mirroring follow the catalog.
 
@@ -36,7 +36,8 @@ def published(model: str, dataset: str) -> ConfigDict:
     config.data.update(source=dataset, label_columns=known.label_columns, num_workers=16)
     config.augment.update(flip=0.5 if known.flip else 0.0, flip_swaps=known.flip_swaps)
     config.train.update(
-        warmup_epochs=2.5,
+        num_epochs=num_epochs,
+        warmup_fraction=2.5 / num_epochs,
         optimizer='sgd',
         momentum=0.9,
         clip_norm=1.0,
@@ -46,9 +47,9 @@ def published(model: str, dataset: str) -> ConfigDict:
     return config
 
 
-def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
+def published_vivit(model: str, size: str, dataset: str, num_epochs: float) -> ConfigDict:
     """The recipe that ViViT's own trainings share."""
-    config = published(model, dataset)
+    config = published(model, dataset, num_epochs)
     config.model.size = size
     config.augment.update(scale_jitter=(0.9, 1.33), randaugment_geometry=False)
     config.train.batch_size = 64
@@ -57,17 +58,17 @@ def published_vivit(model: str, size: str, dataset: str) -> ConfigDict:
 
 def published_convivit(dataset: str) -> ConfigDict:
     """ConViViT's trainings; only the loss is published, the rest is ViViT's recipe."""
-    config = published('convivit', dataset)
+    config = published('convivit', dataset, num_epochs=50.0)
     config.preprocessing.update(num_frames=16, sampling='segments', short_side=256, crop_size=224)
     config.augment.update(scale_jitter=(0.9, 1.33), color_jitter=0.8, color_drop=0.1)
-    config.train.update(batch_size=16, num_epochs=50.0, learning_rate=0.05)
+    config.train.update(batch_size=16, learning_rate=0.05)
     config.eval.views = '1x1'
     return config
 
 
 def published_rpe_stdt(dataset: str) -> ConfigDict:
     """RPE-STDT's trainings; batch, learning rate and warm-up are CTN's, clipping is ViViT's."""
-    config = published('rpe_stdt', dataset)
+    config = published('rpe_stdt', dataset, num_epochs=100.0)
     config.preprocessing.update(
         num_frames=16,
         sampling='strided',
@@ -77,17 +78,17 @@ def published_rpe_stdt(dataset: str) -> ConfigDict:
         crop_size=224,
     )
     config.augment.scale_jitter = (1.0, 1.25)
-    config.train.update(batch_size=16, num_epochs=100.0, learning_rate=0.005)
+    config.train.update(batch_size=16, learning_rate=0.005)
     config.eval.views = '1x1'
     return config
 
 
 def published_ctn(dataset: str) -> ConfigDict:
     """CTN's trainings; sampling and views are not published, clipping is ViViT's."""
-    config = published('ctn', dataset)
+    config = published('ctn', dataset, num_epochs=100.0)
     config.preprocessing.update(num_frames=8, sampling='segments', short_side=256, crop_size=224)
     config.augment.color_jitter = 0.8
-    config.train.update(batch_size=16, num_epochs=100.0, learning_rate=0.005)
+    config.train.update(batch_size=16, learning_rate=0.005)
     config.eval.views = '1x1'
     return config
 
@@ -113,9 +114,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
     config.augment.flip = 0.0
-    config.train.update(
-        batch_size=8, num_epochs=None, num_steps=40, warmup_epochs=None, warmup_steps=5
-    )
+    config.train.update(batch_size=8, num_epochs=None, num_steps=40, warmup_fraction=1 / 8)
     config.train.update(checkpoint_every_epochs=None, checkpoint_every_steps=20)
     config.eval.update(batch_size=8, every_epochs=None, every_steps=20, views='2x3')
     return config

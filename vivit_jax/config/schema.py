@@ -4,7 +4,7 @@
 of the parts that use them: there a key stands once, its meaning under `Attributes`.
 
 A duration is given either in `..._epochs` (of ⌊videos / batch size⌋ steps, fractions allowed) or in
-`..._steps` (updates); the other one stays None.
+`..._steps` (updates); the other one stays None. The warm-up may also be a part of the training.
 
 `python -m vivit_jax.main --config=FILE --mode=show` prints all keys of a config with their values.
 """
@@ -36,6 +36,7 @@ class Key:
         high: the largest number allowed.
         may_change: whether a resumed run may have another value, because results do not depend on
             this key.
+        may_grow: whether a resumed run may have a larger value, which makes the run longer.
     """
 
     default: object
@@ -43,6 +44,7 @@ class Key:
     low: float = -math.inf
     high: float = math.inf
     may_change: bool = False
+    may_grow: bool = False
 
     @property
     def initial(self) -> object:
@@ -151,10 +153,13 @@ KEYS = {
     'train.accumulate': Key(
         1, 'parts of a batch that are computed one after the other, to save memory', 1
     ),
-    'train.num_epochs': Key(float, 'length of the training in epochs'),
-    'train.num_steps': Key(int, 'length of the training in steps'),
+    'train.num_epochs': Key(float, 'length of the training in epochs', may_grow=True),
+    'train.num_steps': Key(int, 'length of the training in steps', may_grow=True),
     'train.warmup_epochs': Key(float, 'linear rise of the learning rate from 0, in epochs'),
     'train.warmup_steps': Key(int, 'linear rise of the learning rate from 0, in steps'),
+    'train.warmup_fraction': Key(
+        float, 'linear rise of the learning rate from 0, as a part of the training', 0, 1
+    ),
     'train.optimizer': Key('sgd', "'sgd' or 'adamw'"),
     'train.learning_rate': Key(0.1, 'at the end of the warm-up; a cosine to 0 follows', 0),
     'train.momentum': Key(0.9, 'momentum of SGD, or beta 1 of AdamW', 0, 1),
@@ -238,6 +243,14 @@ KEYS = {
         True, 'test the last weights with all views after training', may_change=True
     ),
 }
+
+# Keys that say the same in other units: at most one of each group is set.
+DURATIONS = (
+    ('train.num_epochs', 'train.num_steps'),
+    ('train.warmup_epochs', 'train.warmup_steps', 'train.warmup_fraction'),
+    ('train.checkpoint_every_epochs', 'train.checkpoint_every_steps'),
+    ('eval.every_epochs', 'eval.every_steps'),
+)
 
 
 @functools.cache

@@ -126,12 +126,17 @@ def _schedule_table(
     config: ConfigDict, num_videos: int | None, found: str, per_epoch: int | None
 ) -> tuple[str, list[Row]]:
     def row(title: str, section: str, name: str, unset: str) -> Row:
-        epochs, steps = config[section][f'{name}_epochs'], _steps(config, section, name, per_epoch)
+        values, steps = config[section], _steps(config, section, name, per_epoch)
+        text = ''
+        if values[f'{name}_epochs'] is not None:
+            text = f'{values[f"{name}_epochs"]:g} epochs'
+        elif values.get(f'{name}_fraction') is not None:
+            text = f'{100 * values[f"{name}_fraction"]:.3g} % of the training'
         if steps == 0:
             return title, 'none', unset
         if steps is None:
-            return title, f'{epochs:g} epochs', 'in steps unknown without the number of videos'
-        return title, f'{steps:,} steps', f'{epochs:g} epochs' if epochs is not None else ''
+            return title, text, 'in steps unknown without the number of videos'
+        return title, f'{steps:,} steps', text
 
     if num_videos is None:
         videos = 'unknown', f'{found}; to see all numbers give --num_videos=N'
@@ -186,9 +191,15 @@ def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Ro
 
 
 def _steps(config: ConfigDict, section: str, name: str, per_epoch: int | None) -> int | None:
-    """A duration in steps; None if the duration is in epochs and their length is unknown."""
-    steps = load.steps(config[section], name, per_epoch or 1)
-    return None if per_epoch is None and config[section][f'{name}_epochs'] else steps
+    """A duration in steps; None if the length of an epoch is unknown and decides."""
+    values = config[section]
+    whole = 0
+    if values.get(f'{name}_fraction'):
+        whole = _steps(config, section, 'num', per_epoch)
+        if whole is None:
+            return None
+    steps = load.steps(values, name, per_epoch or 1, whole)
+    return None if per_epoch is None and values[f'{name}_epochs'] else steps
 
 
 def _format(title: str, rows: list[Row], width: int) -> str:

@@ -22,7 +22,9 @@ from vivit_jax.weights.load import create_weights_model, read_weights
 _log = logging.getLogger(__name__)
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> dict[str, float]:
+def evaluate_checkpoint(
+    config: ConfigDict, workdir: Path, checkpoint: Path
+) -> tuple[str, dict[str, float]]:
     """Tests a checkpoint on `eval.views` views of the test split, or else of val.
 
     The checkpoint says how clips are made; the config's preprocessing is ignored. Prints the result
@@ -34,7 +36,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> 
         checkpoint: whatever `read_weights` reads.
 
     Returns:
-        The metrics, accuracies as fractions.
+        The split that was tested, and the metrics, accuracies as fractions.
     """
     load.check_ranges(config)
     check_merge(config.eval.merge)
@@ -77,4 +79,4 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, checkpoint: Path) -> 
             workdir / 'evaluation', step.replace(' ', ''), results, source, label_names, summary
         )
         _log.info('Logits of every view: %s', path)
-    return metrics
+    return split, metrics

@@ -3,13 +3,15 @@
 import logging
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from vivit_jax.atomic_files import replacing
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.train.state import TrainState
-from vivit_jax.weights.orbax import BEST_METRIC, best_metric
+from vivit_jax.weights.orbax import BEST, BEST_METRIC, LAST, best_metric
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +47,31 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest complete checkpoint."""
         return self._manager.latest_step()
+
+    def best_and_last(self) -> dict[str, tuple[int, float | None]]:
+        """The checkpoints that the names `best` and `last` of a run folder mean.
+
+        Returns:
+            For each name the step, and the accuracy of its validation if there was one.
+        """
+        last, best = self._manager.latest_step(), self._manager.best_step()
+        steps = {BEST: last if best is None else best, LAST: last}
+        return {
+            name: (step, (self._manager.metrics(step) or {}).get(BEST_METRIC))
+            for name, step in steps.items()
+        }
+
+    def link(self):
+        """Makes the links `best` and `last` in the run folder, for people and other programs."""
+        if jax.process_index():
+            return
+        for name, (step, _) in self.best_and_last().items():
+            try:
+                with replacing(self._folder.parent / name) as link:
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(Path(self._folder.name) / str(step))
+            except OSError as error:
+                _log.warning('%s cannot be a link: %s', self._folder.parent / name, error)
 
     def save(self, state: TrainState, card: ModelCard, metrics: dict[str, float]):
         """Saves a step, unless it is there already.

@@ -71,7 +71,7 @@ class Experiment:
         self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
         if not self.num_steps:
             raise UserError('set train.num_epochs or train.num_steps')
-        warmup_steps = load.steps(config.train, 'warmup', steps_per_epoch)
+        warmup_steps = load.steps(config.train, 'warmup', steps_per_epoch, self.num_steps)
         self.save_every = load.steps(config.train, 'checkpoint_every', steps_per_epoch)
         self.eval_every = load.steps(config.eval, 'every', steps_per_epoch)
 

@@ -12,6 +12,7 @@ import jax
 from jax.stages import Compiled
 from ml_collections import ConfigDict
 
+from vivit_jax import terminal
 from vivit_jax.batches.loader import train_batches
 from vivit_jax.config import load
 from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
@@ -35,7 +36,7 @@ from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.state import TrainState
 from vivit_jax.train.stopping import stop_signals
 from vivit_jax.train.watchdog import watch
-from vivit_jax.weights.orbax import has_checkpoints
+from vivit_jax.weights.orbax import BEST, LAST, has_checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Trainer:
         if config.init_from and not has_checkpoints(self._folder):
             self._start_variables, report = read_start_variables(self._programs, self._card)
         start_run(self._workdir, config, self._names, report)
+        if jax.process_index() == 0:
+            terminal.log_to_file(self._workdir / 'log.txt')
         self._log_header()
         checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
         try:
@@ -97,24 +100,30 @@ class Trainer:
             ):
                 state = self._loop(checkpoints)
                 checkpoints.wait()
+                checkpoints.link()
+                named = checkpoints.best_and_last()
         finally:
             checkpoints.close()
         if int(state.step) < self._experiment.num_steps:
             _log.info('Saved step %d; the same command goes on from there', state.step)
             return self._stop.exit_status
+        tested = ''
         if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
             _log.info(
                 'Trained, but not tested: there are no other videos. Set data.val_csv or '
                 'data.test_csv, and give the same command with --mode=evaluate'
             )
         elif config.eval.test_at_end:
-            evaluate_checkpoint(config, self._workdir, self._folder / str(state.step))
+            split, metrics = evaluate_checkpoint(config, self._workdir, self._workdir / LAST)
+            tested = f'{split} {100 * metrics["acc1"]:.2f} % of {config.eval.views} views'
+        _log.info('%s', _describe_checkpoints(self._workdir, named, tested))
         return 0
 
     def _compile(self) -> Compiled:
         """Compiles the training step, and says what memory it needs."""
         programs, mesh = self._programs, self._experiment.mesh
         state = programs.abstract_state
+        _log.info('Compiling the training step …')
         batch = programs.abstract_batch(self._config.train.batch_size)
         with log_choices(platform_of(mesh), 'training step'):
             lowered = programs.train_step().lower(state, batch)
@@ -243,6 +252,25 @@ class Trainer:
             jax.process_count(),
             self._workdir,
         )
+
+
+def _describe_checkpoints(
+    workdir: Path, named: dict[str, tuple[int, float | None]], tested: str
+) -> str:
+    """Which checkpoint is the best and which the last, and what each scored, in a line."""
+
+    def scores(name: str) -> str:
+        step, accuracy = named[name]
+        validated = '' if accuracy is None else f'val {100 * accuracy:.2f} % of 1x1 views'
+        found = ', '.join(filter(None, [validated, tested if name == LAST else '']))
+        return f'step {step}' + (f' (top-1: {found})' if found else '')
+
+    if named[BEST][0] == named[LAST][0]:
+        return f'{workdir / BEST} and {workdir / LAST} are {scores(LAST)}'
+    return (
+        f'{workdir / BEST} is {scores(BEST)}, {workdir / LAST} is {scores(LAST)}; predict and '
+        f'evaluate take the best of {workdir}'
+    )
 
 
 def _is_due(step: int, every: int) -> bool:

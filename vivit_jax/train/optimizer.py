@@ -15,8 +15,8 @@ def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> 
     """Linear from 0 to `learning_rate` in `warmup_steps`, then half a cosine to 0."""
     if warmup_steps >= num_steps:
         raise UserError(
-            f'train: a warm-up of {warmup_steps} steps does not fit into {num_steps} steps: lower '
-            'train.warmup_steps or train.warmup_epochs'
+            f'a warm-up of {warmup_steps} steps does not fit into {num_steps} steps: make it a '
+            'part of the training, as with --config.train.warmup_fraction=0.1'
         )
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, num_steps)
 

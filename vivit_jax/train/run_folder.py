@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import vivit_jax
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.config.load import differences, flatten
+from vivit_jax.config.schema import KEYS
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, by_head
 from vivit_jax.weights.report import Report
@@ -37,7 +38,7 @@ def start_run(
 
     A report of the weights that a run starts from becomes init_report.txt. Several heads have a
     label_map_<head>.txt each. A resumed run may change the keys whose `may_change` is set in
-    `config.schema`; changes are logged.
+    `config.schema`, and raise those whose `may_grow` is set; changes are logged.
 
     Raises:
         UserError: the folder is of another config or has other classes.
@@ -52,6 +53,11 @@ def start_run(
         allowed, forbidden = differences(json.loads(config_file.read_text('utf-8')), new)
         for line in allowed:
             _log.info('Differs from the run so far, and may: %s', line)
+            if KEYS[line.partition(':')[0]].may_grow:
+                _log.info(
+                    'The run becomes longer: the learning rate follows the longer schedule from '
+                    'the newest checkpoint on'
+                )
         if forbidden:
             raise UserError(
                 f'{folder} is the run of another config. These keys differ and may not:\n  '

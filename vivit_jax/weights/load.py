@@ -9,7 +9,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, near_paths
 from vivit_jax.heads import LabelNames
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
@@ -17,7 +17,7 @@ from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights import from_imagenet_vit, huggingface, torch_export, vivit_jax_npz
 from vivit_jax.weights.from_scenic import read_scenic
 from vivit_jax.weights.misfits import find_misfits
-from vivit_jax.weights.orbax import read_checkpoint
+from vivit_jax.weights.orbax import is_name_of_checkpoint, read_checkpoint
 from vivit_jax.weights.tensor_files import file_format, open_tensors
 from vivit_jax.weights.weights import Weights
 
@@ -75,9 +75,9 @@ def read_weights(
     """Reads the weights of a model; logs the reader's notes as warnings.
 
     Args:
-        path: a run folder or checkpoint of this package; an image ViT (`.npz` of
-            vision_transformer or big_vision; `.safetensors` or `.pth` of timm or Hugging Face); a
-            checkpoint of the original ViViT; a Hugging Face ViViT folder; or an output of
+        path: a run folder, its `best` or `last`, or a checkpoint of this package; an image ViT
+            (`.npz` of vision_transformer or big_vision; `.safetensors` or `.pth` of timm or Hugging
+            Face); a checkpoint of the original ViViT; a Hugging Face ViViT folder; or an output of
             `vivit_jax.convert`.
         model: the name of the model, if the file does not tell it.
         value_range: the range of the pixels that the model expects, if the file tells it wrongly.
@@ -86,12 +86,14 @@ def read_weights(
         UserError: the path does not exist, holds no known kind of weights, or is damaged.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_name_of_checkpoint(path):
+        weights = read_checkpoint(path)
+    elif path.is_dir():
         weights = _read_folder(path, model, value_range)
     elif path.exists():
         weights = _read_file(path, model)
     else:
-        raise UserError(f'there is no file or folder {path.absolute()}')
+        raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
     for note in weights.notes:
         _log.warning('%s: %s', path, note)
     if value_range is None:

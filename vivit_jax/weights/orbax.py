@@ -18,6 +18,10 @@ _log = logging.getLogger(__name__)
 BEST_METRIC = 'val/acc1'
 
 
+# Names of two checkpoints of a run folder, where links of these names are made when a run ends.
+BEST, LAST = 'best', 'last'
+
+
 def best_metric(metrics: dict[str, float]) -> float:
     """The number by which checkpoints are ranked; the highest is the best."""
     return metrics[BEST_METRIC]
@@ -29,8 +33,9 @@ def read_checkpoint(path: str | Path) -> Weights:
     If the run kept moving averages of the parameters, the averages are read.
 
     Args:
-        path: a run folder, or one checkpoint, as in `runs/demo/checkpoints/480`. From a run folder
-            the checkpoint with the best accuracy is read, or the latest if none was evaluated.
+        path: a run folder, or one checkpoint, as in `runs/demo/last` or
+            `runs/demo/checkpoints/480`. A run folder means its `best`: the checkpoint with the best
+            accuracy, or the latest if none was evaluated.
 
     Raises:
         UserError: there is no checkpoint.
@@ -102,17 +107,24 @@ def has_checkpoints(folder: Path) -> bool:
     return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder.absolute()))
 
 
+def is_name_of_checkpoint(path: Path) -> bool:
+    """Whether a path is `best` or `last` of a run folder, with or without the link."""
+    return path.name in (BEST, LAST) and (path.parent / 'checkpoints').is_dir()
+
+
 def find_checkpoint(path: str | Path) -> tuple[Path, int]:
     """The folder of checkpoints and the step to which `path` refers; see `read_checkpoint`."""
-    path = Path(path)
-    if path.name.isdigit() and path.parent.is_dir() and (path / 'card').exists():
+    path, name = Path(path), BEST
+    if is_name_of_checkpoint(path):
+        path, name = path.parent, path.name
+    elif path.name.isdigit() and path.parent.is_dir() and (path / 'card').exists():
         return path.parent, int(path.name)
     folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
     if not folder.is_dir():
         raise UserError(f'no run folder or checkpoint at {path.absolute()}')
-    options = ocp.CheckpointManagerOptions(best_fn=best_metric, best_mode='max', read_only=True)
+    options = ocp.CheckpointManagerOptions(best_fn=best_metric, best_mode='max', create=False)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        step = manager.best_step()
+        step = manager.best_step() if name == BEST else None
         step = manager.latest_step() if step is None else step
     if step is None:
         raise UserError(f'{folder.absolute()} holds no complete checkpoint')
