@@ -16,6 +16,7 @@ import pytest
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from vivit_jax import __main__ as subcommands
 from vivit_jax import create_model, list_models
 from vivit_jax.config.schema import default_config
 
@@ -29,7 +30,7 @@ PAGES = [
 FENCED = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 INDENTED = re.compile(r'(?<=\n\n)((?: {4}.*\n)+)')
 INLINE = re.compile(r'`([^`]+)`')
-COMMAND = re.compile(r'(?:\S*/)?(?:python3?|pip) ')
+COMMAND = re.compile(r'(?:\S*/)?(?:python3?|pip) |vivit_jax \w')
 SECTIONS = 'augment|data|eval|init|model|preprocessing|train'
 
 
@@ -61,8 +62,10 @@ def command_line(monkeypatch) -> Iterator[Callable[[str], list[str]]]:
     def set_words(command: str) -> list[str]:
         words = shlex.split(command, comments=True)
         output = words.index('>') if '>' in words else len(words)
-        words = words[1:output]
+        name, *words = words[:output]
         words = words[1:] if words[0] == '-m' else words
+        if name == 'vivit_jax':
+            words = [*subcommands.COMMANDS[words[0]], *words[1:]]
         monkeypatch.setattr(sys, 'argv', words)
         return words
 
@@ -249,3 +252,11 @@ def test_pictures_are_those_that_their_scripts_draw(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [str(script)])
     runpy.run_path(str(script), run_name='__main__')
     assert capsys.readouterr().out == (ROOT / f'docs/{name}.svg').read_text('utf-8')
+
+
+def test_subcommands_are_short_for_the_modules_beside_them():
+    text = (ROOT / 'docs/training.md').read_text('utf-8')
+    rows = re.findall(r'^\| `vivit_jax (\w+) ?(.*?)` \| `python -m (.*?)` \|$', text, re.M)
+    assert [name for name, _, _ in rows] == list(subcommands.COMMANDS)
+    for name, arguments, same in rows:
+        assert same == ' '.join([*subcommands.COMMANDS[name], arguments])

@@ -1,4 +1,4 @@
-"""The wheel works without a checkout: configs, console command, and the demo's first steps."""
+"""A wheel, built from an sdist, works without a checkout: the demo starts from another folder."""
 
 import email
 import os
@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip('pip', reason='builds with pip')
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,14 +29,17 @@ def pip(*words, **kwargs):
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy, so that nothing is left in the checkout."""
+    """The wheel, built from a copy of the checkout, in which building leaves files."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
     for name in ('vivit_jax', 'configs'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
-    pip('wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', folder, source)
+    code = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+    run(sys.executable, '-c', code, folder, cwd=source)
+    [sdist] = folder.glob('*.tar.gz')
+    pip('wheel', '--no-deps', '--no-index', '--no-build-isolation', '--wheel-dir', folder, sdist)
     [path] = folder.glob('*.whl')
     return path
 
@@ -43,7 +48,7 @@ def wheel(tmp_path_factory):
 def installed(wheel):
     """A folder with the installed package, and the environment in which Python finds it."""
     folder = wheel.parent / 'installed'
-    pip('install', '--no-deps', '--target', folder, wheel)
+    pip('install', '--no-deps', '--no-index', '--target', folder, wheel)
     return folder, {**os.environ, 'PYTHONPATH': str(folder)}
 
 
