@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import grain  # noqa: F401 - defines flags, which must be there before `command_line` restores them
 import pytest
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
