@@ -5,14 +5,14 @@ dict head -> value, in the order of `data.label_columns`.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 _T = TypeVar('_T')
 _R = TypeVar('_R')
 
-PerHead = _T | dict[str, _T]
+PerHead: TypeAlias = _T | dict[str, _T]
 
-LabelNames = PerHead[tuple[str, ...]]  # classes in the order of the logits
+LabelNames: TypeAlias = PerHead[tuple[str, ...]]  # classes in the order of the logits
 
 
 def map_heads(function: Callable[..., _R], value: PerHead, *others: PerHead) -> PerHead[_R]:
