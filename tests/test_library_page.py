@@ -97,7 +97,6 @@ def functions_of(value):
         x
         for x in found
         if inspect.isfunction(x)
-        and not x.__qualname__.startswith('__create_fn__')
         and (not x.__name__.startswith('_') or x.__name__ in ('__init__', '__call__'))
     ]
 
@@ -109,13 +108,9 @@ def test_public_names_have_a_docstring_and_type_hints(module, name):
     value = getattr(importlib.import_module(module), name)
     assert inspect.getdoc(value)
     for function in functions_of(value):
-        signature = inspect.signature(function)
-        parameters = list(signature.parameters.values())
-        if parameters and parameters[0].name in ('self', 'cls'):
-            parameters = parameters[1:]
         bare = [
-            x.name
-            for x in parameters
-            if x.annotation is x.empty and x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL)
+            name
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.annotation is parameter.empty and name not in ('self', 'cls', 'keywords')
         ]
         assert not bare, f'{function.__qualname__}: {bare}'

@@ -117,6 +117,10 @@ def without(tree, name):
             'cls: holds values that are not finite',
         ),
         (
+            lambda params: {'variables': {'params': {**params, 'cls': params['cls'].astype(int)}}},
+            'cls: holds int64, needed floats',
+        ),
+        (
             lambda params: {'model': nn.Dense(3)},
             'Dense is no model of vivit_jax.create_model',
         ),

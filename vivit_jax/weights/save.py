@@ -42,7 +42,7 @@ def save_checkpoint(
 
     Raises:
         UserError: the path exists or cannot be written, or the arguments do not fit each other: a
-            parameter is missing, unknown, misshapen or not finite, or there are more or fewer
+            parameter is missing, unknown, misshapen, no float or not finite, or there are more or fewer
             names than classes. The message lists every problem.
     """
     if Path(path).exists():
@@ -50,7 +50,7 @@ def save_checkpoint(
     spec = getattr(model, 'spec', None)
     if not isinstance(spec, Specification):
         raise UserError(
-            f'{type(model).__name__} is no model of vivit_jax.create_model, and could not be loaded'
+            f'{type(model).__name__} is no model of vivit_jax.create_model: it could not be loaded'
         )
     if 'params' not in variables:
         raise UserError(
@@ -81,9 +81,9 @@ def _find_problems(card: ModelCard, arrays: Mapping[str, jax.Array]) -> list[str
         problems += find_misfits(card, arrays)
     except ValueError as error:
         problems.append(f'preprocessing does not fit the model: {error}')
-    problems += [
-        f'{name}: holds values that are not finite (nan or inf)'
-        for name, value in arrays.items()
-        if not jnp.isfinite(value).all()
-    ]
+    for name, value in arrays.items():
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            problems.append(f'{name}: holds {value.dtype}, needed floats')
+        elif not jnp.isfinite(value).all():
+            problems.append(f'{name}: holds values that are not finite (nan or inf)')
     return problems
