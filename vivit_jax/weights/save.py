@@ -42,8 +42,8 @@ def save_checkpoint(
 
     Raises:
         UserError: the path exists or cannot be written, or the arguments do not fit each other: a
-            parameter is missing, unknown, misshapen, no float or not finite, or there are more or fewer
-            names than classes. The message lists every problem.
+            parameter is missing, unknown, misshapen, no float or not finite, or there are more or
+            fewer names than classes. The message lists every problem.
     """
     if Path(path).exists():
         raise UserError(f'{path} exists already: name another folder, or remove it')
