@@ -35,7 +35,6 @@ setup(
     ],
     packages=[*find_packages(include=['vivit_jax', 'vivit_jax.*']), 'vivit_jax.configs'],
     package_dir={'vivit_jax.configs': 'configs'},
-    package_data={'vivit_jax': ['py.typed']},
     entry_points={'console_scripts': ['vivit_jax = vivit_jax.__main__:main']},
     python_requires='>=3.11',
     install_requires=[
