@@ -129,7 +129,7 @@ def _train(config: str, folder: Path, num_steps: int, overrides: list[str]):
     }
     command = [sys.executable, '-m', 'vivit_jax.main', f'--config={config}', f'--workdir={folder}']
     for key, steps in durations.items():
-        command += [f'--config.{key}_epochs=None', f'--config.{key}_steps={steps}']
+        command += [f'--config.{key}_steps={steps}']
     print(*command, *overrides, file=sys.stderr)
     handler = signal.signal(signal.SIGINT, _leave_to_the_run)
     status = subprocess.run([*command, *overrides], check=False).returncode

@@ -4,6 +4,7 @@ import argparse
 import ast
 import functools
 import importlib
+import json
 import re
 import runpy
 import shlex
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import __main__ as subcommands
 from vivit_jax import create_model, list_models
+from vivit_jax.config.load import flatten
 from vivit_jax.config.schema import default_config
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +57,7 @@ COMMANDS = dict(_commands())
 
 
 @pytest.fixture
-def command_line(monkeypatch) -> Iterator[Callable[[str], list[str]]]:
+def command_line(monkeypatch, folder_with_run) -> Iterator[Callable[[str], list[str]]]:
     """Sets the command line of a process without flags; restores its own flags afterwards."""
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
@@ -68,6 +70,8 @@ def command_line(monkeypatch) -> Iterator[Callable[[str], list[str]]]:
         if name == 'vivit_jax':
             words = [*subcommands.COMMANDS[words[0]], *words[1:]]
         monkeypatch.setattr(sys, 'argv', words)
+        if words[0].startswith('vivit_jax.'):
+            monkeypatch.chdir(folder_with_run)
         return words
 
     known = flags.FLAGS._flags()
@@ -82,6 +86,16 @@ def test_commands_are_found():
     assert len(COMMANDS) > 40
     assert 'python -m vivit_jax.main --config=configs/demo.py --mode=evaluate' in ' '.join(COMMANDS)
     assert any(command.startswith('python benchmarks/') for command in COMMANDS)
+
+
+@pytest.fixture(scope='module')
+def folder_with_run(tmp_path_factory):
+    """A folder with the config of a run in `runs/demo`."""
+    folder = tmp_path_factory.mktemp('docs')
+    (folder / 'runs' / 'demo').mkdir(parents=True)
+    text = json.dumps(flatten(default_config()))
+    (folder / 'runs' / 'demo' / 'config.json').write_text(text)
+    return folder
 
 
 @pytest.mark.parametrize('command', COMMANDS.values(), ids=COMMANDS.keys())

@@ -8,6 +8,7 @@ import pytest
 from python_process import run_python
 
 from vivit_jax.config import load, saved_run
+from vivit_jax.config.command_line import _name_config
 from vivit_jax.config.find import find_config
 from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError, near_paths
@@ -101,11 +102,20 @@ def test_run_folder_tells_its_config(flag, tmp_path):
     assert 'of 3 clips' in done.stdout
 
 
+def test_checkpoint_to_evaluate_tells_its_config(tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(load.flatten(default_config())))
+    words = ['main', '--mode=evaluate', f'--checkpoint={tmp_path}']
+    _, config, *rest = _name_config(words)
+    assert config == f'--config={saved_run.__file__}:{tmp_path}/config.json'
+    assert rest == words[1:]
+
+
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
+        (['--mode=evaluate', '--checkpoint=configs'], 'configs has no config.json'),
         ([], 'name a config, such as --config=demo, or a run'),
-        (['--resume=configs'], 'configs is no run folder, as it has no config.json'),
+        (['--resume=configs'], 'configs has no config.json'),
         (['--resume=cnfigs'], 'did you mean configs?'),
         (['--resume=configs', '--config=demo'], 'leave out --config'),
     ],

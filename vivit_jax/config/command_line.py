@@ -20,7 +20,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it becomes one clear line and exit status 2.
 
     - `--config` may be any name that `find_config` knows. Without `--config`, the config is that of
-      the run folder that `--resume` or `--workdir` names.
+      the run folder that `--resume`, `--workdir` or `--checkpoint` names.
     - `--config.KEY=None` unsets a key, which ml_collections has no way to say.
     - What the command line sets wins over other keys of the config file that say the same: a size
       over the widths and depths, and steps over epochs.
@@ -69,7 +69,7 @@ def _name_config(argv: list[str]) -> list[str]:
     given, rest = {}, []
     args = iter(argv)
     for arg in args:
-        match = re.fullmatch(r'--?(config|resume|workdir)(=.*)?', arg)
+        match = re.fullmatch(r'--?(config|resume|workdir|checkpoint)(=.*)?', arg)
         if not match:
             rest.append(arg)
             continue
@@ -82,12 +82,15 @@ def _name_config(argv: list[str]) -> list[str]:
             raise UserError(
                 f'--resume={given["resume"]} takes everything from the run: leave out --{other}'
             )
-    run = given.get('resume') or given.get('workdir')
+    run = given.get('resume') or given.get('workdir') or given.get('checkpoint')
     if 'config' not in given and run:
         given['config'] = os.path.join(run, 'config.json')
         if not os.path.isfile(given['config']):
             near = '' if os.path.isdir(run) else near_paths(run)
-            raise UserError(f'{run} is no run folder, as it has no config.json{near}')
+            raise UserError(
+                f'{run} has no config.json, which every run folder has{near}. For other weights '
+                'name a config with --config'
+            )
     if 'config' not in given:
         return argv
     return [*rest[:1], f'--config={find_config(given["config"])}', *rest[1:]]

@@ -105,7 +105,7 @@ class Trainer:
         finally:
             checkpoints.close()
         if int(state.step) < self._experiment.num_steps:
-            _log.info('Saved step %d; the same command goes on from there', state.step)
+            _log.info('Saved step %d; --resume=%s goes on from there', state.step, self._workdir)
             return self._stop.exit_status
         tested = ''
         if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
