@@ -178,7 +178,8 @@ class Predictor:
             VideoError: a video cannot be used. `predict_each` goes on with the others.
             UserError: the settings of the windows cannot be used.
         """
-        videos = video if isinstance(video, list) else [video]
+        is_list = isinstance(video, list | tuple)
+        videos = video if is_list else [video]
         predictions = []
         for found in self.predict_each(
             videos, fps=fps, window_sec=window_sec, stride_sec=stride_sec
@@ -186,7 +187,7 @@ class Predictor:
             if isinstance(found, VideoError):
                 raise found
             predictions.append(found)
-        return predictions if isinstance(video, list) else predictions[0]
+        return predictions if is_list else predictions[0]
 
     def predict_each(
         self,
@@ -270,7 +271,11 @@ class Predictor:
             frames = ((number / fps, frame) for number, frame in enumerate(frames))
         cutter = WindowCutter(window_sec, stride_sec)
         clips = window_clips(frames, self.preprocessing, cutter, frame_sec)
-        return self._stream(keep_newest(clips) if is_live else ((0, clip) for clip in clips))
+        if not is_live:
+            return self._stream((0, clip) for clip in clips)
+        blank = np.zeros((*self.preprocessing.clip_shape, 3), np.uint8)
+        collections.deque(self._run([(None, blank)]), 0)  # compiles while nothing waits for it
+        return self._stream(keep_newest(clips))
 
     def _stream(self, clips: Iterator[tuple[int, tuple[Span, np.ndarray]]]) -> Iterator[Window]:
         for dropped, (span, clip) in clips:

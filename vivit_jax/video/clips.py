@@ -87,7 +87,8 @@ def read_windows(
             usable = readable
             # The windows before the last one stay where they are.
             spans = cover(video.timestamps_sec[:usable], spec, windows, video.name)
-            notes.append(f'only the first {usable} of {len(video)} frames were used: {error}')
+            cause = str(error).removeprefix(f'{video.name}: ')
+            notes.append(f'only the first {usable} of {len(video)} frames were used: {cause}')
         else:
             given += 1
             yield span, clip
