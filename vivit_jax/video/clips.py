@@ -85,7 +85,8 @@ def read_windows(
             if not 0 < readable < usable:
                 raise
             usable = readable
-            # The windows before the last one stay where they are.
+            # The windows before the last one stay where they are, and so do those given already,
+            # even if one of them has undecodable frames that its clip did not need.
             spans = cover(video.timestamps_sec[:usable], spec, windows, video.name)
             cause = str(error).removeprefix(f'{video.name}: ')
             notes.append(f'only the first {usable} of {len(video)} frames were used: {cause}')

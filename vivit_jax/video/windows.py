@@ -51,7 +51,7 @@ def cover(
     if windows is None:
         return _cover_by_clips(times_sec, spec)
     try:
-        check_windows(*windows, mean_step(times_sec))
+        check_windows(*windows, float(np.median(np.diff(times_sec))) if len(times_sec) > 1 else 0.0)
     except UserError as error:
         raise VideoError(f'{name}: {error}') from error
     cutter, spans = WindowCutter(*windows), []
@@ -153,7 +153,7 @@ class WindowCutter:
         if end > video_end + _HAIR_SEC:
             start, end = max(self._zero, video_end - self._window_sec), video_end
         first = self._place(start)
-        return [Span(start, end, first, num_frames - first)]
+        return [Span(start, end, first, num_frames - first)] if first < num_frames else []
 
     def _start(self, number: int) -> float:
         return self._zero + number * self._stride_sec
