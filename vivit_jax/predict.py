@@ -27,6 +27,7 @@ from vivit_jax.predictor import Prediction, Predictor, Window, top_labels
 from vivit_jax.video.find_videos import find_videos, read_list
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.stream import open_stream
+from vivit_jax.video.windows import choose_windows
 
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'
@@ -81,6 +82,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _check_flags(arguments: list[str]):
+    choose_windows(_WINDOW_SEC.value, _STRIDE_SEC.value)
     if _STREAM.value:
         others = [*arguments, _INPUT_LIST.value, _OUTPUT.value, _FEATURES.value]
         if any(others):

@@ -25,7 +25,7 @@ from vivit_jax.video.durations import describe_length, describe_missing
 from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.open import open_video
 from vivit_jax.video.stream import Stream, keep_newest, window_clips
-from vivit_jax.video.windows import Span, WindowCutter, check_windows
+from vivit_jax.video.windows import Span, WindowCutter, check_windows, choose_windows
 
 if TYPE_CHECKING:
     from vivit_jax.layers.tokens import ModelOutput
@@ -202,7 +202,7 @@ class Predictor:
         Yields:
             For every video, in order, the prediction, or the error if the video cannot be used.
         """
-        spec, windows = self.preprocessing, _check_windows(window_sec, stride_sec)
+        spec, windows = self.preprocessing, choose_windows(window_sec, stride_sec)
         read = collections.deque()
 
         def clips() -> Iterator[tuple[tuple['_Read', Span], np.ndarray]]:
@@ -262,7 +262,7 @@ class Predictor:
             UserError: the settings of the windows cannot be used, or times do not ascend.
             VideoError: the stream breaks off, after the last window of what came before.
         """
-        window_sec, stride_sec = _check_windows(window_sec, stride_sec)
+        window_sec, stride_sec = choose_windows(window_sec, stride_sec)
         frames, is_live = frames if isinstance(frames, Stream) else (frames, False)
         frame_sec = 0.0
         if fps:
@@ -308,19 +308,6 @@ class _Read:
 
     notes: list[str] = dataclasses.field(default_factory=list)
     error: VideoError | None = None
-
-
-def _check_windows(
-    window_sec: float | None, stride_sec: float | None
-) -> tuple[float, float] | None:
-    """Length and distance of the windows; None if no length is asked for."""
-    if window_sec is None:
-        if stride_sec is not None:
-            raise UserError(f'stride_sec={stride_sec} needs window_sec')
-        return None
-    stride_sec = window_sec if stride_sec is None else stride_sec
-    check_windows(window_sec, stride_sec)
-    return window_sec, stride_sec
 
 
 def _open(video: Video, fps: float | None, name: str) -> FrameReader:

@@ -169,6 +169,26 @@ def test_any_file_name_is_read(video_path, tmp_path, monkeypatch, name):
         np.testing.assert_array_equal(video.read([4]), original.read([4]))
 
 
+@pytest.mark.parametrize('name', ['list.ffconcat', 'list.mp4', 'list.m3u8'])
+def test_list_of_other_files_opens_none_of_them(video_path, tmp_path, name):
+    """FFmpeg would follow such a list, whatever its name, to any file beside it."""
+    with av.open(str(video_path)) as source, av.open(str(tmp_path / 'part.ts'), 'w') as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    text = 'ffconcat version 1.0\nfile part.ts\n'
+    if name.endswith('m3u8'):
+        text = '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\npart.ts\n#EXT-X-ENDLIST\n'
+    (tmp_path / name).write_text(text)
+    with av.open(str(tmp_path / name)) as container:  # so the list itself is right
+        assert sum(1 for _ in container.decode(video=0)) == 10
+    for source in (tmp_path / name, text.encode()):
+        with pytest.raises(VideoError, match='not a video file, or'):
+            VideoReader(source)
+
+
 @pytest.mark.parametrize('default', [0, 1])
 def test_default_stream_is_read(tmp_path, default):
     sizes = [(16, 32), (32, 64)]

@@ -77,6 +77,27 @@ def _cover_by_clips(times_sec: np.ndarray, spec: Preprocessing) -> list[Span]:
     ]
 
 
+def choose_windows(
+    window_sec: float | None, stride_sec: float | None
+) -> tuple[float, float] | None:
+    """Length and distance of windows in seconds; None if no length is asked for.
+
+    Args:
+        window_sec: length, if one is asked for.
+        stride_sec: distance, by default the length.
+
+    Raises:
+        UserError: one of them is not positive, or there is a distance without a length.
+    """
+    if window_sec is None:
+        if stride_sec is not None:
+            raise UserError(f'stride_sec={stride_sec} needs window_sec')
+        return None
+    stride_sec = window_sec if stride_sec is None else stride_sec
+    check_windows(window_sec, stride_sec)
+    return window_sec, stride_sec
+
+
 def check_windows(window_sec: float, stride_sec: float, frame_sec: float = 0.0):
     """Raises a UserError unless windows have a length and a distance of at least a frame."""
     for name, value in (('window_sec', window_sec), ('stride_sec', stride_sec)):
