@@ -3,6 +3,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from remux import remux
 from small_runs import write_noise
 
 from vivit_jax.predictor import Predictor
@@ -21,17 +22,6 @@ def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp('video')
     path = write_noise(folder / 'a.mp4', 60)
     return remux(path, folder / 'good.mp4')
-
-
-def remux(path, other):
-    options = {'movflags': 'faststart'} if other.suffix == '.mp4' else {}
-    with av.open(str(path)) as source, av.open(str(other), 'w', options=options) as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
-    return other
 
 
 def cut(path, other, part):

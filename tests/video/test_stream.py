@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from remux import remux
 
 from vivit_jax.video.array_reader import ArrayReader
 from vivit_jax.video.clips import read_view
@@ -187,12 +188,7 @@ def test_reading_ends_with_the_reader():
 
 
 @contextlib.contextmanager
-def serve(folder):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Handler, directory=str(folder))
+def serve(handler):
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
@@ -202,7 +198,11 @@ def serve(folder):
 
 
 def test_address_gives_the_frames_of_the_file(path):
-    with serve(path.parent) as address:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with serve(functools.partial(Handler, directory=str(path.parent))) as address:
         stream = open_stream(f'{address}/video.mp4')
         assert not stream.is_live  # it says how long it is
         found = [(time, frame.to_ndarray(format='rgb24')) for time, frame in stream.frames]
@@ -211,6 +211,32 @@ def test_address_gives_the_frames_of_the_file(path):
     with VideoReader(path) as reader:
         assert [time for time, _ in found] == reader.timestamps_sec.tolist()
         np.testing.assert_array_equal([pixels for _, pixels in found], reader.read(range(60)))
+
+
+def test_stalled_address_breaks_off_after_the_windows_before(path, monkeypatch):
+    monkeypatch.setattr('vivit_jax.video.stream._TIMEOUT_SEC', 0.3)
+    halted = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            content = path.with_name('ahead.mp4').read_bytes()
+            self.wfile.write(content[: len(content) // 2])
+            halted.wait(10)
+
+        def log_message(self, *_):
+            pass
+
+    remux(path, path.with_name('ahead.mp4'))
+    found = []
+    with serve(Handler) as address:
+        with pytest.raises(VideoError, match='breaks off'):
+            frames = open_stream(f'{address}/ahead.mp4').frames
+            for span, _ in window_clips(frames, SPEC, WindowCutter(1, 1)):
+                found.append(span.start_sec)
+        halted.set()
+    assert found[:2] == [0, 1]
 
 
 def test_missing_sources_are_errors():

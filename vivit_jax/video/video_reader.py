@@ -20,8 +20,8 @@ from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError,
 _TIMED_CONTAINERS = ('mov', 'matroska')
 
 
-# Formats whose files only name other files, which FFmpeg would open: playlists and lists of parts.
-_LISTS = {'concat', 'dash', 'hls', 'imf'}
+# Formats whose files only name other sources, which FFmpeg would open.
+_LISTS = {'concat', 'dash', 'hls', 'imf', 'sdp'}
 
 _LIBC = ctypes.CDLL(None)  # the C library of this process
 
@@ -87,7 +87,8 @@ class VideoReader(FrameReader):
                 raise VideoError(f'{self.name}: the file is empty (0 bytes)')
         try:
             file = io.BytesIO(source) if isinstance(source, bytes) else f'file:{source}'
-            self._container = av.open(file, options={'format_whitelist': _formats()})
+            options = {'format_whitelist': _formats(), 'protocol_whitelist': 'file'}
+            self._container = av.open(file, options=options)
             stream = self._container.streams.best('video')
         except av.ArgumentError as error:
             raise VideoError(
