@@ -29,7 +29,10 @@ MODULES = {module: re.findall(r'`(\w+)`', names) for module, names in ROWS}
 def folder(tmp_path, synthetic_folder, monkeypatch):
     """The files that the page names."""
     shutil.copytree(synthetic_folder, tmp_path / 'my_videos')
-    shutil.copy(next((tmp_path / 'my_videos').rglob('*.mp4')), tmp_path / 'video.mp4')
+    video = next((tmp_path / 'my_videos').rglob('*.mp4'))
+    for name in ('video.mp4', 'a.mp4', 'b.mp4', 'camera'):
+        shutil.copy(video, tmp_path / name)
+    (tmp_path / 'broken.mp4').write_bytes(b'no video')
     spec = Preprocessing(num_frames=4, short_side=16, crop_size=16)
     model = create_model(
         'vivit_joint',
@@ -55,6 +58,7 @@ def test_code_of_the_page_runs_in_order(folder):
     names, batches = {}, None
     for language, code in BLOCKS:
         if language == 'python':
+            code = code.replace('/dev/video0', 'camera')
             exec(compile(code, 'docs/library.md', 'exec'), names)
         elif '--source=runs/own --to=torch --output=own.safetensors' in code:
             weights = read_weights('runs/own')  # as the command does, in a process of its own

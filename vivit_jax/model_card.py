@@ -17,11 +17,13 @@ class ModelCard:
         model: name and keywords for `create_model`.
         preprocessing: how videos became clips.
         label_names: the classes.
+        typical_sec: the median duration of the training videos in seconds, if it is known.
     """
 
     model: dict[str, object]
     preprocessing: Preprocessing
     label_names: LabelNames
+    typical_sec: float | None = None
 
     def to_json(self) -> dict:
         """Turns the card into dicts, lists, numbers and strings."""
@@ -34,4 +36,5 @@ class ModelCard:
             card['model'],
             Preprocessing(**card['preprocessing']),
             map_heads(tuple, card['label_names']),
+            card.get('typical_sec'),  # older cards have none
         )

@@ -1,101 +1,254 @@
 """Names the action in videos.
 
     python -m vivit_jax.predict --checkpoint=runs/demo VIDEO [VIDEO ...]
+    python -m vivit_jax.predict --checkpoint=runs/demo --window_sec=2 --output=out.csv FOLDER
+    python -m vivit_jax.predict --checkpoint=runs/demo --window_sec=2 --stream=/dev/video0
 
 `vivit_jax.predictor` does the same from Python.
 """
 
+import contextlib
+import csv
 import json
+import math
+import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
 from vivit_jax import terminal
 from vivit_jax.errors import UserError
-from vivit_jax.heads import head_names
-from vivit_jax.predictor import Prediction, Predictor
+from vivit_jax.heads import LabelNames, PerHead, by_head, head_names
+from vivit_jax.predictor import Prediction, Predictor, Window, top_labels
+from vivit_jax.video.find_videos import find_videos, read_list
 from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.stream import open_stream
+from vivit_jax.video.windows import choose_windows
 
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'
 )
 _TOP_K = flags.DEFINE_integer('top_k', 5, 'Labels per video.', lower_bound=1)
+_WINDOW_SEC = flags.DEFINE_float(
+    'window_sec',
+    None,
+    'Length of the windows, each of which gets an answer; by default that of a strided clip.',
+)
+_STRIDE_SEC = flags.DEFINE_float(
+    'stride_sec', None, 'Seconds from one window to the next; by default --window_sec.'
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    'batch_size',
+    None,
+    'Clips that are computed together; by default 1 on a CPU, 8 elsewhere.',
+    lower_bound=1,
+)
+_INPUT_LIST = flags.DEFINE_string(
+    'input_list',
+    None,
+    'A file that names videos: a path a line, or a CSV with the column video_path.',
+)
+_STREAM = flags.DEFINE_string(
+    'stream',
+    None,
+    'A source to read while it comes: a file, a camera such as /dev/video0, or an address.',
+)
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object per video.')
+_OUTPUT = flags.DEFINE_string('output', None, 'A .csv file for the answers, instead of printing.')
 _FEATURES = flags.DEFINE_string('features', None, 'An .npz file for the features of the videos.')
 
 
-def main(videos: list[str]) -> int:
-    """Predicts every video; returns 1 if one of them could not be used."""
-    if not videos:
-        raise UserError('name at least one video file')
+def main(arguments: list[str]) -> int:
+    """Predicts every video, or a stream; returns 1 if a part could not be used."""
+    _check_flags(arguments)
     from vivit_jax.parallel.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    predictor = Predictor(_CHECKPOINT.value)
+    videos, failed = _find_videos(arguments)
+    predictor = Predictor(_CHECKPOINT.value, _BATCH_SIZE.value)
     if predictor.untrained_heads and not _FEATURES.value:
         raise UserError(
             f'{_CHECKPOINT.value} has a classifier that was never trained, all zero: it gives '
             'every video the same answer. Fine-tune it, or ask for --features'
         )
-    failed, features = 0, {}
-    for video in videos:
+    if _STREAM.value:
+        return _follow(predictor)
+    with _open_output(predictor.label_names) as show:
+        return _predict(predictor, videos, show) or int(failed)
+
+
+def _check_flags(arguments: list[str]):
+    choose_windows(_WINDOW_SEC.value, _STRIDE_SEC.value)
+    if _STREAM.value:
+        others = [*arguments, _INPUT_LIST.value, _OUTPUT.value, _FEATURES.value]
+        if any(others):
+            raise UserError('--stream is alone: give no videos, --input_list, --output, --features')
+        if _WINDOW_SEC.value is None:
+            raise UserError('--stream needs --window_sec, such as --window_sec=2')
+    elif not arguments and not _INPUT_LIST.value:
+        raise UserError('name at least one video file, a folder of them, or --input_list')
+    if _OUTPUT.value and (_JSON.value or not _OUTPUT.value.endswith('.csv')):
+        raise UserError(f'--output={_OUTPUT.value} must end in .csv, and be without --json')
+    for flag, path in (('output', _OUTPUT.value), ('features', _FEATURES.value)):
+        if path and not os.access(Path(path).parent, os.W_OK):
+            raise UserError(f'--{flag}={path}: no folder {Path(path).parent} that can be written')
+
+
+def _find_videos(arguments: list[str]) -> tuple[list[str], bool]:
+    """The videos that the command line names, and whether one of its words names none."""
+    paths = arguments + (read_list(_INPUT_LIST.value) if _INPUT_LIST.value else [])
+    videos, failed = [], False
+    for path in paths:
         try:
-            prediction = predictor(video)
+            if '://' in path and not os.path.exists(path):
+                raise VideoError(f'{path}: is an address, which only --stream={path} opens')
+            videos += find_videos(path)
         except VideoError as error:
-            failed += 1
-            if _JSON.value:
-                print(json.dumps({'video': video, 'error': str(error)}), flush=True)
+            _complain(path, error)
+            failed = True
+    return videos, failed
+
+
+def _predict(
+    predictor: Predictor, videos: list[str], show: Callable[[str, Prediction | VideoError], None]
+) -> int:
+    failed, names, features = 0, [], []
+    is_silent = not _OUTPUT.value and sys.stdout.isatty()
+    bar = tqdm(total=len(videos), desc='predicting', leave=False, disable=is_silent or None)
+    predictions = predictor.predict_each(
+        videos, window_sec=_WINDOW_SEC.value, stride_sec=_STRIDE_SEC.value
+    )
+    with bar:
+        for video, found in zip(videos, predictions, strict=True):
+            if isinstance(found, VideoError):
+                failed = 1
             else:
-                print(f'Error: {error}', file=sys.stderr, flush=True)
-            continue
-        features[video] = prediction.features
-        show = _as_json if _JSON.value else _as_text
-        print(show(video, prediction, _TOP_K.value), flush=True)
-    if _FEATURES.value and features:
-        _save_features(Path(_FEATURES.value), features)
-    return 1 if failed else 0
+                names.append(video)
+                features.append(found.features)
+                for note in found.notes:
+                    tqdm.write(f'Note: {video}: {note}', file=sys.stderr)
+            show(video, found)
+            bar.update()
+    if _FEATURES.value and names:
+        _save_features(Path(_FEATURES.value), names, features)
+    return failed
 
 
-def _save_features(path: Path, features: dict[str, np.ndarray]):
+def _follow(predictor: Predictor) -> int:
+    """Prints the windows of a stream as they come."""
+    names = predictor.label_names
+    windows = predictor.stream(
+        open_stream(_STREAM.value), window_sec=_WINDOW_SEC.value, stride_sec=_STRIDE_SEC.value
+    )
+    try:
+        for window in windows:
+            if _JSON.value:
+                dropped = {'dropped': window.dropped} if window.dropped else {}
+                print(json.dumps(_window_entry(window, names) | dropped), flush=True)
+                continue
+            if window.dropped:
+                print(
+                    f'Note: dropped {window.dropped} windows: the model is slower than the stream',
+                    file=sys.stderr,
+                )
+            print(_window_line(window, names), flush=True)
+    except VideoError as error:
+        _complain(_STREAM.value, error)
+        return 1
+    return 0
+
+
+def _complain(video: str, error: VideoError):
+    if _JSON.value:
+        print(json.dumps({'video': video, 'error': str(error)}), flush=True)
+    else:
+        tqdm.write(f'Error: {error}', file=sys.stderr)
+
+
+def _save_features(path: Path, videos: list[str], features: list[np.ndarray]):
     try:
         with path.open('wb') as file:  # np.savez would add .npz to another name
-            np.savez(file, videos=list(features), features=np.stack(list(features.values())))
+            np.savez(file, videos=videos, features=np.stack(features))
     except OSError as error:
         raise UserError(f'--features={path}: {error.strerror}') from error
 
 
-def _as_text(video: str, prediction: Prediction, top_k: int) -> str:
+@contextlib.contextmanager
+def _open_output(names: LabelNames) -> Iterator[Callable[[str, Prediction | VideoError], None]]:
+    """A function that prints the answer for a video, or writes it to the CSV file."""
+    if not _OUTPUT.value:
+        yield _print
+        return
+    count = min(_TOP_K.value, math.prod(map(len, by_head(names).values())))
+    labels = [f'{column}_{rank + 1}' for rank in range(count) for column in ('label', 'score')]
+    # Every line is on disk when the next video begins.
+    with open(_OUTPUT.value, 'w', newline='', encoding='utf-8', buffering=1) as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(['video', 'start_sec', 'end_sec', *labels, 'notes', 'error'])
+
+        def write(video: str, found: Prediction | VideoError):
+            if isinstance(found, VideoError):
+                _complain(video, found)
+                writer.writerow([video, '', '', *[''] * len(labels), '', found])
+                return
+            best = [cell for pair in found.top(count) for cell in pair]
+            writer.writerow([video, '', '', *best, '; '.join(found.notes), ''])
+            for index, window in enumerate(found.windows if len(found.windows) > 1 else ()):
+                best = [cell for pair in found.top(count, index) for cell in pair]
+                times = round(window.start_sec, 6), round(window.end_sec, 6)
+                writer.writerow([video, *times, *best, '', ''])
+
+        yield write
+
+
+def _print(video: str, found: Prediction | VideoError):
+    if isinstance(found, VideoError):
+        _complain(video, found)
+        return
+    entry = json.dumps(_as_entry(video, found)) if _JSON.value else _as_text(video, found)
+    print(entry, flush=True)
+
+
+def _as_text(video: str, prediction: Prediction) -> str:
+    names, top_k = prediction.label_names, _TOP_K.value
     lines = [video]
     lines += [f'  {100 * score:5.1f} %  {label}' for label, score in prediction.top(top_k)]
-    for head in head_names(prediction.label_names):
+    for head in head_names(names):
         best = prediction.top(top_k, head=head)
         lines += [f'  {head}', *(f'    {100 * score:5.1f} %  {label}' for label, score in best)]
     if len(prediction.windows) > 1:
-        for index, window in enumerate(prediction.windows):
-            label, score = prediction.top(1, index)[0]
-            span = f'{window.start_sec:7.2f} - {window.end_sec:7.2f} s'
-            lines.append(f'  {span}  {100 * score:5.1f} %  {label}')
+        lines += [f'  {_window_line(window, names)}' for window in prediction.windows]
     return '\n'.join(lines)
 
 
-def _as_json(video: str, prediction: Prediction, top_k: int) -> str:
-    heads = head_names(prediction.label_names)
+def _window_line(window: Window, names: LabelNames) -> str:
+    [(label, score)] = top_labels(window.probabilities, names, 1)
+    return f'{window.start_sec:7.2f} - {window.end_sec:7.2f} s  {100 * score:5.1f} %  {label}'
 
-    def top(window: int | None = None, head: str | None = None) -> list[dict]:
-        found = prediction.top(top_k, window, head)
+
+def _as_entry(video: str, prediction: Prediction) -> dict:
+    names = prediction.label_names
+    notes = {'notes': list(prediction.notes)} if prediction.notes else {}
+    windows = [_window_entry(window, names) for window in prediction.windows]
+    return {'video': video, **_labels(prediction.probabilities, names), 'windows': windows, **notes}
+
+
+def _window_entry(window: Window, names: LabelNames) -> dict:
+    times = {'start_sec': window.start_sec, 'end_sec': window.end_sec}
+    return times | _labels(window.probabilities, names)
+
+
+def _labels(probabilities: PerHead[np.ndarray], names: LabelNames) -> dict:
+    def top(head: str | None = None) -> list[dict]:
+        found = top_labels(probabilities, names, _TOP_K.value, head)
         return [{'label': label, 'score': score} for label, score in found]
 
-    def entries(window: int | None = None) -> dict:
-        of_heads = {head: top(window, head) for head in heads}
-        return {'top': top(window), **({'heads': of_heads} if heads else {})}
-
-    windows = [
-        {'start_sec': window.start_sec, 'end_sec': window.end_sec, **entries(index)}
-        for index, window in enumerate(prediction.windows)
-    ]
-    return json.dumps({'video': video, **entries(), 'windows': windows})
+    heads = {head: top(head) for head in head_names(names)}
+    return {'top': top(), **({'heads': heads} if heads else {})}
 
 
 if __name__ == '__main__':

@@ -1,38 +1,59 @@
-"""Names the action in videos, from Python.
+"""Names the action in videos, arrays and streams.
 
-from vivit_jax.predictor import Predictor
-
-predict = Predictor('runs/demo')
-print(predict('video.mp4').top(5))
+>>> from vivit_jax.predictor import Predictor
+>>> predict = Predictor('runs/demo')
+>>> print(predict('video.mp4').top(5))
 """
 
+import collections
 import dataclasses
 import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vivit_jax.errors import UserError
 from vivit_jax.evaluation.views import softmax
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
-from vivit_jax.video.clips import read_view
+from vivit_jax.video.array_reader import ArrayReader
+from vivit_jax.video.clips import read_windows
+from vivit_jax.video.durations import describe_length, describe_missing
+from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.open import open_video
-from vivit_jax.video.sampling import clip_span
+from vivit_jax.video.stream import Stream, keep_newest, window_clips
+from vivit_jax.video.windows import Span, WindowCutter, check_windows, choose_windows
 
 __all__ = ['Prediction', 'Predictor', 'Window']
+
+if TYPE_CHECKING:
+    from vivit_jax.layers.tokens import ModelOutput
+
+Video = str | Path | bytes | np.ndarray | Iterator[np.ndarray]
+
+_Key = TypeVar('_Key')
+_Output = tuple[PerHead[np.ndarray], np.ndarray]  # probabilities and features of a clip
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """One clip of a video.
+    """A part of a video that has an answer of its own, from one clip.
 
     Attributes:
-        start_sec, end_sec: time of the first frame, and of the frame after the last.
+        start_sec, end_sec: its time in the video.
         probabilities: float32 [classes] of each head.
+        features: float32 [d].
+        dropped: windows before this one that a live stream left out, because the model was busy.
     """
 
     start_sec: float
     end_sec: float
     probabilities: PerHead[np.ndarray]
+    features: np.ndarray
+    dropped: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,104 +63,271 @@ class Prediction:
     Attributes:
         probabilities: float32 [classes] of each head, the mean over the windows.
         features: float32 [d], the mean over the windows.
-        windows: clips that cover the video, in order.
+        windows: the parts of the video that were looked at, in order.
         label_names: the classes.
+        notes: what to know about the answer: that a part of the video cannot be read, or that the
+            video is much longer than those that the model was trained on.
     """
 
     probabilities: PerHead[np.ndarray]
     features: np.ndarray
     windows: tuple[Window, ...]
     label_names: LabelNames
+    notes: tuple[str, ...] = ()
 
     def top(
         self, k: int, window: int | None = None, head: str | None = None
     ) -> list[tuple[str, float]]:
-        """The k likeliest classes with their probabilities.
+        """The k likeliest classes with their probabilities, fewer if there are fewer classes.
 
         Args:
             k: how many.
             window: one of `windows`; by default of the whole video.
-            head: one of several heads; by default of the action: a class of each head, as in
-                'cut + onion', with the product of their probabilities.
+            head: see `top_labels`.
         """
         scores = self.probabilities if window is None else self.windows[window].probabilities
-        names = by_head(self.label_names)
-        heads = list(names) if head is None else [head]
-        product = functools.reduce(np.multiply.outer, [by_head(scores)[name] for name in heads])
-        best = np.argsort(-product, axis=None, kind='stable')[:k]
-        found = []
-        for classes in zip(*np.unravel_index(best, product.shape), strict=True):
-            labels = [names[name][index] for name, index in zip(heads, classes, strict=True)]
-            found.append((' + '.join(labels), float(product[classes])))
-        return found
+        return top_labels(scores, self.label_names, k, head)
+
+
+def top_labels(
+    probabilities: PerHead[np.ndarray], label_names: LabelNames, k: int, head: str | None = None
+) -> list[tuple[str, float]]:
+    """The k likeliest classes with their probabilities.
+
+    Args:
+        probabilities: [classes] of each head.
+        label_names: the classes.
+        k: how many.
+        head: one of several heads; by default of the action: a class of each head, as in
+            'cut + onion', with the product of their probabilities.
+    """
+    names, scores = by_head(label_names), by_head(probabilities)
+    heads = list(names) if head is None else [head]
+    product = functools.reduce(np.multiply.outer, [scores[name] for name in heads])
+    best = np.argsort(-product, axis=None, kind='stable')[:k]
+    found = []
+    for classes in zip(*np.unravel_index(best, product.shape), strict=True):
+        labels = [names[name][index] for name, index in zip(heads, classes, strict=True)]
+        found.append((' + '.join(labels), float(product[classes])))
+    return found
 
 
 class Predictor:
     """A trained model with its preprocessing and its classes.
 
+    A video is a path of a file or of a folder of frames; the encoded bytes of a file; uint8 frames
+    [t h w 3] in RGB; or an iterator of uint8 frames [h w 3]. Arrays and iterators need `fps`.
+
+    Without `window_sec`, windows of a strided clip's length follow each other until the end; the
+    last one ends with the video. If clips are drawn from segments or units, one window covers the
+    whole video. With `window_sec`, window k begins `k · stride_sec` after the first frame, and the
+    clip is sampled from the frames whose times lie in the window, as from a video of that length;
+    see `WindowCutter`.
+
+    The answer for a clip is the same whatever clips are computed with it: one program for
+    `batch_size` clips computes every batch, and rows that are missing are filled with zeros.
+
     Args:
         checkpoint: see `vivit_jax.load_checkpoint`.
+        batch_size: clips that are computed together, from one video or several; by default 1 on a
+            CPU, which gains little from more, and 8 elsewhere.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there is no checkpoint, or the batch size is not positive.
     """
 
-    def __init__(self, checkpoint: str | Path):
+    def __init__(self, checkpoint: str | Path, batch_size: int | None = None):
         import jax
 
         from vivit_jax.evaluation.forward import create_forward
         from vivit_jax.parallel.mesh import fit_dtype
         from vivit_jax.weights.init_from import find_untrained_heads
-        from vivit_jax.weights.load import load_checkpoint
+        from vivit_jax.weights.load import create_weights_model, read_weights
 
-        model, self._variables, self.preprocessing, self.label_names = load_checkpoint(checkpoint)
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f'batch_size={batch_size} must be at least 1')
+        weights = read_weights(checkpoint)
+        model, self._variables = create_weights_model(weights)
+        self.preprocessing = weights.card.preprocessing
+        self.label_names = weights.card.label_names
+        self._typical_sec = weights.card.typical_sec
         self.untrained_heads = find_untrained_heads(self._variables['params'])
         [device] = jax.tree.leaves(self._variables)[0].devices()
         model = fit_dtype(model, device.platform)
+        self._batch_size = batch_size or (1 if device.platform == 'cpu' else 8)
         self._forward = jax.jit(create_forward(model, self.preprocessing))
 
-    def __call__(self, video: str | Path) -> Prediction:
-        """Predicts a video file, or a folder of frames.
+    def __call__(
+        self,
+        video: Video | list[Video],
+        *,
+        fps: float | None = None,
+        window_sec: float | None = None,
+        stride_sec: float | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Predicts a video, or every video of a list.
 
-        Windows of a strided clip's length follow each other until the end; the last one ends with
-        the video. If clips are drawn from segments or units, one window covers the whole video.
+        Args:
+            video: a video, or a list of videos.
+            fps: frames per second of arrays and iterators; files have their own.
+            window_sec: length of the windows.
+            stride_sec: distance of the windows, by default `window_sec`.
+
+        Returns:
+            A prediction, or a list of them.
 
         Raises:
-            VideoError: the file cannot be used.
+            VideoError: a video cannot be used. `predict_each` goes on with the others.
+            UserError: the settings of the windows cannot be used.
         """
-        spec = self.preprocessing
-        windows, features = [], []
-        with open_video(video) as reader:
-            times = reader.timestamps_sec
-            frame_sec = (times[-1] - times[0]) / max(len(times) - 1, 1)
-            for start, size in self._windows(len(reader)):
-                [clip] = read_view(reader, spec, part=(start, size))
-                output = self._forward(self._variables, clip)
-                last = start + size - 1
-                window = Window(
-                    float(times[start]),
-                    float(times[last] + frame_sec),
-                    map_heads(lambda logits: softmax(np.asarray(logits)), output.logits),
-                )
-                windows.append(window)
-                features.append(np.asarray(output.features))
+        is_list = isinstance(video, list | tuple)
+        videos = video if is_list else [video]
+        predictions = []
+        for found in self.predict_each(
+            videos, fps=fps, window_sec=window_sec, stride_sec=stride_sec
+        ):
+            if isinstance(found, VideoError):
+                raise found
+            predictions.append(found)
+        return predictions if is_list else predictions[0]
+
+    def predict_each(
+        self,
+        videos: Iterable[Video],
+        *,
+        fps: float | None = None,
+        window_sec: float | None = None,
+        stride_sec: float | None = None,
+    ) -> Iterator[Prediction | VideoError]:
+        """Predicts videos one after the other, with the arguments of a call.
+
+        Yields:
+            For every video, in order, the prediction, or the error if the video cannot be used.
+        """
+        spec, windows = self.preprocessing, choose_windows(window_sec, stride_sec)
+        read = collections.deque()
+
+        def clips() -> Iterator[tuple[tuple['_Read', Span], np.ndarray]]:
+            for number, video in enumerate(videos):
+                found = _Read()
+                read.append(found)
+                try:
+                    with _open(video, fps, f'video {number}') as reader:
+                        for span, clip in read_windows(reader, spec, windows, found.notes):
+                            yield (found, span), clip
+                        found.notes += describe_missing(reader)
+                        if not windows:
+                            found.notes += describe_length(reader, spec, self._typical_sec)
+                except VideoError as error:
+                    found.error = error
+
+        def finish(until: '_Read | None') -> Iterator[VideoError]:
+            """Forgets the videos before one; they have no clips."""
+            while read and read[0] is not until:
+                yield read.popleft().error
+
+        answers = self._run(clips())
+        for found, group in itertools.groupby(answers, lambda answer: answer[0][0]):
+            yield from finish(found)
+            found_windows = [
+                Window(span.start_sec, span.end_sec, *output) for (_, span), output in group
+            ]
+            read.popleft()
+            yield found.error or self._prediction(found_windows, found.notes)
+        yield from finish(None)
+
+    def stream(
+        self,
+        frames: Stream | Iterable,
+        *,
+        window_sec: float,
+        stride_sec: float | None = None,
+        fps: float | None = None,
+    ) -> Iterator[Window]:
+        """Predicts windows while their frames come; the same as of the finished video.
+
+        Memory holds the resized frames of one window. If a live `Stream` is faster than the model,
+        windows are dropped, and the next one says how many.
+
+        Args:
+            frames: uint8 frames [h w 3] in RGB, if `fps` is given; otherwise pairs of a time in
+                seconds and a frame, or what `vivit_jax.video.stream.open_stream` returns.
+            window_sec: length of the windows.
+            stride_sec: distance of the windows, by default `window_sec`.
+            fps: frames per second.
+
+        Yields:
+            A window as soon as its last frame has come: with `fps` at once, otherwise when the
+            frame after it shows that it was the last.
+
+        Raises:
+            UserError: the settings of the windows cannot be used, or times do not ascend.
+            VideoError: the stream breaks off, after the last window of what came before.
+        """
+        window_sec, stride_sec = choose_windows(window_sec, stride_sec)
+        frames, is_live = frames if isinstance(frames, Stream) else (frames, False)
+        frame_sec = 0.0
+        if fps:
+            frame_sec = 1 / fps
+            check_windows(window_sec, stride_sec, frame_sec)
+            frames = ((number / fps, frame) for number, frame in enumerate(frames))
+        cutter = WindowCutter(window_sec, stride_sec)
+        clips = window_clips(frames, self.preprocessing, cutter, frame_sec)
+        if not is_live:
+            return self._stream((0, clip) for clip in clips)
+        blank = np.zeros((*self.preprocessing.clip_shape, 3), np.uint8)
+        collections.deque(self._run([(None, blank)]), 0)  # compiles while nothing waits for it
+        return self._stream(keep_newest(clips))
+
+    def _stream(self, clips: Iterator[tuple[int, tuple[Span, np.ndarray]]]) -> Iterator[Window]:
+        for dropped, (span, clip) in clips:
+            [(_, output)] = self._run([(span, clip)])
+            yield Window(span.start_sec, span.end_sec, *output, dropped)
+
+    def _run(self, clips: Iterable[tuple[_Key, np.ndarray]]) -> Iterator[tuple[_Key, _Output]]:
+        """Computes clips uint8 [t h w 3] in batches; the next is read while one is computed."""
+        clips, keys, output = iter(clips), [], None
+        while batch := list(itertools.islice(clips, self._batch_size)):
+            rgb = np.zeros((self._batch_size, *self.preprocessing.clip_shape, 3), np.uint8)
+            for row, (_, clip) in enumerate(batch):
+                rgb[row] = clip
+            computing = self._forward(self._variables, rgb)
+            yield from _rows(keys, output)
+            keys, output = [key for key, _ in batch], computing
+        yield from _rows(keys, output)
+
+    def _prediction(self, windows: list[Window], notes: list[str]) -> Prediction:
         probabilities = map_heads(
             lambda *windows: np.mean(windows, axis=0), *(window.probabilities for window in windows)
         )
-        return Prediction(
-            probabilities,
-            np.mean(features, axis=0),
-            tuple(windows),
-            self.label_names,
-        )
+        features = np.mean([window.features for window in windows], axis=0)
+        return Prediction(probabilities, features, tuple(windows), self.label_names, tuple(notes))
 
-    def _windows(self, length: int) -> list[tuple[int, int]]:
-        """(first frame, frames) of every window."""
-        spec = self.preprocessing
-        span = clip_span(spec)
-        if spec.short_video == 'smaller_stride':  # of a shorter window
-            span = spec.num_frames * spec.frame_stride
-        if spec.sampling != 'strided' or length <= span:
-            return [(0, length)]
-        starts = [*range(0, length - span, span), length - span]
-        return [(start, span) for start in starts]
+
+@dataclasses.dataclass(eq=False)
+class _Read:
+    """What reading a video found out."""
+
+    notes: list[str] = dataclasses.field(default_factory=list)
+    error: VideoError | None = None
+
+
+def _open(video: Video, fps: float | None, name: str) -> FrameReader:
+    if isinstance(video, str | os.PathLike):
+        return open_video(video)
+    if isinstance(video, bytes):
+        return open_video(video, name=name)
+    if not isinstance(video, np.ndarray):
+        video = list(video)
+    if fps is None:
+        raise UserError(f'{name}: frames need fps, their number in a second')
+    return ArrayReader(video, fps, name)
+
+
+def _rows(keys: list[_Key], output: 'ModelOutput | None') -> Iterator[tuple[_Key, _Output]]:
+    """The outputs of the clips of a batch, as soon as they are computed."""
+    if keys:
+        probabilities = map_heads(lambda logits: softmax(np.asarray(logits)), output.logits)
+        features = np.asarray(output.features)
+    for row, key in enumerate(keys):
+        yield key, (map_heads(lambda x, row=row: x[row], probabilities), features[row])

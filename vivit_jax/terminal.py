@@ -3,6 +3,9 @@
 import gc
 import logging
 import logging.handlers
+import os
+import select
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +25,8 @@ _earlier = logging.handlers.MemoryHandler(capacity=0, flushLevel=logging.CRITICA
 def run(main: Callable[[list[str]], int | None], **kwargs):
     """Runs a command; if it raises a UserError, prints the message and exits with 2.
 
-    Wrong flags exit with 2 too, and `--help` with 0; absl exits with 1 after both.
+    Wrong flags exit with 2 too, and `--help` with 0; absl exits with 1 after both. If the reader of
+    the output has gone, as in `... | head`, the command ends without a word.
 
     Args:
         main: gets the arguments that are no flags, and returns an exit status.
@@ -48,11 +52,27 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
         sys.exit(status)
 
     try:
-        app.run(guarded, **kwargs)
-    except SystemExit as exited:
-        if started or exited.code != 1:
+        try:
+            app.run(guarded, **kwargs)
+        except SystemExit as exited:
+            if started or exited.code != 1:
+                raise
+            sys.exit(0 if any(arg.lstrip('-').startswith('help') for arg in sys.argv[1:]) else 2)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
             raise
-        sys.exit(0 if any(arg.lstrip('-').startswith('help') for arg in sys.argv[1:]) else 2)
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)  # what a shell says of a program that ends like this
+
+
+def _reader_is_gone() -> bool:
+    """Whether nothing reads the pipe that is this process's output."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def log_to_file(path: Path):

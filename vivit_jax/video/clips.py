@@ -1,15 +1,18 @@
 """Clips of a video: frames sampled, decoded, resized and cut."""
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
+from vivit_jax.video.array_reader import ArrayReader
 from vivit_jax.video.crops import RandomCrop, view_crops
-from vivit_jax.video.frame_reader import FrameReader
+from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.sampling import sample_train_frames, sample_view_frames
+from vivit_jax.video.windows import Span, cover
 
-__all__ = ['read_random_clip', 'read_view']
+__all__ = ['frames_to_clip', 'read_random_clip', 'read_view']
 
 
 def read_random_clip(video: FrameReader, crop: RandomCrop, rng: np.random.Generator) -> np.ndarray:
@@ -51,3 +54,64 @@ def read_view(
     frames = start + sample_view_frames(length, spec, view, num_views)
     crops = functools.partial(view_crops, spec=spec, num_crops=num_crops)
     return video.read(frames, crops, spec.interpolation)
+
+
+def read_windows(
+    video: FrameReader,
+    spec: Preprocessing,
+    windows: tuple[float, float] | None,
+    notes: list[str],
+) -> Iterator[tuple[Span, np.ndarray]]:
+    """Reads the clip of every window; of a damaged video, of what comes before the damage.
+
+    Args:
+        video: an open video.
+        spec: how clips are made.
+        windows: see `cover`.
+        notes: a sentence is added if the video is damaged.
+
+    Returns:
+        Pairs of a window and its clip, uint8 [t h w 3].
+
+    Raises:
+        VideoError: no frame can be decoded, or the windows do not fit the video.
+    """
+    usable, given = len(video), 0
+    spans = cover(video.timestamps_sec, spec, windows, video.name)
+    while given < len(spans):
+        span = spans[given]
+        try:
+            [clip] = read_view(video, spec, part=(span.first, span.count))
+        except VideoError as error:
+            readable = video.count_readable()
+            if not 0 < readable < usable:
+                raise
+            usable = readable
+            # The windows before the last one stay where they are, and so do those given already,
+            # even if one of them has undecodable frames that its clip did not need.
+            spans = cover(video.timestamps_sec[:usable], spec, windows, video.name)
+            cause = str(error).removeprefix(f'{video.name}: ')
+            notes.append(f'only the first {usable} of {len(video)} frames were used: {cause}')
+        else:
+            given += 1
+            yield span, clip
+
+
+def frames_to_clip(frames: np.ndarray, spec: Preprocessing) -> np.ndarray:
+    """Makes the clip that prediction gives to a model: the middle in time and in place.
+
+    Frames are resized as those of a file. Only where the resized size is their own, the pixels are
+    exactly those of a clip from a file that has the same frames: a decoder gives colours at half
+    the resolution, which are then resized in one step.
+
+    Args:
+        frames: uint8 [t h w 3] in RGB, or a sequence of uint8 [h w 3]; consecutive frames.
+        spec: how clips are made, as `load_checkpoint` returns it.
+
+    Returns:
+        uint8 [t h w 3], of `spec.clip_shape`.
+
+    Raises:
+        VideoError: there are no frames, or frames of another type or shape.
+    """
+    return read_view(ArrayReader(frames, 1.0), spec)[0]

@@ -30,9 +30,12 @@ class FrameReader(abc.ABC):
 
     Attributes:
         name: what messages call the video.
+        announced_sec: the duration that the header of a file announces; None if it does not, or if
+            the reader gives a part of the file.
     """
 
     name: str
+    announced_sec: float | None = None
 
     def __enter__(self) -> 'FrameReader':
         return self
@@ -48,6 +51,16 @@ class FrameReader(abc.ABC):
     @abc.abstractmethod
     def timestamps_sec(self) -> np.ndarray:
         """Presentation time of every frame, float64 [frames]."""
+
+    @property
+    def frame_sec(self) -> float:
+        """The mean time from a frame to the next in seconds; 0 for a single frame."""
+        return mean_step(self.timestamps_sec)
+
+    @property
+    def duration_sec(self) -> float:
+        """Time from the first frame to the end of the last one; 0 for a single frame."""
+        return len(self) * self.frame_sec
 
     @abc.abstractmethod
     def close(self):
@@ -94,8 +107,8 @@ class FrameReader(abc.ABC):
             if place <= last:
                 pixels.clear()
             if cut is None:
-                height, width = _upright_size(frame)
-                cut = _Cutter((crops or _whole)(height, width), interpolation)
+                height, width = upright_size(frame)
+                cut = Cutter((crops or _whole)(height, width), interpolation)
             try:
                 pixels[place] = cut(frame)
             except DECODE_ERRORS as error:
@@ -108,6 +121,35 @@ class FrameReader(abc.ABC):
         clip = np.stack([pixels[min(place, last)] for place in wanted.tolist()], axis=1)
         return clip if crops else clip[0]
 
+    def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Decodes every frame in presentation order, and gives each with its time in seconds.
+
+        Raises:
+            VideoError: the next frame cannot be decoded.
+        """
+        times, last, frame = self.timestamps_sec, -1, None
+        for place, frame in self._decode(range(len(self))):
+            if place > last:  # else the reader has started over
+                last = place
+                yield times[place], frame
+        for time in times[last + 1 :]:  # fewer frames than announced, as in `read`
+            yield time, frame
+
+    def count_readable(self) -> int:
+        """Counts the frames before the first that cannot be decoded; decodes the video to tell."""
+        count = 0
+        try:
+            for _ in self.frames():
+                count += 1
+        except VideoError:
+            pass
+        return count
+
+
+def mean_step(times_sec: np.ndarray) -> float:
+    """The mean difference of ascending times [n] in seconds; 0 if there is only one."""
+    return float(times_sec[-1] - times_sec[0]) / max(len(times_sec) - 1, 1)
+
 
 def _whole(height: int, width: int) -> Crops:
     return Crops(height, width, ((0, 0),), (height, width))
@@ -118,14 +160,19 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     """(height, width) in pixels."""
     size = frame.height, frame.width
     return size[::-1] if _quarter_turns(frame) % 2 else size
 
 
-class _Cutter:
-    """Turns decoded frames upright, resizes and cuts them: uint8 [crops h w 3]."""
+class Cutter:
+    """Turns decoded frames upright, resizes and cuts them: uint8 [crops h w 3].
+
+    Args:
+        crops: sizes and corners, for upright frames.
+        interpolation: of the resizing, see `Preprocessing`.
+    """
 
     def __init__(self, crops: Crops, interpolation: str):
         self._crops = crops

@@ -116,16 +116,24 @@ def open_frames(
     return ImageReader(images[start:end], name)
 
 
+def is_frame(name: str) -> bool:
+    """Whether a file of that name is a frame, as `open_frames` finds them in a folder."""
+    return _match_frame(name) is not None
+
+
+def _match_frame(name: str) -> re.Match | None:
+    match = _IMAGE.fullmatch(name)
+    return match if match and not match['prefix'].lower().startswith(_OTHER_KINDS) else None
+
+
 def _list_images(folder: str | os.PathLike, name: str) -> list[str]:
     try:
         files = os.listdir(folder)
     except OSError as error:
         raise VideoError(f'{name}: no folder of frames ({reason(error)})') from error
     kinds = collections.defaultdict(list)
-    for match in filter(None, map(_IMAGE.fullmatch, files)):
-        prefix = match['prefix']
-        if not prefix.lower().startswith(_OTHER_KINDS):
-            kinds[f'{prefix}#{match["suffix"]}'].append((int(match['number']), match.string))
+    for match in filter(None, map(_match_frame, files)):
+        kinds[f'{match["prefix"]}#{match["suffix"]}'].append((int(match['number']), match.string))
     if not kinds:
         raise VideoError(
             f'{name}: has no frames: none of its {len(files)} files is called like img_00001.jpg, '

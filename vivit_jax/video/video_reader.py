@@ -1,10 +1,12 @@
 """Frames of a video file, exactly those asked for."""
 
 import ctypes
+import functools
 import io
 import itertools
 import math
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 import av
@@ -17,6 +19,9 @@ from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError,
 # decoding, so that a frame's time says nothing about its place.
 _TIMED_CONTAINERS = ('mov', 'matroska')
 
+
+# Formats whose files only name other sources, which FFmpeg would open.
+_LISTS = {'concat', 'dash', 'hls', 'imf', 'sdp'}
 
 _LIBC = ctypes.CDLL(None)  # the C library of this process
 
@@ -82,8 +87,13 @@ class VideoReader(FrameReader):
                 raise VideoError(f'{self.name}: the file is empty (0 bytes)')
         try:
             file = io.BytesIO(source) if isinstance(source, bytes) else f'file:{source}'
-            self._container = av.open(file)
+            options = {'format_whitelist': _formats(), 'protocol_whitelist': 'file'}
+            self._container = av.open(file, options=options)
             stream = self._container.streams.best('video')
+        except av.ArgumentError as error:
+            raise VideoError(
+                f'{self.name}: not a video file, or a list of other files, which are not opened'
+            ) from error
         except DECODE_ERRORS as error:
             raise VideoError(
                 f'{self.name}: not a video file, or damaged ({reason(error)})'
@@ -132,10 +142,20 @@ class VideoReader(FrameReader):
                 f'from {float(pts[0] * base):.2f} to {float(pts[-1] * base):.2f} s'
             )
         self._pts = pts[part]
+        if start_sec is None and end_sec is None:
+            self.announced_sec = self._read_duration()
         self._frames_before = None if seeks else int(part[0])
         # A part's first frames are reached from the key frame before it.
         keys = [pts for pts, is_key in packets if is_key] or [packets[0][0]]
         self._key_pts = np.array(keys, np.int64)
+
+    def _read_duration(self) -> float | None:
+        """The duration of the stream in seconds, as the header tells it."""
+        stream = self._stream
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        tag = re.fullmatch(r'(\d+):(\d+):([\d.]+)', stream.metadata.get('DURATION', ''))
+        return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]) if tag else None
 
     def _packets(self, start: float | None, end: float) -> list[tuple[int | None, bool]]:
         """Presentation time and kind of the packets from the key frame before `start`."""
@@ -241,6 +261,13 @@ class VideoReader(FrameReader):
 
 class _TimesLie(Exception):
     """Decoded frames do not carry the times that their packets announced."""
+
+
+@functools.cache
+def _formats() -> str:
+    """The names of all formats but lists of other files, for FFmpeg."""
+    formats = [name for name in av.formats_available if not _LISTS & {*name.split(',')}]
+    return ','.join(sorted(formats))
 
 
 _closed = itertools.count(1)
