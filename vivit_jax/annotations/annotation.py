@@ -17,8 +17,8 @@ class Annotation(NamedTuple):
     Attributes:
         place: file and line, for messages.
         values: text by the columns of the native CSV: `video_path`, the labels (class names, or
-            indices from 0) and, if the file has them, `start_sec`, `end_sec`, `start_frame` and
-            `num_frames`.
+            indices from 0) and, if the file has them, `start_sec`, `end_sec`, `start_frame`,
+            `num_frames`, `group` and `subject`.
     """
 
     place: str
@@ -33,8 +33,10 @@ class Annotations:
         splits: annotations by `'train'`, `'val'`, `'test'`.
         label_names: for each label column whose classes have an order, their names in that order.
         expected: published size of a split, in words, if it is known.
+        val_fraction: part of `'train'` that becomes a validation split if the config does not say.
     """
 
     splits: Mapping[str, Sequence[Annotation]]
     label_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    val_fraction: float = 0.0

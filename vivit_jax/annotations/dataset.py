@@ -6,6 +6,9 @@ from typing import Generic, TypeVar
 
 from vivit_jax.heads import LabelNames, PerHead
 
+# The fields that name a part of a video, which are columns of the native CSV too.
+PART_COLUMNS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabeledVideo:
@@ -39,8 +42,10 @@ class Dataset(Generic[_Split]):
             after loading a `VideoSource` each, which opens them.
         label_names: the classes.
         expected: published size of a split, in words, if it is known.
+        val_is_drawn: whether `'val'` is a part of the training list, see `draw_validation`.
     """
 
     splits: Mapping[str, _Split]
     label_names: LabelNames
     expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    val_is_drawn: bool = False
