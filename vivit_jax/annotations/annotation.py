@@ -1,10 +1,12 @@
 """The lines of annotation files, as they stand there: text, and nothing checked yet."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from vivit_jax.errors import UserError
+
+_GROUP_COLUMNS = ('group', 'subject')  # the first that a list has counts
 
 
 class AnnotationError(UserError):
@@ -23,6 +25,12 @@ class Annotation(NamedTuple):
 
     place: str
     values: dict[str, str]
+
+
+def find_group_column(lines: Sequence[Annotation], label_columns: Collection[str]) -> str | None:
+    """The column that says which videos belong together, if there is one."""
+    columns = {column for line in lines for column in line.values} - {*label_columns}
+    return next((name for name in _GROUP_COLUMNS if name in columns), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,12 @@ import operator
 import os
 from collections.abc import Collection, Mapping, Sequence
 
-from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
+from vivit_jax.annotations.annotation import (
+    Annotation,
+    AnnotationError,
+    Annotations,
+    find_group_column,
+)
 from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo
 from vivit_jax.errors import list_some
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels, plain_name
@@ -63,7 +68,11 @@ def check_annotations(
         )
     names = _only_or_all(names)
     splits = {
-        split: _videos_of(lines, _only_or_all({head: labels[head][split] for head in labels}))
+        split: _videos_of(
+            lines,
+            _only_or_all({head: labels[head][split] for head in labels}),
+            find_group_column(lines, label_columns.values()),
+        )
         for split, lines in annotations.splits.items()
     }
     _check_overlap(splits)
@@ -217,7 +226,9 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int
         )
 
 
-def _videos_of(lines: Sequence[Annotation], labels: PerHead[Sequence[int]]) -> list[LabeledVideo]:
+def _videos_of(
+    lines: Sequence[Annotation], labels: PerHead[Sequence[int]], group_column: str | None
+) -> list[LabeledVideo]:
     videos = []
     for index, (place, values) in enumerate(lines):
         start, end, first, count = (
@@ -229,7 +240,8 @@ def _videos_of(lines: Sequence[Annotation], labels: PerHead[Sequence[int]]) -> l
         if (first or 0) < 0 or (count is not None and count < 1):
             raise AnnotationError(f'{place}: start_frame={first}, num_frames={count} is no part')
         label = map_heads(operator.itemgetter(index), labels)
-        videos.append(LabeledVideo(values['video_path'], label, start, end, first, count))
+        group = values.get(group_column) or None
+        videos.append(LabeledVideo(values['video_path'], label, start, end, first, count, group))
     return videos
 
 

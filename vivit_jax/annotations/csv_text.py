@@ -25,14 +25,15 @@ def videos_csv(videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[st
         videos: a line each.
         classes: for each column of labels the names of its classes.
     """
-    parts = [x for x in PART_COLUMNS if any(getattr(video, x) is not None for video in videos)]
+    columns = (*PART_COLUMNS, 'group')
+    used = [x for x in columns if any(getattr(video, x) is not None for video in videos)]
     return csv_text(
-        ('video_path', *classes, *parts),
+        ('video_path', *classes, *used),
         (
             (
                 os.path.abspath(video.video_path),
                 *label_texts(video, classes),
-                *(getattr(video, name) for name in parts),
+                *(getattr(video, name) for name in used),
             )
             for video in videos
         ),

@@ -11,7 +11,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
+from vivit_jax.annotations.annotation import (
+    Annotation,
+    AnnotationError,
+    Annotations,
+    find_group_column,
+)
 from vivit_jax.annotations.csv_text import videos_csv
 from vivit_jax.annotations.dataset import Dataset
 from vivit_jax.errors import UserError, list_some
@@ -19,7 +24,6 @@ from vivit_jax.heads import by_head
 
 _log = logging.getLogger(__name__)
 
-_GROUP_COLUMNS = ('group', 'subject')  # the first that a list has counts
 _NUM_ORDERS = 20  # orders of the groups that are tried
 _MOST_CLASSES = 10  # whose counts the log has
 
@@ -55,8 +59,7 @@ def draw_validation(
             'or data.val_csv names it: leave out one of the two'
         )
     train = annotations.splits['train']
-    columns = {column for line in train for column in line.values} - {*label_columns}
-    column = next((name for name in _GROUP_COLUMNS if name in columns), None)
+    column = find_group_column(train, label_columns)
     groups = _find_groups(train, column)
     labels = [[line.values.get(label_columns[0], '') for line in group] for group in groups]
     drawn = _draw(labels, fraction, random.Random(seed))

@@ -167,6 +167,7 @@ def _listed(
             raise AnnotationError(f'{place}: should be "name num_frames label", not {text!r}')
         values = {'video_path': samples.get(match[0], str(root / name))}
         values['label'] = class_at(names, label, place)
+        values['subject'] = match['subject']
         if not is_video(values['video_path']):
             values['num_frames'] = num_frames
         lines.append(Annotation(place, values))
