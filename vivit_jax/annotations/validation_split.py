@@ -63,28 +63,31 @@ def draw_validation(
     groups = _find_groups(train, column)
     labels = [[line.values.get(label_columns[0], '') for line in group] for group in groups]
     drawn = _draw(labels, fraction, random.Random(seed))
-    by_group = f', by whole groups of the column {column!r}' if column else ''
     if not drawn:
+        in_groups = (
+            f', in {len(groups)} groups by the column {column!r}, the smallest of '
+            f'{min(map(len, groups))} videos,'
+            if column
+            else ''
+        )
         raise AnnotationError(
-            f'data.val_fraction={fraction}{by_group}: no validation split comes near this part of '
-            f'the {len(train)} training videos: there are {len(groups)} groups, the smallest of '
-            f'{min(map(len, groups))} videos, and every class must keep a training video. Give '
-            'another fraction, or write the lists data.train_csv and data.val_csv yourself'
+            f'data.val_fraction={fraction}: the {len(train)} training videos{in_groups} give no '
+            'validation split that comes near this part and leaves every class a training video. '
+            'Give another fraction, or write the lists data.train_csv and data.val_csv yourself'
         )
     val = {id(line) for index in drawn for line in groups[index]}
     splits = {
         'train': [line for line in train if id(line) not in val],
         'val': [line for line in train if id(line) in val],
     }
-    of_groups = f' ({len(drawn)} of {len(groups)})' if column else ''
+    by_group = f", {len(drawn)} of {len(groups)} groups by the column '{column}'" if column else ''
     _log.info(
-        'val: %d of %d training videos, drawn by data.val_fraction=%s and seed=%d%s%s; %s',
+        'val: %d of %d training videos, drawn by data.val_fraction=%s and seed=%d%s; %s',
         len(splits['val']),
         len(train),
         fraction,
         seed,
         by_group,
-        of_groups,
         _describe_classes(splits['val'], train, label_columns[0]),
     )
     return dataclasses.replace(annotations, splits={**annotations.splits, **splits})

@@ -116,8 +116,8 @@ def _keep_splits(annotations: Annotations, splits: Sequence[str], root: str) -> 
 
 def _check_fraction(data: ConfigDict):
     fraction = data.val_fraction
-    if fraction is not None and not 0 <= fraction < 1:
-        raise UserError(f'data.val_fraction={fraction} must be at least 0 and less than 1')
+    if fraction and not 0 < fraction < 1:
+        raise UserError(f'data.val_fraction={fraction} must be less than 1, and not negative')
     if fraction and data.source in ('records', 'tfrecords'):
         raise UserError(
             f'data.val_fraction={fraction} cannot split {data.source}: give it to '

@@ -110,6 +110,8 @@ KEYS = {
         'part of the training videos, less than 1, that is drawn with the seed as the validation '
         'split: of each class, and by whole groups if there is a column group or subject; None: '
         '0.2 of a folder for each class that has no splits, else 0',
+        0,
+        1,
     ),
     'data.val_csv': Key('', 'likewise; watched during training, it chooses the best checkpoint'),
     'data.test_csv': Key(
