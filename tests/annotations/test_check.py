@@ -260,7 +260,7 @@ def test_missing_videos_raise_above_fraction(tmp_path, caplog, num_found, fracti
 def test_a_class_without_any_video_is_no_matter_of_a_few(tmp_path):
     lines = ''.join(f'{name}.mp4,{"run" if name < "i" else "jump"}\n' for name in 'abcdefghij')
     files = _write(tmp_path, videos='abcdefgh', train=lines)
-    assert '; by class: jump 2 of 2' in _error(files, max_bad_fraction=0.19)
+    assert '(by class: jump 2 of 2), such as ' in _error(files, max_bad_fraction=0.19)
     _load(files, max_bad_fraction=0.2)
 
 

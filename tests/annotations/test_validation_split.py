@@ -212,8 +212,14 @@ def test_the_same_split_is_accepted_wherever_it_lies(run_folder, dataset):
 @pytest.mark.parametrize(
     ('splits', 'message'),
     [
-        ({'val': ['a/3.mp4', 'b/2.mp4']}, r'draws the 2 videos of .*/val_videos\.csv: 1 of them'),
-        ({'train': ['a/1.mp4', 'b/2.mp4', 'b/5.mp4'], 'val': ['a/3.mp4', 'b/4.mp4']}, '1 others'),
+        (
+            {'val': ['a/3.mp4', 'b/2.mp4']},
+            r'the 2 videos of .*/val_videos\.csv no longer come out: 1 of them',
+        ),
+        (
+            {'train': ['a/1.mp4', 'b/2.mp4', 'b/5.mp4'], 'val': ['a/3.mp4', 'b/4.mp4']},
+            'and 1 are new',
+        ),
     ],
 )
 def test_another_split_than_that_of_the_run_is_an_error(run_folder, splits, message):

@@ -86,7 +86,7 @@ def test_a_drawn_split_is_saved_and_must_come_out_again(tmp_path):
             {'video_path': '/data/run/2.mp4', 'label': 'run'},
         ]
     start_run(tmp_path, default_config(), _drawn(train=train, val=val))
-    with pytest.raises(UserError, match=r'draws the 2 videos of .*train_videos\.csv: 0 of them'):
+    with pytest.raises(UserError, match=r'the 2 videos of .*train_videos\.csv no longer come out'):
         start_run(tmp_path, default_config(), _drawn(train=[*train, 'run/3.mp4'], val=val))
 
 

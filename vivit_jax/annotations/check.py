@@ -308,13 +308,13 @@ def _check_files(
         by_class.append(f'by {head or "class"}: {list_some(counts)}')
         loses_class |= any(count == listed[name] for name, count in lost.items())
     message = (
-        f'{len(missing)} of {len(videos)} videos of the {split} split do not exist, such as '
-        f'{missing[0].video_path}; {"; ".join(by_class)}'
+        f'{len(missing)} of {len(videos)} videos of the {split} split do not exist '
+        f'({"; ".join(by_class)})'
     )
     allowed = 0 if loses_class else most_bad(len(videos), max_bad_fraction)
     if len(missing) > max(allowed, max_bad_fraction * len(videos)):
         raise AnnotationError(
-            f'{message}. Paths are relative to data.root, or to the folder of the CSV; raise '
+            f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to the folder of the CSV; raise '
             f'data.max_bad_fraction={max_bad_fraction} to go on without them'
         )
     named = [video.video_path for video in missing[:_MOST_NAMED]]

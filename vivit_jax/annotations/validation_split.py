@@ -203,12 +203,12 @@ def check_drawn_lists(folder: Path, dataset: Dataset, label_columns: Sequence[st
         old, new = _without_folder(path.read_text('utf-8')), _without_folder(text)
         if old != new:
             raise UserError(
-                f'data.val_fraction no longer draws the {len(old)} videos of {path}: '
-                f'{len(old - new)} of them are not drawn, and {len(new - old)} others are. The '
-                'list of training videos has changed since the run began. Restore it, or name '
-                f'the lists of the run: --config.data.train_csv={folder}/train_videos.csv '
-                f'--config.data.val_csv={folder}/val_videos.csv without data.val_fraction '
-                '(and with a new --workdir, to train)'
+                f'the {len(old)} videos of {path} no longer come out: {len(old - new)} of them '
+                f'are missing, and {len(new - old)} are new. The training videos, their labels, '
+                'data.val_fraction or the seed have changed since the run began. Restore them, '
+                'or leave out data.val_fraction and name the lists of the run: '
+                f'--config.data.train_csv={folder}/train_videos.csv '
+                f'--config.data.val_csv={folder}/val_videos.csv (to train, in a new --workdir)'
             )
 
 
