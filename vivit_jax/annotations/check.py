@@ -314,8 +314,9 @@ def _check_files(
     allowed = 0 if loses_class else most_bad(len(videos), max_bad_fraction)
     if len(missing) > max(allowed, max_bad_fraction * len(videos)):
         raise AnnotationError(
-            f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to the folder of the CSV; raise '
-            f'data.max_bad_fraction={max_bad_fraction} to go on without them'
+            f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to '
+            f'the folder of the CSV; raise data.max_bad_fraction={max_bad_fraction} to go on '
+            'without them'
         )
     named = [video.video_path for video in missing[:_MOST_NAMED]]
     named += ['…'] if len(missing) > _MOST_NAMED else []
