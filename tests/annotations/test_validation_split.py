@@ -1,6 +1,5 @@
 import collections
 import dataclasses
-import json
 import random
 
 import pytest
@@ -188,8 +187,7 @@ def _dataset(folder='/data', **splits):
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A run folder with the lists of a drawn split."""
-    (tmp_path / 'config.json').write_text(json.dumps({}))
+    """A folder with the lists of a drawn split."""
     dataset = _dataset(train=['a/1.mp4', 'b/2.mp4'], val=['a/3.mp4', 'b/4.mp4'])
     for name, text in drawn_lists(dataset, ('label',)).items():
         (tmp_path / name).write_text(text)
@@ -231,6 +229,8 @@ def test_another_split_than_that_of_the_run_is_an_error(run_folder, splits, mess
 def test_a_run_without_validation_split_has_none_to_draw(tmp_path):
     dataset = _dataset(val=['a/3.mp4'])
     check_drawn_lists(tmp_path, dataset, ('label',))  # of no run
-    (tmp_path / 'config.json').write_text('{}')
-    with pytest.raises(UserError, match='trained on all videos'):
+    (tmp_path / 'checkpoints').mkdir()
+    check_drawn_lists(tmp_path, dataset, ('label',))
+    (tmp_path / 'config.json').touch()
+    with pytest.raises(UserError, match='no split was drawn when the run'):
         check_drawn_lists(tmp_path, dataset, ('label',))

@@ -36,11 +36,11 @@ def test_longer_run_says_so_and_shorter_run_is_refused(tmp_path, caplog):
     for num_epochs in (2.0, 3.0):
         config.train.num_epochs = num_epochs
         with caplog.at_level('INFO'):
-            start_run(tmp_path, config, LABELS)
+            start_run(tmp_path, config, CLASSES)
     assert 'The run becomes longer' in caplog.text
     config.train.num_epochs = 2.5
     with pytest.raises(UserError, match=r'train\.num_epochs: 3\.0 -> 2\.5'):
-        start_run(tmp_path, config, LABELS)
+        start_run(tmp_path, config, CLASSES)
 
 
 def test_another_config_is_refused_with_every_key(tmp_path):

@@ -184,21 +184,22 @@ def check_drawn_lists(folder: Path, dataset: Dataset, label_columns: Sequence[st
     """Checks that a split is drawn as it was when a run began; the videos may have moved.
 
     Args:
-        folder: the run folder; if it is of no run yet, all is well.
+        folder: the run folder; any other folder is accepted.
         dataset: its splits are sources of videos.
         label_columns: the column of the labels of each head.
 
     Raises:
         UserError: the split has other videos than the lists in the folder.
     """
-    if not (folder / 'config.json').exists():
-        return
     for name, text in drawn_lists(dataset, label_columns).items():
         path = folder / name
         if not path.exists():
+            if not (folder / 'config.json').exists() or not (folder / 'checkpoints').is_dir():
+                continue
             raise UserError(
-                f'data.val_fraction draws a validation split, but the run {folder} trained on all '
-                'videos: name other videos, --config.data.val_csv=…'
+                'data.val_fraction draws a validation split, but no split was drawn when the run '
+                f'{folder} began, and the run may have trained on its videos: set '
+                'data.val_fraction=0, and data.val_csv or data.test_csv to other videos'
             )
         old, new = _without_folder(path.read_text('utf-8')), _without_folder(text)
         if old != new:

@@ -57,7 +57,7 @@ def evaluate_checkpoint(
     videos = load_dataset(
         config.data, seed=config.seed, label_names=label_names, splits=('val', 'test')
     )
-    for folder in (workdir, checkpoint):
+    for folder in (workdir, checkpoint, *checkpoint.parents[:2]):  # RUN/checkpoints/60 and RUN/best
         check_drawn_lists(folder, videos, config.data.label_columns)
     split = 'test' if 'test' in videos.splits else 'val'
     source = videos.splits[split]
