@@ -193,6 +193,13 @@ def test_folder_for_each_class_needs_no_csv(class_folders, fraction, num_val):
         assert names == [Path(path).parent.name for path in _paths(dataset, split)]
 
 
+def test_folders_whose_names_differ_in_case_only_are_no_two_classes(class_folders, tmp_path):
+    (tmp_path / 'Sit').mkdir()
+    (tmp_path / 'Sit' / '1.mp4').touch()
+    with pytest.raises(UserError, match=r"sit/0\.mp4: label 'sit' and 'Sit' differ in case"):
+        load_dataset(class_folders)
+
+
 def test_validation_reads_the_videos_that_training_left_out(class_folders):
     trained = load_dataset(class_folders, seed=5)
     tested = load_dataset(

@@ -60,6 +60,8 @@ def check_annotations(
     for head, column in label_columns.items():
         _check_labels(annotations.splits, column)
         given, ordered = given_names[head], annotations.label_names.get(column)
+        if given is None:
+            _check_similar(annotations.splits.get('train', ()), column)
         # A model that knows only the number of its classes takes the names of the dataset.
         if given is None or (ordered and tuple(given) == numbered_labels(len(ordered))):
             given = ordered
@@ -140,7 +142,6 @@ def _read_labels(
             label_names = [str(i) for i in range(size)]
         else:
             label_names = sorted(set(labels['train']))
-            _check_similar(tables['train'], column)
     label_names = tuple(label_names)
     if len(set(label_names)) < len(label_names):
         twice = collections.Counter(label_names).most_common(1)[0][0]

@@ -139,8 +139,8 @@ KEYS = {
     ),
     'data.max_bad_fraction': Key(
         0.01,
-        'part of the videos of a split that may be missing or broken; five always may, if they are '
-        'less than half of the split; 0: none may',
+        'part of the videos of a split that may be missing or broken; up to five always may, if '
+        'they are less than half of the split; 0: none may',
         0,
         1,
         may_change=True,
