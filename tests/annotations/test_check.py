@@ -262,6 +262,9 @@ def test_a_class_without_any_video_is_no_matter_of_a_few(tmp_path):
     files = _write(tmp_path, videos='abcdefgh', train=lines)
     assert '(by class: jump 2 of 2), such as ' in _error(files, max_bad_fraction=0.19)
     _load(files, max_bad_fraction=0.2)
+    val = 'k.mp4,run\nl.mp4,jump\nm.mp4,jump\n'
+    files = _write(tmp_path, videos='ijlm', train=lines, val=val)
+    assert len(_load(files, max_bad_fraction=0.01).splits['val']) == 3
 
 
 def test_every_missing_video_is_named_up_to_twenty(tmp_path, caplog):

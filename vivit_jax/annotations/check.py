@@ -312,8 +312,10 @@ def _check_files(
         f'{len(missing)} of {len(videos)} videos of the {split} split do not exist '
         f'({"; ".join(by_class)})'
     )
-    allowed = 0 if loses_class else most_bad(len(videos), max_bad_fraction)
-    if len(missing) > max(allowed, max_bad_fraction * len(videos)):
+    allowed = most_bad(len(videos), max_bad_fraction)
+    if split == 'train' and loses_class:  # a folder may have another name
+        allowed = int(max_bad_fraction * len(videos))
+    if len(missing) > allowed:
         raise AnnotationError(
             f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to '
             f'the folder of the CSV; raise data.max_bad_fraction={max_bad_fraction} to go on '

@@ -90,7 +90,11 @@ def draw_validation(
         by_group,
         _describe_classes(splits['val'], train, label_columns[0]),
     )
-    return dataclasses.replace(annotations, splits={**annotations.splits, **splits})
+    return dataclasses.replace(
+        annotations,
+        splits={**annotations.splits, **splits},
+        expected={split: x for split, x in annotations.expected.items() if split not in splits},
+    )
 
 
 def _find_groups(lines: Sequence[Annotation], column: str | None) -> list[list[Annotation]]:
@@ -128,7 +132,7 @@ def _draw(labels: Sequence[Sequence[str]], fraction: float, rng: random.Random) 
         rng: gives the orders.
     """
     counts = [collections.Counter(of_group) for of_group in labels]
-    sizes = sum(counts, collections.Counter())
+    sizes = collections.Counter(label for of_group in labels for label in of_group)
     wanted = {x: min(max(1, round(fraction * size)), size - 1) for x, size in sizes.items()}
     best, smallest = [], sum(wanted.values())
     for _ in range(_NUM_ORDERS):
