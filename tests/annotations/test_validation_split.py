@@ -99,6 +99,22 @@ def test_groups_stay_whole_and_classes_come_near(column, seed):
     assert _paths(_draw(shuffled, 0.2, seed)['val']) == _paths(splits['val'])
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_the_groups_that_fit_best_are_drawn(seed):
+    sizes = {'a': 30, 'b': 50, 'c': 20}  # only c is a fifth
+    lines = [
+        _line(f'{group}{i}.mp4', 'run', group=group) for group in sizes for i in range(sizes[group])
+    ]
+    assert set(_count(_draw(lines, 0.2, seed)['val'], 'group')) == {'c'}
+
+
+def test_no_class_is_lost_to_validation():
+    lines = [_line(f'{i}.mp4', 'run', group=str(i // 4)) for i in range(20)]
+    lines += [_line(f'rare{i}.mp4', 'rare', group='0') for i in range(2)]
+    for seed in range(10):
+        assert set(_count(_draw(lines, 0.4, seed)['val'], 'group')) <= {'1', '2', '3', '4'}
+
+
 def test_a_column_of_labels_is_no_group():
     lines = [_line(f'{i}.mp4', 'x', subject=f'person {i % 2}') for i in range(20)]
     splits = _draw(lines, columns=('subject',))
