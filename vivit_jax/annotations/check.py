@@ -86,8 +86,8 @@ def check_annotations(
 def most_bad(num_videos: int, fraction: float) -> int:
     """How many videos of a split may be missing or broken, by `data.max_bad_fraction`.
 
-    Five may be, though fewer than half of the split; or the fraction, if that is more. If the
-    fraction is 0, none may be.
+    Up to five may be, if they are less than half of the split, or the fraction, if that is more.
+    If the fraction is 0, none may be.
     """
     few = min(5, (num_videos - 1) // 2) if fraction else 0
     return max(few, int(fraction * num_videos))
