@@ -1,4 +1,10 @@
-"""Your own videos: a CSV file and a folder.
+"""Your own videos: a folder for each class, or CSV files.
+
+    python -m vivit_jax.main --config=configs/custom.py --workdir=runs/mine \
+        --config.data.root=my_videos
+
+reads `my_videos/<class>/<video>`, or `my_videos/train/<class>/<video>` and so on for `val` and
+`test`. Without these splits, 20 % of the videos are drawn for validation (`data.val_fraction`).
 
     python -m vivit_jax.main --config=configs/custom.py --workdir=runs/mine \
         --config.data.train_csv=my_videos/train.csv \
@@ -8,7 +14,8 @@
 A CSV has the header `video_path,label` and a line per video; paths start at the CSV's folder, or
 at `--config.data.root`. val_csv chooses the best checkpoint, which predictions and
 `--mode=evaluate` use; test_csv is evaluated with the last weights at the end. Both may be left
-out. Labels are names, or numbers from 0. `--mode=show` prints every key, the schedule and the cost.
+out, and `--config.data.val_fraction=0.2` draws val_csv from train_csv. Labels are names, or numbers
+from 0. `--mode=show` prints every key, the schedule and the cost.
 
 The model is small and starts from scratch: it suits some hundred short videos and trains on a CPU.
 A clip spans the whole video and a tubelet the whole clip, so that the first layer sees motion; with

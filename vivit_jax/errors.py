@@ -3,7 +3,7 @@
 import difflib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 __all__ = ['UserError']
@@ -53,3 +53,8 @@ def near_paths(path: str | Path) -> str:
         return f'; did you mean {" or ".join(str(folder / name) for name in near)}?'
     some = ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
     return f'; {folder.absolute()} holds {some or "nothing"}'
+
+
+def list_some(items: Sequence[str], most: int = 5) -> str:
+    """`'a, b, c, d, e, … (9 in all)'`."""
+    return ', '.join(items[:most]) + (f', … ({len(items)} in all)' if len(items) > most else '')

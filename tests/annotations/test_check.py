@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
-from vivit_jax.annotations.check import check_annotations
+from vivit_jax.annotations.check import check_annotations, most_bad
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.annotations.label_map import read_label_map
 from vivit_jax.annotations.readers.csv_files import read_csv_files
@@ -227,11 +227,22 @@ def test_other_part_of_video_is_no_overlap(tmp_path, columns, train, other, same
     assert '1 videos are in both' in _error(files(same))
 
 
-@pytest.mark.parametrize(('fraction', 'is_error'), [(0, True), (0.19, True), (0.2, False)])
-def test_missing_videos_raise_above_fraction(tmp_path, caplog, fraction, is_error):
-    lines = ''.join(f'{name}.mp4,{"run" if name < "f" else "jump"}\n' for name in 'abcdefghij')
-    files = _write(tmp_path, videos='abcdefgh', train=lines)
-    says = '2 of 10 videos of the train split do not exist'
+@pytest.mark.parametrize(
+    ('num_found', 'fraction', 'is_error'),
+    [
+        (9, 0, True),
+        (6, 0.01, False),
+        (5, 0.01, True),
+        (5, 0.49, True),
+        (5, 0.5, False),
+        (0, 1, False),
+    ],
+)
+def test_missing_videos_raise_above_fraction(tmp_path, caplog, num_found, fraction, is_error):
+    names = 'abcdefghij'
+    lines = ''.join(f'{name}.mp4,{"run" if name in "adg" else "jump"}\n' for name in names)
+    files = _write(tmp_path, videos=names[:num_found], train=lines)
+    says = f'{10 - num_found} of 10 videos of the train split do not exist'
     with caplog.at_level(logging.WARNING):
         if is_error:
             message = _error(files, max_bad_fraction=fraction)
@@ -241,9 +252,38 @@ def test_missing_videos_raise_above_fraction(tmp_path, caplog, fraction, is_erro
             assert len(data.splits['train']) == 10
             message = caplog.text
     assert says in message
-    assert str(tmp_path / 'i.mp4') in message
-    assert 'jump 2' in message
+    assert str(tmp_path / 'j.mp4') in message or is_error
+    assert f'jump {len(set(names[num_found:]) - set("adg"))} of 7' in message
     assert (says in caplog.text) != is_error
+
+
+def test_a_class_without_any_video_is_no_matter_of_a_few(tmp_path):
+    lines = ''.join(f'{name}.mp4,{"run" if name < "i" else "jump"}\n' for name in 'abcdefghij')
+    files = _write(tmp_path, videos='abcdefgh', train=lines)
+    assert '(by class: jump 2 of 2), such as ' in _error(files, max_bad_fraction=0.19)
+    _load(files, max_bad_fraction=0.2)
+    val = 'k.mp4,run\nl.mp4,jump\nm.mp4,jump\n'
+    files = _write(tmp_path, videos='ijlm', train=lines, val=val)
+    assert len(_load(files, max_bad_fraction=0.01).splits['val']) == 3
+
+
+def test_every_missing_video_is_named_up_to_twenty(tmp_path, caplog):
+    names = [f'{number:03d}' for number in range(100)]
+    files = _write(tmp_path, videos=names[25:], train=''.join(f'{x}.mp4,run\n' for x in names))
+    _load(files, max_bad_fraction=0.25)
+    named = [line.strip() for line in caplog.text.splitlines() if line.startswith('  ')]
+    assert named == [str(tmp_path / f'{name}.mp4') for name in names[:20]] + ['…']
+
+
+@pytest.mark.parametrize(
+    ('num_videos', 'fraction', 'most'),
+    [
+        *((60, 0.01, 5), (600, 0.01, 6), (11, 0.01, 5), (10, 0.01, 4), (3, 0.01, 1)),
+        *((2, 0.01, 0), (1, 0.5, 0), (60, 0, 0), (60, 0.5, 30), (60, 1, 60)),
+    ],
+)
+def test_a_few_videos_may_be_bad_but_never_half_of_them(num_videos, fraction, most):
+    assert most_bad(num_videos, fraction) == most
 
 
 def test_class_without_training_video_warns(tmp_path, caplog):
@@ -371,7 +411,7 @@ def test_missing_videos_are_counted_per_head(tmp_path):
     files = _two_heads(tmp_path, videos='b', train=TWO_TRAIN)
     message = _error(files, label_columns=HEADS)
     assert '2 of 3 videos of the train split do not exist' in message
-    assert 'by verb: cut 1, wash 1; by noun: egg 2' in message
+    assert 'by verb: cut 1 of 1, wash 1 of 1; by noun: egg 2 of 2' in message
 
 
 def _listing(*labels, **options):

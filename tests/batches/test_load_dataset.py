@@ -1,8 +1,11 @@
 import csv
+import shlex
+from pathlib import Path
 
 import pytest
 
 from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.annotations.validation_split import drawn_lists
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.config.schema import default_config
@@ -137,6 +140,12 @@ def test_frame_folder_is_opened_at_its_part(tmp_path):
         ({'source': 'ucf101', 'root': 'lost'}, 'ucf101: there is no folder .*/lost'),
         ({'source': 'ucf101', 'root': '.', 'protocol': '4'}, "no protocol '4'; known: 1, 2, 3"),
         ({'source': 'csv'}, 'no videos: set data.train_csv or data.val_csv or data.test_csv'),
+        ({'source': 'csv', 'root': 'lost'}, 'there is no folder .*/lost'),
+        ({'train_csv': '.'}, r'data.train_csv=\. is a folder: .* give --config.data.root=\. and'),
+        ({'val_csv': 'a.csv', 'separator': ';;'}, r"data.separator=';;' must be one character"),
+        ({'root': '.', 'val_fraction': 1.0}, r'data.val_fraction=1.0 must be less than 1'),
+        ({'root': '.', 'val_fraction': -0.1}, r'data.val_fraction=-0.1 must be less than 1'),
+        ({'source': 'records', 'val_fraction': 0.1}, 'give it to vivit_jax.prepare records'),
         ({'source': 'records', 'root': '.'}, r"data.root='.' holds no train.csv or val.csv"),
         ({'source': 'tfrecords', 'train_csv': 'x@2'}, "'tfrecords' needs data.label_map"),
     ],
@@ -153,3 +162,101 @@ def test_impossible_embedded_videos_are_the_users_mistake(data):
     data.synthetic.difficulty = 7
     with pytest.raises(UserError, match=r'data\.synthetic\.difficulty=7 must be 0, 1, 2 or 3'):
         load_dataset(data)
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """The section `data` of a folder with ten empty videos for each of three classes."""
+    for label in ('jump', 'run', 'sit'):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            (tmp_path / label / f'{number}.mp4').touch()
+    data = default_config().data
+    data.root = str(tmp_path)
+    return data
+
+
+def _paths(dataset, split):
+    return [video.video_path for video in dataset.splits[split].videos]
+
+
+@pytest.mark.parametrize(('fraction', 'num_val'), [(None, 6), (0.1, 3), (0.5, 15)])
+def test_folder_for_each_class_needs_no_csv(class_folders, fraction, num_val):
+    class_folders.val_fraction = fraction
+    dataset = load_dataset(class_folders)
+    assert dataset.label_names == ('jump', 'run', 'sit')
+    assert dataset.val_is_drawn
+    assert len(_paths(dataset, 'train')) == 30 - num_val
+    assert len({*_paths(dataset, 'train'), *_paths(dataset, 'val')}) == 30
+    for split in ('train', 'val'):
+        names = [dataset.label_names[video.label] for video in dataset.splits[split].videos]
+        assert names == [Path(path).parent.name for path in _paths(dataset, split)]
+
+
+def test_folders_whose_names_differ_in_case_only_are_no_two_classes(class_folders, tmp_path):
+    (tmp_path / 'Sit').mkdir()
+    (tmp_path / 'Sit' / '1.mp4').touch()
+    with pytest.raises(UserError, match=r"sit/0\.mp4: label 'sit' and 'Sit' differ in case"):
+        load_dataset(class_folders)
+
+
+def test_validation_reads_the_videos_that_training_left_out(class_folders):
+    trained = load_dataset(class_folders, seed=5)
+    tested = load_dataset(
+        class_folders, seed=5, label_names=trained.label_names, splits=('val', 'test')
+    )
+    assert list(tested.splits) == ['val']
+    assert _paths(tested, 'val') == _paths(trained, 'val')
+
+
+def test_no_split_is_drawn_from_a_folder_on_request(class_folders):
+    class_folders.val_fraction = 0
+    dataset = load_dataset(class_folders)
+    assert list(dataset.splits) == ['train'] and not dataset.val_is_drawn
+    with pytest.raises(UserError, match='has the split train, but not val or test'):
+        load_dataset(class_folders, splits=('val', 'test'))
+
+
+def test_split_of_a_csv_is_drawn_by_its_groups(class_folders, tmp_path):
+    lines = [f'{x}/{i}.mp4;{x};person {i}\n' for x in ('jump', 'run', 'sit') for i in range(10)]
+    (tmp_path / 'all.csv').write_text('video_path;label;subject\n' + ''.join(lines))
+    class_folders.update(train_csv=str(tmp_path / 'all.csv'), separator=';', val_fraction=0.2)
+    dataset = load_dataset(class_folders)
+    people = {
+        split: {Path(path).stem for path in _paths(dataset, split)} for split in dataset.splits
+    }
+    assert len(people['val']) == 2 and len(people['train']) == 8
+    class_folders.val_csv = class_folders.train_csv
+    with pytest.raises(UserError, match=r'data.val_fraction=0.2 draws a validation split, but'):
+        load_dataset(class_folders, splits=('val', 'test'))
+
+
+def test_lists_that_a_run_saves_are_lists_to_train_with(class_folders, tmp_path):
+    drawn = load_dataset(class_folders)
+    for name, text in drawn_lists(drawn, ('label',)).items():
+        (tmp_path / name).write_text(text)
+    class_folders.update({f'{x}_csv': f'{tmp_path}/{x}_videos.csv' for x in ('train', 'val')})
+    again = load_dataset(class_folders)
+    assert again.label_names == drawn.label_names
+    for split in ('train', 'val'):
+        assert again.splits[split].videos == drawn.splits[split].videos
+
+
+@pytest.mark.parametrize(('separator', 'names'), [(';', [';']), ('\t', ['tab', r'\t', '\t'])])
+def test_separator_is_named_on_the_command_line(class_folders, tmp_path, separator, names):
+    (tmp_path / 'a.csv').write_text('video_path,label\njump/1.mp4,x\n'.replace(',', separator))
+    class_folders.train_csv = str(tmp_path / 'a.csv')
+    with pytest.raises(UserError, match=r'line 1: .* give --config\.data\.separator=') as caught:
+        load_dataset(class_folders)
+    advice = shlex.split(str(caught.value).partition('give ')[2])[0].partition('=')[2]
+    for name in [advice, *names]:
+        class_folders.separator = name
+        assert len(load_dataset(class_folders).splits['train']) == 1
+
+
+@pytest.mark.parametrize('line', ['a b.mp4,3', 'x/a.MP4 3', '/data/b.avi\twalk', 'a.mkv'])
+def test_list_without_header_is_told_apart(class_folders, tmp_path, line):
+    (tmp_path / 'a.csv').write_text(f'{line}\n')
+    class_folders.train_csv = str(tmp_path / 'a.csv')
+    with pytest.raises(UserError, match=r"a.csv, line 1: .* write 'video_path,label' as the first"):
+        load_dataset(class_folders)

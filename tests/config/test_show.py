@@ -118,6 +118,8 @@ def test_videos_of_a_list_are_its_lines(tmp_path):
     schedule = _tables(describe(config, 'custom.py'))['Schedule']
     assert schedule['epoch'][0] == '3 steps'
     assert schedule['training'][0] == '900 steps'
+    config.data.val_fraction = 0.2
+    assert count_training_videos(config) == (40, f'about 0.8 of 50: lines of {path}')
 
 
 def test_records_are_counted_in_their_list(tmp_path):
@@ -131,6 +133,7 @@ def test_records_are_counted_in_their_list(tmp_path):
     ('values', 'reason'),
     [
         ({}, 'data.train_csv is not set'),
+        ({'root': 'my_videos'}, 'folders are not counted'),
         ({'train_csv': 'lost.csv'}, 'cannot read lost.csv: No such file'),
         ({'source': 'tfrecords', 'train_csv': 'a@8'}, 'TFRecord files do not say'),
         ({'source': 'etri_activity3d'}, 'no size for etri_activity3d'),

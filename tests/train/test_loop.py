@@ -1,5 +1,6 @@
 """Whole runs, each in its own process: the commands of users, and the files that a run leaves."""
 
+import csv
 import functools
 import json
 import os
@@ -335,6 +336,29 @@ def test_non_finite_loss_stops_and_names_the_batch(tmp_path, command):
     for step in (tmp_path / 'nan' / 'checkpoints').glob('[0-9]*'):
         variables = load_checkpoint(step)[1]
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))
+
+
+@pytest.mark.slow
+def test_a_folder_for_each_class_is_split_trained_and_tested(tmp_path, synthetic_folder):
+    with (synthetic_folder / 'train.csv').open(newline='') as file:
+        for row in csv.DictReader(file):
+            folder = tmp_path / 'videos' / row['label']
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / Path(row['video_path']).name).symlink_to(synthetic_folder / row['video_path'])
+    flags = [*TINY, NO_WORKERS, '--config.data.source=csv', f'--config.data.root={folder.parent}']
+    flags += ['--config.train.num_steps=2', '--config.train.warmup_steps=1']
+    workdir = tmp_path / 'run'
+    command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={workdir}', *flags]
+    done = run([*command, '--config.seed=3'])
+    assert done.returncode == 0, done.stderr
+    val = (workdir / 'val_videos.csv').read_text()
+    (result,) = (workdir / 'evaluation').glob('*.json')
+    assert json.loads(result.read_text())['videos'] == len(val.splitlines()) - 1 == 8
+    done = run([*command, '--config.seed=4', '--mode=evaluate'])
+    assert 'val_videos.csv no longer come out' in done.stderr
+    checked = f'--output={tmp_path}/checked'
+    done = run([*command[:2], 'vivit_jax.prepare', 'check', *flags, '--config.seed=3', checked])
+    assert (tmp_path / 'checked' / 'val_ok.csv').read_text() == val
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """The lines of annotation files, as they stand there: text, and nothing checked yet."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from vivit_jax.errors import UserError
+
+_GROUP_COLUMNS = ('group', 'subject')  # the first that a list has counts
 
 
 class AnnotationError(UserError):
@@ -17,12 +19,18 @@ class Annotation(NamedTuple):
     Attributes:
         place: file and line, for messages.
         values: text by the columns of the native CSV: `video_path`, the labels (class names, or
-            indices from 0) and, if the file has them, `start_sec`, `end_sec`, `start_frame` and
-            `num_frames`.
+            indices from 0) and, if the file has them, `start_sec`, `end_sec`, `start_frame`,
+            `num_frames`, `group` and `subject`.
     """
 
     place: str
     values: dict[str, str]
+
+
+def find_group_column(lines: Sequence[Annotation], label_columns: Collection[str]) -> str | None:
+    """The column that says which videos belong together, if there is one."""
+    columns = {column for line in lines for column in line.values} - {*label_columns}
+    return next((name for name in _GROUP_COLUMNS if name in columns), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +41,10 @@ class Annotations:
         splits: annotations by `'train'`, `'val'`, `'test'`.
         label_names: for each label column whose classes have an order, their names in that order.
         expected: published size of a split, in words, if it is known.
+        val_fraction: part of `'train'` that becomes a validation split if the config does not say.
     """
 
     splits: Mapping[str, Sequence[Annotation]]
     label_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    val_fraction: float = 0.0

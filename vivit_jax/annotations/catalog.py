@@ -8,6 +8,7 @@ from pathlib import Path
 from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
 from vivit_jax.annotations.dataset_info import DatasetInfo
 from vivit_jax.annotations.readers import (
+    class_folders,
     coded_names,
     diving48,
     epic_kitchens,
@@ -218,7 +219,7 @@ _ALL = (
     ),
     DatasetInfo(
         name='class_folders',
-        read=lists.read_class_folders,
+        read=class_folders.read,
         num_classes=None,
         splits={'': {}},
         flip=False,

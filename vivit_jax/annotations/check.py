@@ -8,8 +8,14 @@ import operator
 import os
 from collections.abc import Collection, Mapping, Sequence
 
-from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
-from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.annotations.annotation import (
+    Annotation,
+    AnnotationError,
+    Annotations,
+    find_group_column,
+)
+from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo
+from vivit_jax.errors import list_some
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels, plain_name
 
 _log = logging.getLogger(__name__)
@@ -18,13 +24,11 @@ _ONE_HEAD = {'label': 'label'}
 
 _MOST_CLASSES = 1_000_000  # more are a column of something else than classes
 
-# Columns that name a part of a video, in the order of the fields of `LabeledVideo`.
-_PARTS = {
-    'start_sec': (float, 'a number of seconds'),
-    'end_sec': (float, 'a number of seconds'),
-    'start_frame': (int, 'a number of frames'),
-    'num_frames': (int, 'a number of frames'),
-}
+# Types of the columns `PART_COLUMNS`.
+_SECONDS, _FRAMES = (float, 'a number of seconds'), (int, 'a number of frames')
+_PART_TYPES = (_SECONDS, _SECONDS, _FRAMES, _FRAMES)
+
+_MOST_NAMED = 20  # missing videos that the log names
 
 
 def check_annotations(
@@ -44,7 +48,7 @@ def check_annotations(
         label_names: the classes in order; by default, and if they are only numbers, the
             classes of the annotations, or else the sorted labels of the split `train`.
         num_classes: classes of the model; by default the number that was found.
-        max_bad_fraction: fraction of a split's files that may be missing.
+        max_bad_fraction: fraction of a split's files that may be missing, see `most_bad`.
         has_files: whether videos are files, which must exist.
 
     Raises:
@@ -56,6 +60,8 @@ def check_annotations(
     for head, column in label_columns.items():
         _check_labels(annotations.splits, column)
         given, ordered = given_names[head], annotations.label_names.get(column)
+        if given is None:
+            _check_similar(annotations.splits.get('train', ()), column)
         # A model that knows only the number of its classes takes the names of the dataset.
         if given is None or (ordered and tuple(given) == numbered_labels(len(ordered))):
             given = ordered
@@ -64,13 +70,27 @@ def check_annotations(
         )
     names = _only_or_all(names)
     splits = {
-        split: _videos_of(lines, _only_or_all({head: labels[head][split] for head in labels}))
+        split: _videos_of(
+            lines,
+            _only_or_all({head: labels[head][split] for head in labels}),
+            find_group_column(lines, label_columns.values()),
+        )
         for split, lines in annotations.splits.items()
     }
     _check_overlap(splits)
     for split, videos in splits.items() if has_files else ():
         _check_files(split, videos, names, max_bad_fraction, annotations.expected.get(split))
     return Dataset(splits, names, annotations.expected)
+
+
+def most_bad(num_videos: int, fraction: float) -> int:
+    """How many videos of a split may be missing or broken, by `data.max_bad_fraction`.
+
+    Up to five may be, if they are less than half of the split, or the fraction, if that is more.
+    If the fraction is 0, none may be.
+    """
+    few = min(5, (num_videos - 1) // 2) if fraction else 0
+    return max(few, int(fraction * num_videos))
 
 
 def _of_heads(what: str, value: PerHead | None, heads: Collection[str]) -> dict[str, object]:
@@ -122,7 +142,6 @@ def _read_labels(
             label_names = [str(i) for i in range(size)]
         else:
             label_names = sorted(set(labels['train']))
-            _check_similar(tables['train'], column)
     label_names = tuple(label_names)
     if len(set(label_names)) < len(label_names):
         twice = collections.Counter(label_names).most_common(1)[0][0]
@@ -193,7 +212,10 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int
     absent = [name for i, name in enumerate(label_names) if not counts[i]]
     if absent:
         _log.warning(
-            'column %r: %d classes have no training video: %s', column, len(absent), _some(absent)
+            'column %r: %d classes have no training video: %s',
+            column,
+            len(absent),
+            list_some(absent),
         )
     few = [f'{name} ({counts[i]})' for i, name in enumerate(label_names) if 0 < counts[i] < 3]
     if few:
@@ -201,22 +223,26 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int
             'column %r: %d classes have only one or two training videos: %s',
             column,
             len(few),
-            _some(few),
+            list_some(few),
         )
 
 
-def _videos_of(lines: Sequence[Annotation], labels: PerHead[Sequence[int]]) -> list[LabeledVideo]:
+def _videos_of(
+    lines: Sequence[Annotation], labels: PerHead[Sequence[int]], group_column: str | None
+) -> list[LabeledVideo]:
     videos = []
     for index, (place, values) in enumerate(lines):
         start, end, first, count = (
-            _number(place, values, name, kind, what) for name, (kind, what) in _PARTS.items()
+            _number(place, values, name, kind, what)
+            for name, (kind, what) in zip(PART_COLUMNS, _PART_TYPES, strict=True)
         )
         if end is not None and end <= (start or 0):
             raise AnnotationError(f'{place}: end_sec={end} does not lie after start_sec={start}')
         if (first or 0) < 0 or (count is not None and count < 1):
             raise AnnotationError(f'{place}: start_frame={first}, num_frames={count} is no part')
         label = map_heads(operator.itemgetter(index), labels)
-        videos.append(LabeledVideo(values['video_path'], label, start, end, first, count))
+        group = values.get(group_column) or None
+        videos.append(LabeledVideo(values['video_path'], label, start, end, first, count, group))
     return videos
 
 
@@ -254,8 +280,8 @@ def _check_overlap(splits: Mapping[str, Sequence[LabeledVideo]]):
         shared = [video.video_path for name, video in videos if name in train]
         if shared:
             raise AnnotationError(
-                f'{len(shared)} videos are in both train and {split}: {_some(shared)}; accuracy '
-                'on videos seen in training means nothing: remove them from one of the two'
+                f'{len(shared)} videos are in both train and {split}: {list_some(shared)}; '
+                'accuracy on videos seen in training means nothing: remove them from one of the two'
             )
 
 
@@ -273,22 +299,32 @@ def _check_files(
     _log.info('%s: %s videos listed, %s found%s', split, f'{len(videos):,}', f'{found:,}', known)
     if not missing:
         return
-    by_class = []
+    by_class, loses_class = [], False
     for head, names in by_head(label_names).items():
-        counts = collections.Counter(names[by_head(video.label)[head]] for video in missing)
-        most = _some([f'{name} {count}' for name, count in counts.most_common()])
-        by_class.append(f'by {head or "class"}: {most}')
-    message = (
-        f'{len(missing)} of {len(videos)} videos of the {split} split do not exist, such as '
-        f'{missing[0].video_path}; {"; ".join(by_class)}'
-    )
-    if len(missing) > max_bad_fraction * len(videos):
-        raise AnnotationError(
-            f'{message}. Paths are relative to data.root, or to the folder of the CSV; raise '
-            f'data.max_bad_fraction={max_bad_fraction} to go on without them'
+        listed, lost = (
+            collections.Counter(names[by_head(video.label)[head]] for video in some)
+            for some in (videos, missing)
         )
-    _log.warning('%s', message)
-
-
-def _some(items: Sequence[str], most: int = 5) -> str:
-    return ', '.join(items[:most]) + (f', … ({len(items)} in all)' if len(items) > most else '')
+        counts = [f'{name} {count} of {listed[name]}' for name, count in lost.most_common()]
+        by_class.append(f'by {head or "class"}: {list_some(counts)}')
+        loses_class |= any(count == listed[name] for name, count in lost.items())
+    message = (
+        f'{len(missing)} of {len(videos)} videos of the {split} split do not exist '
+        f'({"; ".join(by_class)})'
+    )
+    allowed = most_bad(len(videos), max_bad_fraction)
+    if split == 'train' and loses_class:  # a folder may have another name
+        allowed = int(max_bad_fraction * len(videos))
+    if len(missing) > allowed:
+        raise AnnotationError(
+            f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to '
+            f'the folder of the CSV; raise data.max_bad_fraction={max_bad_fraction} to go on '
+            'without them'
+        )
+    named = [video.video_path for video in missing[:_MOST_NAMED]]
+    named += ['…'] if len(missing) > _MOST_NAMED else []
+    _log.warning(
+        '%s. Training replaces them by others, and an evaluation counts them as wrong:\n  %s',
+        message,
+        '\n  '.join(named),
+    )

@@ -6,6 +6,9 @@ from typing import Generic, TypeVar
 
 from vivit_jax.heads import LabelNames, PerHead
 
+# The fields that name a part of a video.
+PART_COLUMNS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabeledVideo:
@@ -17,6 +20,8 @@ class LabeledVideo:
         start_sec, end_sec: the part of a file; None: from its start, to its end.
         start_frame, num_frames: the part of a folder: how many frames precede the part, and how
             many it has; None: from the first frame, to the last.
+        group: what the video shares with others, such as a person, so that all of them should be
+            in one split; None: unknown.
     """
 
     video_path: str
@@ -25,6 +30,7 @@ class LabeledVideo:
     end_sec: float | None = None
     start_frame: int | None = None
     num_frames: int | None = None
+    group: str | None = None
 
 
 _Split = TypeVar('_Split', bound=Sequence[LabeledVideo])
@@ -39,8 +45,10 @@ class Dataset(Generic[_Split]):
             after loading a `VideoSource` each, which opens them.
         label_names: the classes.
         expected: published size of a split, in words, if it is known.
+        val_is_drawn: whether `'val'` is a part of the training list, see `draw_validation`.
     """
 
     splits: Mapping[str, _Split]
     label_names: LabelNames
     expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    val_is_drawn: bool = False

@@ -12,6 +12,7 @@ from vivit_jax.annotations.check import check_annotations
 from vivit_jax.annotations.dataset import Dataset, LabeledVideo
 from vivit_jax.annotations.label_map import read_label_map, read_label_maps
 from vivit_jax.annotations.readers.csv_files import read_csv_files
+from vivit_jax.annotations.validation_split import draw_validation
 from vivit_jax.batches.array_record import ArrayRecords, find_shards
 from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.batches.tfrecord import load_tfrecords
@@ -19,23 +20,29 @@ from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead
 from vivit_jax.video.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
 
+_SPLITS = ('train', 'val', 'test')
 SOURCES = ('csv', 'synthetic', 'records', 'tfrecords')  # beside the datasets of the catalog
 
 
 def load_dataset(
     data: ConfigDict,
     *,
+    seed: int = 0,
     num_classes: PerHead[int] | None = None,
     label_names: LabelNames | None = None,
-    splits: Sequence[str] = ('train', 'val', 'test'),
+    splits: Sequence[str] = _SPLITS,
 ) -> Dataset[VideoSource]:
     """Reads and checks the annotations of the section `data` of a config.
+
+    If `data.val_fraction` is set, `val` is drawn from the training list. Without CSVs, `data.root`
+    is a folder of videos for each class.
 
     The heads are `data.label_columns`. The embedded videos have two columns, `label` (motion) and
     `sprite` (shape); heads with other names take these columns in this order.
 
     Args:
         data: the section.
+        seed: of the draw of the validation split.
         num_classes: of the model, if it is fixed.
         label_names: the classes of a trained model, which win over the classes of the data.
         splits: the splits to read, as far as the dataset has them.
@@ -50,13 +57,20 @@ def load_dataset(
     _check_heads(heads)
     if label_names is None and data.label_map:
         label_names = read_label_maps(data.label_map, heads)
+    _check_fraction(data)
     if data.source == 'tfrecords':  # they hold labels and videos in one
         return _load_tfrecords(data, label_names, splits)
     columns = dict(zip(heads, heads, strict=True))
     if data.source == 'synthetic':
         columns = _embedded_columns(heads)
+    annotations = _read_annotations(
+        data, tuple(columns.values()), _SPLITS if data.val_fraction else splits
+    )
+    fraction = annotations.val_fraction if data.val_fraction is None else data.val_fraction
+    if fraction:
+        annotations = draw_validation(annotations, fraction, seed, tuple(columns.values()))
     dataset = check_annotations(
-        _read_annotations(data, tuple(columns.values()), splits),
+        _keep_splits(annotations, splits, data.root),
         label_columns=columns,
         label_names=label_names,
         num_classes=num_classes,
@@ -69,7 +83,7 @@ def load_dataset(
         else VideoFiles(videos)
         for split, videos in dataset.splits.items()
     }
-    return dataclasses.replace(dataset, splits=sources)
+    return dataclasses.replace(dataset, splits=sources, val_is_drawn=bool(fraction))
 
 
 def _read_annotations(
@@ -82,48 +96,79 @@ def _read_annotations(
         return read_csv_files(
             {split: str(folder / f'{split}.csv') for split in splits}, '', columns
         )
-    if data.source == 'csv':
-        return read_csv_files(_listed_files(data, splits), data.root, columns)
+    if data.source == 'csv' and (_csv_files(data, _SPLITS) or not data.root):
+        files = _listed_files(data, splits)
+        return read_csv_files(files, data.root, columns, _separator(data.separator))
     if data.source == 'records':
         return _read_records(data.root, columns, splits)
-    return _read_published(data, splits)
+    return _read_published(data, 'class_folders' if data.source == 'csv' else data.source)
+
+
+def _keep_splits(annotations: Annotations, splits: Sequence[str], root: str) -> Annotations:
+    kept = {split: lines for split, lines in annotations.splits.items() if split in splits}
+    if not kept:
+        raise UserError(
+            f'data.root={root} has the split {" and ".join(annotations.splits)}, but not '
+            f'{" or ".join(splits)}'
+        )
+    return dataclasses.replace(annotations, splits=kept)
+
+
+def _check_fraction(data: ConfigDict):
+    fraction = data.val_fraction
+    if fraction and not 0 < fraction < 1:
+        raise UserError(f'data.val_fraction={fraction} must be less than 1, and not negative')
+    if fraction and data.source in ('records', 'tfrecords'):
+        raise UserError(
+            f'data.val_fraction={fraction} cannot split {data.source}: give it to '
+            'vivit_jax.prepare records, which then packs the drawn validation split too'
+        )
+
+
+def _separator(text: str) -> str:
+    """The character that `data.separator` names."""
+    separator = {'tab': '\t', '\\t': '\t'}.get(text, text)
+    if len(separator) != 1 or separator in '"\r\n':
+        raise UserError(
+            f"data.separator={text!r} must be one character, such as ',' or ';', or tab"
+        )
+    return separator
+
+
+def _csv_files(data: ConfigDict, splits: Sequence[str]) -> dict[str, str]:
+    return {split: data[f'{split}_csv'] for split in splits if data[f'{split}_csv']}
 
 
 def _listed_files(data: ConfigDict, splits: Sequence[str]) -> dict[str, str]:
-    files = {split: data[f'{split}_csv'] for split in splits if data[f'{split}_csv']}
+    files = _csv_files(data, splits)
     if not files:
         keys = ' or '.join(f'data.{split}_csv' for split in splits)
         raise UserError(
-            f'no videos: set {keys}, or data.source and data.root to a dataset and its folder'
+            f'no videos: set {keys}, or data.root to a folder with a folder of videos for each '
+            'class, or data.source and data.root to a dataset and its folder'
         )
     return files
 
 
-def _read_published(data: ConfigDict, splits: Sequence[str]) -> Annotations:
+def _read_published(data: ConfigDict, name: str) -> Annotations:
     """The annotations of a dataset of the catalog, in the layout of its publisher."""
-    if data.source not in DATASETS:
+    if name not in DATASETS:
         known = ', '.join([*SOURCES, *DATASETS])
-        raise UserError(f'there is no data.source={data.source!r}; known: {known}')
+        raise UserError(f'there is no data.source={name!r}; known: {known}')
     if not data.root:
         raise UserError(
-            f'set data.root to the folder of the videos of {data.source}, and data.annotations '
+            f'set data.root to the folder of the videos of {name}, and data.annotations '
             'where its annotation files are elsewhere. To see a config run without its data, add '
             '":runlocal" to --config'
         )
-    info = DATASETS[data.source]
+    info = DATASETS[name]
     if not set(data.label_columns) <= set(info.label_columns):
         columns = ' '.join(f'--config.data.label_columns={x}' for x in info.label_columns)
         raise UserError(
-            f'{data.source} has labels for {" and ".join(info.label_columns)}, not for '
+            f'{name} has labels for {" and ".join(info.label_columns)}, not for '
             f'{", ".join(data.label_columns)}: give {columns}'
         )
-    annotations = read_dataset(
-        info, data.root, annotations=data.annotations, protocol=data.protocol
-    )
-    found = {split: lines for split, lines in annotations.splits.items() if split in splits}
-    if not found:
-        raise UserError(f'{data.source} in {data.root} has no split {" or ".join(splits)}')
-    return dataclasses.replace(annotations, splits=found)
+    return read_dataset(info, data.root, annotations=data.annotations, protocol=data.protocol)
 
 
 def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) -> Annotations:

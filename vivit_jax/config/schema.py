@@ -104,13 +104,23 @@ KEYS = {
         'of csv: a file with the header "video_path,label", optionally start_sec and end_sec; of '
         'tfrecords: files, such as /data/train.tfrecord@1024',
     ),
+    'data.separator': Key(',', "of csv: the character between columns, such as ';'; or 'tab'"),
+    'data.val_fraction': Key(
+        float,
+        'part of the training videos, less than 1, that is drawn with the seed as the validation '
+        'split: of each class, and by whole groups if there is a column group or subject; None: '
+        '0.2 of a folder for each class that has no splits, else 0',
+        0,
+        1,
+    ),
     'data.val_csv': Key('', 'likewise; watched during training, it chooses the best checkpoint'),
     'data.test_csv': Key(
         '', "likewise; evaluated at the end and by --mode=evaluate; '': val_csv is evaluated"
     ),
     'data.root': Key(
         '',
-        "folder of the videos or records; '': of csv, the folder of each CSV file",
+        'folder of the videos or records; of csv without CSV files, a folder with a folder of '
+        "videos for each class; '': of csv, the folder of each CSV file",
         may_change=True,
     ),
     'data.annotations': Key(
@@ -128,7 +138,12 @@ KEYS = {
         "'': the sorted labels of train_csv",
     ),
     'data.max_bad_fraction': Key(
-        0.01, 'part of the videos of a split that may be missing or broken', 0, 1, may_change=True
+        0.01,
+        'part of the videos of a split that may be missing or broken; up to five always may, if '
+        'they are less than half of the split; 0: none may',
+        0,
+        1,
+        may_change=True,
     ),
     'data.num_workers': Key(
         2, 'decoding processes per host; 0: threads of the trainer decode', 0, may_change=True

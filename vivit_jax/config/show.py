@@ -71,10 +71,19 @@ def describe(
 def count_training_videos(config: ConfigDict) -> tuple[int | None, str]:
     """Counts the training videos of the list or the catalog; missing files are not left out.
 
+    Of a list from which `data.val_fraction` draws, the number that stays is about right.
+
     Returns:
         The number and its origin, or None and the reason why the number is unknown.
     """
-    data = config.data
+    count, origin = _count_listed(config.data)
+    fraction = config.data.val_fraction
+    if count is not None and fraction:
+        return round((1 - fraction) * count), f'about {1 - fraction:.3g} of {count:,}: {origin}'
+    return count, origin
+
+
+def _count_listed(data: ConfigDict) -> tuple[int | None, str]:
     if data.source == 'synthetic':
         return data.synthetic.num_train, 'data.synthetic.num_train'
     if data.source == 'tfrecords':
@@ -87,7 +96,7 @@ def count_training_videos(config: ConfigDict) -> tuple[int | None, str]:
         return None, f'the catalog has no size for {dataset.name}'
     file = data.train_csv if data.source == 'csv' else os.path.join(data.root, 'train.csv')
     if not file:
-        return None, 'data.train_csv is not set'
+        return None, 'folders are not counted' if data.root else 'data.train_csv is not set'
     try:
         with open(file, encoding='utf-8', newline='') as lines:
             return sum(1 for _ in csv.DictReader(lines)), f'lines of {file}'

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.validation_split import check_drawn_lists
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.config import load
 from vivit_jax.errors import UserError
@@ -53,7 +54,11 @@ def evaluate_checkpoint(
             'its weights are zero, and every video would get the same answer. Fine-tune it, with '
             '--config.init_from, or give --config.eval.allow_untrained_head=True'
         )
-    videos = load_dataset(config.data, label_names=label_names, splits=('val', 'test'))
+    videos = load_dataset(
+        config.data, seed=config.seed, label_names=label_names, splits=('val', 'test')
+    )
+    for folder in (workdir, checkpoint, *checkpoint.parents[:2]):  # RUN/checkpoints/60 and RUN/best
+        check_drawn_lists(folder, videos, config.data.label_columns)
     split = 'test' if 'test' in videos.splits else 'val'
     source = videos.splits[split]
     variables = put_whole(variables, split_arrays(variables, mesh))

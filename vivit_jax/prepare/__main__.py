@@ -155,7 +155,7 @@ def _bench(config: ConfigDict) -> int:
 
 
 def _videos(config: ConfigDict) -> Dataset:
-    videos = load_dataset(config.data, num_classes=config.model.num_classes)
+    videos = load_dataset(config.data, seed=config.seed, num_classes=config.model.num_classes)
     if _SPLIT.value and _SPLIT.value not in videos.splits:
         raise UserError(f'--split={_SPLIT.value}: there are {", ".join(videos.splits)}')
     return videos

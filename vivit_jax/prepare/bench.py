@@ -81,7 +81,7 @@ def _pack(experiment: Experiment, folder: Path) -> VideoSource:
     )
     pack(plan, max_bad_fraction=1.0, num_workers=os.cpu_count())
     data = experiment.config.data.copy_and_resolve_references()
-    data.update(source='records', root=str(plan.folder))
+    data.update(source='records', root=str(plan.folder), val_fraction=None)
     return load_dataset(data, label_names=experiment.dataset.label_names, splits=('train',)).splits[
         'train'
     ]

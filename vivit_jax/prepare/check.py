@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.annotations.csv_text import csv_text, label_texts, videos_csv
+from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
-from vivit_jax.prepare.csv_text import csv_text
 from vivit_jax.prepare.workers import Died, run_tasks
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
@@ -39,7 +39,6 @@ _key = operator.itemgetter('video_path', 'part')
 _stamp = operator.itemgetter('bytes', 'mtime_ns')
 _NO_FILE = ('', '')
 
-_PARTS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
 _USABLE = ('ok', 'short')
 _LISTED = ('short', 'corrupt', 'missing')
 _MOST_CLASSES = 5  # printed, of the classes that lose videos
@@ -84,8 +83,11 @@ def check(
     listed, counts = {status: [] for status in _LISTED}, []
     for split, source in videos.splits.items():
         lines = [found[row.video_path, _part(row)] for row in source.videos]
-        labels = [_labels(row, names) for row in source.videos]
-        replace_text(output / f'{split}_ok.csv', _usable(source.videos, lines, labels, names))
+        labels = [label_texts(row, names) for row in source.videos]
+        usable = [
+            row for row, line in zip(source.videos, lines, strict=True) if line['status'] in _USABLE
+        ]
+        replace_text(output / f'{split}_ok.csv', videos_csv(usable, names))
         for line, label in zip(lines, labels, strict=True):
             if line['status'] in listed:
                 reason = line['reason'] or f'{line["frames"]} frames, a clip needs {needed}'
@@ -192,7 +194,7 @@ def _stamp_of(file: str) -> tuple[str, str]:
 
 
 def _part(row: LabeledVideo) -> str:
-    values = {name: getattr(row, name) for name in _PARTS}
+    values = {name: getattr(row, name) for name in PART_COLUMNS}
     return ' '.join(f'{name}={value}' for name, value in values.items() if value is not None)
 
 
@@ -200,29 +202,6 @@ def _needed_frames(spec: Preprocessing) -> int:
     if spec.sampling == 'segments' or spec.short_video == 'smaller_stride':
         return spec.num_units * spec.num_frames
     return spec.num_units * clip_span(spec)
-
-
-def _labels(row: LabeledVideo, names: Mapping[str, Sequence[str]]) -> list[str]:
-    labels = by_head(row.label).values()
-    return [of_head[label] for of_head, label in zip(names.values(), labels, strict=True)]
-
-
-def _usable(
-    rows: Sequence[LabeledVideo],
-    lines: Sequence[_Line],
-    labels: Sequence[list[str]],
-    columns: Mapping,
-) -> str:
-    """The native CSV of what can be used."""
-    parts = [name for name in _PARTS if any(getattr(row, name) is not None for row in rows)]
-    return csv_text(
-        ('video_path', *columns, *parts),
-        (
-            (os.path.abspath(row.video_path), *label, *(getattr(row, name) for name in parts))
-            for row, line, label in zip(rows, lines, labels, strict=True)
-            if line['status'] in _USABLE
-        ),
-    )
 
 
 def _count_classes(

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from vivit_jax.annotations.check import most_bad
+from vivit_jax.annotations.csv_text import csv_text, label_texts
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.errors import UserError
-from vivit_jax.heads import by_head
-from vivit_jax.prepare.csv_text import csv_text
 from vivit_jax.prepare.plan import Plan
 from vivit_jax.prepare.shards import Entry, Shard, read_entry, verify_shard, write_shard
 from vivit_jax.prepare.workers import Died, run_tasks
@@ -39,7 +39,7 @@ def pack(plan: Plan, *, max_bad_fraction: float, num_workers: int) -> Totals:
 
     Args:
         plan: see `make_plan`.
-        max_bad_fraction: part of a split's videos that may be unusable.
+        max_bad_fraction: part of a split's videos that may be unusable, see `most_bad`.
         num_workers: processes, each of which writes one shard at a time.
 
     Raises:
@@ -115,7 +115,7 @@ def _check_skipped(
     found = filter(None, (entries[shard.path] for shard in plan.shards[split]))
     skipped = [video for entry in found for video in entry['skipped']]
     count = len(plan.sources[split])
-    if len(skipped) == count or len(skipped) > max_bad_fraction * count:
+    if len(skipped) == count or len(skipped) > most_bad(count, max_bad_fraction):
         raise UserError(
             f'{len(skipped)} of {count} videos of the {split} split cannot be used, such as '
             f'{skipped[0]["reason"]}. Raise data.max_bad_fraction={max_bad_fraction} to go on '
@@ -128,7 +128,7 @@ def _describe(plan: Plan, finished: Mapping[str, Sequence[Entry]]):
     skipped = []
     for split, entries in finished.items():
         rows = [
-            (video['id'], *_label_names(plan, split, video['index']))
+            (video['id'], *label_texts(plan.sources[split].videos[video['index']], plan.classes))
             for entry in entries
             for video in entry['videos']
         ]
@@ -161,8 +161,3 @@ def _describe(plan: Plan, finished: Mapping[str, Sequence[Entry]]):
         description='Encoded videos, packed by vivit_jax.',
         check_data=False,  # it would need TensorFlow
     )
-
-
-def _label_names(plan: Plan, split: str, index: int) -> list[str]:
-    labels = by_head(plan.sources[split].label(index)).values()
-    return [names[label] for names, label in zip(plan.classes.values(), labels, strict=True)]

@@ -53,7 +53,9 @@ class Experiment:
             config.train.batch_size, self.mesh, 'train.batch_size', config.train.accumulate
         )
         check_repeats(config.train.batch_size, policy.repeats, find_host(self.mesh).count)
-        self.dataset = load_dataset(config.data, num_classes=config.model.num_classes)
+        self.dataset = load_dataset(
+            config.data, seed=config.seed, num_classes=config.model.num_classes
+        )
         if 'train' not in self.dataset.splits:
             raise UserError(
                 'no training videos: set data.train_csv, or data.source to a dataset that has a '

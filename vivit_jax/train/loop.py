@@ -86,7 +86,7 @@ class Trainer:
         config, report = self._config, None
         if config.init_from and not has_checkpoints(self._folder):
             self._start_variables, report = read_start_variables(self._programs, self._card)
-        start_run(self._workdir, config, self._names, report)
+        start_run(self._workdir, config, self._experiment.dataset, report)
         if jax.process_index() == 0:
             terminal.log_to_file(self._workdir / 'log.txt')
         self._log_header()

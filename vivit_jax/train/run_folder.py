@@ -13,11 +13,14 @@ import jax
 from ml_collections import ConfigDict
 
 import vivit_jax
+from vivit_jax.annotations.check import most_bad
+from vivit_jax.annotations.dataset import Dataset
+from vivit_jax.annotations.validation_split import check_drawn_lists, drawn_lists
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.config.load import differences, flatten
 from vivit_jax.config.schema import KEYS
 from vivit_jax.errors import UserError
-from vivit_jax.heads import LabelNames, by_head
+from vivit_jax.heads import by_head
 from vivit_jax.weights.report import Report
 
 _log = logging.getLogger(__name__)
@@ -31,22 +34,21 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def start_run(
-    folder: Path, config: ConfigDict, label_names: LabelNames, report: Report | None = None
-):
+def start_run(folder: Path, config: ConfigDict, dataset: Dataset, report: Report | None = None):
     """Writes config.json, command.txt, versions.json and label_map.txt, or checks them.
 
     A report of the weights that a run starts from becomes init_report.txt. Several heads have a
-    label_map_<head>.txt each. A resumed run may change the keys whose `may_change` is set in
+    label_map_<head>.txt each. If the validation split was drawn, train_videos.csv and
+    val_videos.csv list the videos. A resumed run may change the keys whose `may_change` is set in
     `config.schema`, and raise those whose `may_grow` is set; changes are logged.
 
     Raises:
-        UserError: the folder is of another config or has other classes.
+        UserError: the folder is of another config, or has other classes or another drawn split.
     """
     config_file = folder / 'config.json'
     label_files = {
         folder / (f'label_map_{head}.txt' if head else 'label_map.txt'): names
-        for head, names in by_head(label_names).items()
+        for head, names in by_head(dataset.label_names).items()
     }
     new = flatten(config)
     if config_file.exists():
@@ -70,6 +72,7 @@ def start_run(
                     f'the classes of the data are not those of {path}: labels would change '
                     'their meaning; restore the annotations or start a new --workdir'
                 )
+        check_drawn_lists(folder, dataset, config.data.label_columns)
     if jax.process_index():
         return
     try:
@@ -80,6 +83,8 @@ def start_run(
         ) from error
     for path, names in label_files.items():
         replace_text(path, '\n'.join(names) + '\n')
+    for name, text in drawn_lists(dataset, config.data.label_columns).items():
+        replace_text(folder / name, text)
     if report:
         replace_text(folder / 'init_report.txt', f'{report}\n')
     replace_text(folder / 'versions.json', json.dumps(versions(), indent=2) + '\n')
@@ -94,7 +99,7 @@ class BadVideos:
     Args:
         folder: the run folder.
         num_videos: of the training split.
-        max_fraction: fraction of the videos that may be unusable.
+        max_fraction: fraction of the videos that may be unusable, see `most_bad`.
         host: index of this process; every host but the first keeps a list of its own.
     """
 
@@ -126,9 +131,9 @@ class BadVideos:
             writer.writerow([name, reason])
         self._names.add(name)
         _log.warning('Replaced by another video in training: %s', reason)
-        if len(self) > self._max_fraction * self._num_videos:
+        if len(self) > most_bad(self._num_videos, self._max_fraction):
             raise UserError(
                 f'{len(self)} of {self._num_videos} training videos are unusable, more than '
-                f'data.max_bad_fraction={self._max_fraction}; they are listed in '
-                f'{self._path}: mend them, take them out of the CSV, or raise that limit'
+                f'data.max_bad_fraction={self._max_fraction} allows; they are listed in '
+                f'{self._path}: mend them, take them out of the list, or raise that limit'
             )

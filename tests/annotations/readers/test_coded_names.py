@@ -15,9 +15,9 @@ NTU = (
     'ir/S001C001P001R001A001_ir.avi\nnturgb+d_depth_masked/S001C001P001R001A002/\n'
     'README.txt\nS1C1.avi'
 )
-FIRST = LabeledVideo('rgb/S001C001P001R001A001_rgb.avi', 0)
-MIDDLE = LabeledVideo('rgb/S001C002P003R002A013_rgb.avi', 12)
-LAST = LabeledVideo('rgb/S002C003P002R001A060_rgb.mp4', 59)
+FIRST = LabeledVideo('rgb/S001C001P001R001A001_rgb.avi', 0, group='001')
+MIDDLE = LabeledVideo('rgb/S001C002P003R002A013_rgb.avi', 12, group='003')
+LAST = LabeledVideo('rgb/S002C003P002R001A060_rgb.mp4', 59, group='002')
 
 
 def _actions(count):
@@ -30,10 +30,10 @@ ETRI = (
     'skeleton/A003_P001_G001_C001.avi\nx.avi'
 )
 ETRI_1, ETRI_2 = (
-    LabeledVideo('RGB/A001_P001_G001_C001.mp4', 0),
-    LabeledVideo('A002_P050_G001_C001.mp4', 1),
+    LabeledVideo('RGB/A001_P001_G001_C001.mp4', 0, group='001'),
+    LabeledVideo('A002_P050_G001_C001.mp4', 1, group='050'),
 )
-ETRI_55 = LabeledVideo('RGB/A055_P099_G002_C008.mp4', 54)
+ETRI_55 = LabeledVideo('RGB/A055_P099_G002_C008.mp4', 54, group='099')
 MSR_CLASSES = (
     *('high_arm_wave', 'horizontal_arm_wave', 'hammer', 'hand_catch', 'forward_punch'),
     *('high_throw', 'draw_x', 'draw_tick', 'draw_circle', 'hand_clap', 'two_hand_wave'),
@@ -63,8 +63,11 @@ EXAMPLES = [
                 '@CS/valid.txt': 'S001C001P009R001A002_rgb 90 1 \n',
             },
             NTU + '\nframes/S002C001P002R001A060_rgb/',
-            [MIDDLE, LabeledVideo('frames/S002C001P002R001A060_rgb', 59, num_frames=80)],
-            [LabeledVideo('S001C001P009R001A002_rgb', 1, num_frames=90)],
+            [
+                MIDDLE,
+                LabeledVideo('frames/S002C001P002R001A060_rgb', 59, num_frames=80, group='002'),
+            ],
+            [LabeledVideo('S001C001P009R001A002_rgb', 1, num_frames=90, group='009')],
             _actions(60),
             '1 of 1 videos of the test split do not exist',
         ),
@@ -73,7 +76,7 @@ EXAMPLES = [
             'cross_setup',
             {},
             NTU + '\nS032C001P106R002A120/',
-            [LAST, LabeledVideo('S032C001P106R002A120', 119)],
+            [LAST, LabeledVideo('S032C001P106R002A120', 119, group='106')],
             [FIRST, MIDDLE],
             _actions(120),
             'left out 1 videos',
@@ -94,8 +97,8 @@ EXAMPLES = [
             '',
             {},
             'rgb/a01_s01_e01.mp4\nrgb/a20_s10_e03_rgb.avi\ndepth/a01_s01_e01.mkv\na1.mp4',
-            [LabeledVideo('rgb/a01_s01_e01.mp4', 0)],
-            [LabeledVideo('rgb/a20_s10_e03_rgb.avi', 19)],
+            [LabeledVideo('rgb/a01_s01_e01.mp4', 0, group='01')],
+            [LabeledVideo('rgb/a20_s10_e03_rgb.avi', 19, group='10')],
             MSR_CLASSES,
             'left out 1 videos whose names are not like a01_s01_e01_rgb.avi',
         ),

@@ -175,7 +175,7 @@ EXAMPLES = [
             'verb': ('take', 'throw-into'),
             'noun': ('paper', 'bin', 'plate', 'board:chopping'),
         },
-        says='by verb: take 1; by noun: board:chopping 1',
+        says='by verb: take 1 of 2; by noun: board:chopping 1 of 1',
     ),
     dict(
         dataset='ucf101',

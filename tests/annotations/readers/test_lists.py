@@ -94,22 +94,6 @@ EXAMPLES = [
         classes=2,
         says='1 of 2 videos of the train split',
     ),
-    dict(
-        dataset='class_folders',
-        files={'Train/walk/notes.txt': ''},
-        videos='Train/walk/a.mp4\nTrain/long jump/b.AVI\nTrain/long jump/c/\n'
-        'validation/walk/d.webm',
-        rows={
-            'train': [
-                LabeledVideo('Train/long jump/b.AVI', 0),
-                LabeledVideo('Train/long jump/c', 0),
-                LabeledVideo('Train/walk/a.mp4', 1),
-            ],
-            'val': [LabeledVideo('validation/walk/d.webm', 1)],
-        },
-        classes=('long jump', 'walk'),
-        says='1 files, no videos',
-    ),
 ]
 
 
@@ -168,7 +152,6 @@ SEVERAL = 'several labels for a video are not supported'
             ["no column ['labels']"],
         ),
         ('pyslowfast', {}, ['no annotation files in', 'train.csv', 'and in annotations/']),
-        ('class_folders', {}, ['has no folder train, val or test', 'video_path,label']),
     ],
 )
 def test_unusable_list_raises_place_and_reason(read_example, dataset, files, parts):

@@ -126,7 +126,8 @@ def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> 
         numbers = {key: int(value) for key, value in groups.items()}
         label = class_at(names, numbers['action'], path, first=1)
         split = 'train' if code.is_train[protocol](numbers) else 'test'
-        splits[split].append(Annotation(path, {'video_path': path, 'label': label}))
+        values = {'video_path': path, 'label': label, 'subject': groups['subject']}
+        splits[split].append(Annotation(path, values))
     return Annotations(splits, {'label': names})
 
 
@@ -166,6 +167,7 @@ def _listed(
             raise AnnotationError(f'{place}: should be "name num_frames label", not {text!r}')
         values = {'video_path': samples.get(match[0], str(root / name))}
         values['label'] = class_at(names, label, place)
+        values['subject'] = match['subject']
         if not is_video(values['video_path']):
             values['num_frames'] = num_frames
         lines.append(Annotation(place, values))

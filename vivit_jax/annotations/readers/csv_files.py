@@ -1,15 +1,19 @@
 """CSV files with the header `video_path,label`: the project's own annotations."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
-from vivit_jax.annotations.readers.text_files import read_table
+from vivit_jax.annotations.readers.text_files import read_lines, read_table
+from vivit_jax.annotations.readers.video_folder import is_video
+
+_SEPARATORS = {',': ',', ';': "';'", '\t': 'tab', '|': "'|'", ' ': "' '"}  # as a shell takes them
 
 
 def read_csv_files(
-    files: Mapping[str, str], root: str, label_columns: Sequence[str]
+    files: Mapping[str, str], root: str, label_columns: Sequence[str], separator: str = ','
 ) -> Annotations:
     """Reads a CSV for each split.
 
@@ -17,16 +21,25 @@ def read_csv_files(
         files: CSV by split.
         root: folder of the video paths; '': the folder of each CSV.
         label_columns: columns that must be there, besides `video_path`.
+        separator: the character between two columns.
 
     Raises:
         AnnotationError: a file or a column is missing, or a line has no video.
     """
-    return Annotations(
-        {split: _read_csv(Path(path), root, label_columns) for split, path in files.items()}
-    )
+    splits = {}
+    for split, path in files.items():
+        if os.path.isdir(path):
+            raise AnnotationError(
+                f'data.{split}_csv={path} is a folder: for a folder of videos per class give '
+                f'--config.data.root={path} and no CSV'
+            )
+        splits[split] = _read_csv(Path(path), root, label_columns, separator)
+    return Annotations(splits)
 
 
-def _read_csv(path: Path, root: str, label_columns: Sequence[str]) -> list[Annotation]:
+def _read_csv(
+    path: Path, root: str, label_columns: Sequence[str], separator: str
+) -> list[Annotation]:
     needed = ('video_path', *label_columns)
     if not path.is_file():
         raise AnnotationError(
@@ -34,9 +47,10 @@ def _read_csv(path: Path, root: str, label_columns: Sequence[str]) -> list[Annot
             f'"{",".join(needed)}" and a line per video, paths relative to its own folder or to '
             'data.root. To see a config run without its data, add ":runlocal" to --config.'
         )
+    _check_header(path, needed, separator)
     hint = '. Those with labels are named by data.label_columns'
     lines = []
-    for place, values in read_table(path, needed, hint):
+    for place, values in read_table(path, needed, hint, separator):
         empty = [name for name in needed if not values[name]]
         if empty:
             raise AnnotationError(f'{place}: no {" and no ".join(empty)}')
@@ -45,3 +59,19 @@ def _read_csv(path: Path, root: str, label_columns: Sequence[str]) -> list[Annot
     if not lines:
         raise AnnotationError(f'{path}: the split is empty: it has a header and no videos')
     return lines
+
+
+def _check_header(path: Path, needed: Sequence[str], separator: str):
+    """Raises an AnnotationError if the first line is a video, or has another separator."""
+    for place, header in read_lines(path)[:1]:
+        if any(map(is_video, re.split(r'[,;|\s]+', header))):
+            raise AnnotationError(
+                f'{place}: {header!r} is a video and no header: write {separator.join(needed)!r} '
+                'as the first line. data.source=pyslowfast and mmaction2 read lists without header'
+            )
+        others = [x for x in _SEPARATORS if x in header]
+        if separator not in header and others:
+            raise AnnotationError(
+                f'{place}: {header!r} looks separated by {others[0]!r} and not by {separator!r}: '
+                f'give --config.data.separator={_SEPARATORS[others[0]]}'
+            )

@@ -1,9 +1,8 @@
-"""Lists of any dataset: MMAction2's, PySlowFast's, and a folder per class."""
+"""Lists of any dataset: MMAction2's and PySlowFast's."""
 
 import csv
 import io
 import itertools
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ from vivit_jax.annotations.readers.text_files import (
     read_text,
 )
 from vivit_jax.annotations.readers.video_folder import VideoFolder, is_video
-
-_log = logging.getLogger(__name__)
 
 # A path, which may contain spaces and commas, and the whole numbers after it.
 _ENTRY = re.compile(r'(?P<path>.*?)(?P<numbers>(?:[\s,]+\d+)*)')
@@ -74,42 +71,6 @@ def read_pyslowfast(
         else:
             splits[split] = list(_text_lines(path, videos, root))
     return Annotations(splits)
-
-
-def read_class_folders(
-    root: Path, annotations: Path, dataset: DatasetInfo, protocol: str
-) -> Annotations:
-    """Lists `<split>/<class>/<video>`; the classes are the sorted folders of `train`.
-
-    Folders of frames may stand in for videos.
-
-    Raises:
-        AnnotationError: there is no folder of a split.
-    """
-    videos, splits, classes = VideoFolder(root), {}, {}
-    for split, words in SPLIT_NAMES.items():
-        folder = next((name for name in videos.names() if name.lower() in words), None)
-        if folder is None:
-            continue
-        splits[split], others = [], []
-        labels = [name for name in videos.names(folder) if (root / folder / name).is_dir()]
-        for label in labels:
-            for name in videos.names(f'{folder}/{label}'):
-                path = root / folder / label / name
-                if is_video(name) or (path.is_dir() and not name.startswith('.')):
-                    values = {'video_path': str(path), 'label': label}
-                    splits[split].append(Annotation(str(path), values))
-                else:
-                    others.append(str(path))
-        if others:
-            _log.warning('left out %d files, no videos, such as %s', len(others), others[0])
-        classes[split] = tuple(labels)
-    if not splits:
-        raise AnnotationError(
-            f'{root.absolute()} has no folder train, val or test, with a folder for each class; '
-            'without such folders, write a CSV with the header "video_path,label"'
-        )
-    return Annotations(splits, {'label': classes['train']} if 'train' in classes else {})
 
 
 def _only_list(folder: Path, words: tuple[str, ...], protocol: str) -> Path | None:

@@ -67,14 +67,14 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def read_table(
-    path: Path, needed: Sequence[str] = (), hint: str = ''
+    path: Path, needed: Sequence[str] = (), hint: str = '', separator: str = ','
 ) -> list[tuple[str, dict[str, str]]]:
     """Place and values, by column, of the rows of a CSV file with a header.
 
     Raises:
         AnnotationError: it has no such columns; the message ends in `hint`.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=''))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=''), delimiter=separator)
     reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
     missing = [name for name in needed if name not in columns]
     if missing:

@@ -7,11 +7,21 @@ _VIDEO_EXTENSIONS = {
     *('.3gp', '.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4'),
     *('.mpeg', '.mpg', '.ogv', '.ts', '.webm', '.wmv'),
 }
+_IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 
 
 def is_video(name: str) -> bool:
     """Whether a file name has the extension of a video, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in _VIDEO_EXTENSIONS
+
+
+def holds_images(folder: str | os.PathLike) -> bool:
+    """Whether a path is a folder with an image in it, and so may be a folder of frames."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.lower().endswith(_IMAGE_EXTENSIONS) for entry in entries)
+    except OSError:
+        return False
 
 
 class VideoFolder:

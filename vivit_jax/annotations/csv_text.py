@@ -1,0 +1,46 @@
+"""Tables, and lists of videos, as the text of a CSV."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from vivit_jax.annotations.dataset import PART_COLUMNS, LabeledVideo
+from vivit_jax.heads import by_head
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A CSV; None becomes an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def videos_csv(videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[str]]) -> str:
+    """The native CSV of some videos, with absolute paths: a value of `data.train_csv`.
+
+    Args:
+        videos: a line each.
+        classes: for each column of labels the names of its classes.
+    """
+    columns = (*PART_COLUMNS, 'group')
+    used = [x for x in columns if any(getattr(video, x) is not None for video in videos)]
+    return csv_text(
+        ('video_path', *classes, *used),
+        (
+            (
+                os.path.abspath(video.video_path),
+                *label_texts(video, classes),
+                *(getattr(video, name) for name in used),
+            )
+            for video in videos
+        ),
+    )
+
+
+def label_texts(video: LabeledVideo, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """The class name of a video in each column of labels."""
+    labels = by_head(video.label).values()
+    return [names[label] for names, label in zip(classes.values(), labels, strict=True)]
