@@ -1,13 +1,11 @@
 """The commands' way to the terminal: log lines, and a user's mistake in one message."""
 
-import gc
 import logging
 import logging.handlers
 import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,9 +44,6 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
         except KeyboardInterrupt:
             _say_last('Stopped')
             status = 130
-        # Grain frees shared memory in a thread of its own; cut off, Python would report a leak.
-        gc.collect()
-        time.sleep(0.3)
         sys.exit(status)
 
     try:

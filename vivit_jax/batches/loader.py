@@ -4,7 +4,9 @@ The stream of batches is a pure function of (seed, step): it depends neither on 
 workers nor of hosts, so a checkpoint's step says where to go on. Nothing here imports JAX.
 """
 
+import atexit
 import dataclasses
+import gc
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -273,6 +275,15 @@ class _Batches:
 
     def close(self):
         self._batches.close()
+
+
+@atexit.register
+def _free_shared_memory():
+    """Waits for the thread in which Grain frees shared memory; cut off, Python reports a leak."""
+    gc.collect()
+    thread_pool = getattr(SharedMemoryArray, '_del_thread_pool', None)
+    if thread_pool:
+        thread_pool.apply_async(int).wait(timeout=10)  # comes after all that is to be freed
 
 
 def _start_worker(index: int, count: int):

@@ -36,6 +36,7 @@ from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.state import TrainState
 from vivit_jax.train.stopping import stop_signals
 from vivit_jax.train.watchdog import watch
+from vivit_jax.video.durations import median_duration_sec
 from vivit_jax.weights.orbax import BEST, LAST, has_checkpoints
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,9 @@ class Trainer:
         self._programs, self._config, self._workdir = experiment.programs, config, workdir
         self._names = experiment.dataset.label_names
         spec = self._programs.spec
-        self._card = ModelCard(self._programs.model_keywords, spec, self._names)
+        source = experiment.train_source
+        typical_sec = median_duration_sec(source.open, len(source))
+        self._card = ModelCard(self._programs.model_keywords, spec, self._names, typical_sec)
         self._evaluator = Evaluator(
             create_forward(self._programs.model, spec),
             experiment.mesh,
@@ -110,8 +113,8 @@ class Trainer:
         tested = ''
         if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
             _log.info(
-                'Trained, but not tested: there are no other videos. Set data.val_csv or '
-                'data.test_csv, and give the same command with --mode=evaluate'
+                'Trained, but not tested: there are no other videos. To test, give data.test_csv '
+                'with --mode=evaluate; to choose the best checkpoint, train with data.val_fraction'
             )
         elif config.eval.test_at_end:
             split, metrics = evaluate_checkpoint(config, self._workdir, self._workdir / LAST)

@@ -1,7 +1,7 @@
 """How long videos are, and what to say about it."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,21 +16,22 @@ _FAR_SEC = 1.0
 
 
 def median_duration_sec(
-    openers: Sequence[Callable[[], FrameReader]], most: int = 32
+    open_video: Callable[[int], FrameReader], num_videos: int, most: int = 32
 ) -> float | None:
     """The median duration of some videos, without decoding them.
 
     Args:
-        openers: each opens a video.
+        open_video: opens the video of an index.
+        num_videos: how many there are.
         most: videos to open, evenly spread.
 
     Returns:
         Seconds, or None if no video can be used.
     """
-    durations = []
-    for index in range(min(most, len(openers))):
+    durations, count = [], min(most, num_videos)
+    for number in range(count):
         try:
-            with openers[index * len(openers) // min(most, len(openers))]() as video:
+            with open_video(number * num_videos // count) as video:
                 durations.append(video.duration_sec)
         except VideoError:  # training reports it
             continue
