@@ -20,7 +20,7 @@ from vivit_jax.annotations.readers import (
     something,
     ucf101,
 )
-from vivit_jax.errors import UserError, near_words
+from vivit_jax.errors import UserError, near_paths, near_words
 
 _log = logging.getLogger(__name__)
 
@@ -262,7 +262,9 @@ def read_dataset(
     folders = Path(root), Path(annotations or root)
     for folder in folders:
         if not folder.is_dir():
-            raise AnnotationError(f'{dataset.name}: there is no folder {folder.absolute()}')
+            raise AnnotationError(
+                f'{dataset.name}: there is no folder {folder.absolute()}{near_paths(folder)}'
+            )
     found = dataset.read(*folders, dataset, protocol)
     splits = {
         split: lines for split, lines in found.splits.items() if _has_labels(dataset, split, lines)

@@ -97,12 +97,12 @@ def _check(config: ConfigDict) -> int:
 
 
 def _pack(config: ConfigDict) -> int:
+    from vivit_jax.config.command_line import given_config
     from vivit_jax.prepare.encode import Encoding
     from vivit_jax.prepare.pack import pack, verify
     from vivit_jax.prepare.plan import make_plan
 
-    config_file = config_flags.get_config_filename(flags.FLAGS['config'])
-    name = _NAME.value or Path(config_file).name.partition('.')[0]
+    name = _NAME.value or Path(given_config()).name.partition('.')[0]
     if not re.fullmatch('[a-z][a-z0-9_]*', name):
         raise UserError(f'--name={name}: TFDS takes small letters, digits and _, as in kinetics400')
     if (_SHORT_SIDE.value or 0) % 2:

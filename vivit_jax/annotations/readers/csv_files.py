@@ -8,6 +8,7 @@ from pathlib import Path
 from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
 from vivit_jax.annotations.readers.text_files import read_lines, read_table
 from vivit_jax.annotations.readers.video_folder import is_video
+from vivit_jax.errors import near_paths
 
 _SEPARATORS = {',': ',', ';': "';'", '\t': 'tab', '|': "'|'", ' ': "' '"}  # as a shell takes them
 
@@ -43,9 +44,9 @@ def _read_csv(
     needed = ('video_path', *label_columns)
     if not path.is_file():
         raise AnnotationError(
-            f'no annotation file at {path.absolute()}. It should be a CSV with the header '
-            f'"{",".join(needed)}" and a line per video, paths relative to its own folder or to '
-            'data.root. To see a config run without its data, add ":runlocal" to --config.'
+            f'no annotation file at {path.absolute()}{near_paths(path)}. It should be a CSV with '
+            f'the header "{",".join(needed)}" and a line per video, paths relative to its own '
+            'folder or to data.root. To see a config run without its data, add ":runlocal" to --config.'
         )
     _check_header(path, needed, separator)
     hint = '. Those with labels are named by data.label_columns'
