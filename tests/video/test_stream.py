@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from fractions import Fraction
+from unittest import mock
 
 import av
 import numpy as np
@@ -16,7 +17,7 @@ from vivit_jax.video.array_reader import ArrayReader
 from vivit_jax.video.clips import read_view
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.video.stream import keep_newest, open_stream, window_clips
+from vivit_jax.video.stream import _read_container, keep_newest, open_stream, window_clips
 from vivit_jax.video.synthetic import write_video
 from vivit_jax.video.video_reader import VideoReader
 from vivit_jax.video.windows import WindowCutter, cover
@@ -213,30 +214,85 @@ def test_address_gives_the_frames_of_the_file(path):
         np.testing.assert_array_equal([pixels for _, pixels in found], reader.read(range(60)))
 
 
-def test_stalled_address_breaks_off_after_the_windows_before(path, monkeypatch):
-    monkeypatch.setattr('vivit_jax.video.stream._TIMEOUT_SEC', 0.3)
+@contextlib.contextmanager
+def serve_bytes(content, halts=False):
+    """Serves some bytes without saying how many there are."""
     halted = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = 'HTTP/1.1'
+
         def do_GET(self):
             self.send_response(200)
+            self.send_header('Transfer-Encoding', 'chunked')
             self.end_headers()
-            content = path.with_name('ahead.mp4').read_bytes()
-            self.wfile.write(content[: len(content) // 2])
-            halted.wait(10)
+            self.wfile.write(b'%x\r\n%b\r\n' % (len(content), content))
+            if halts:
+                halted.wait(10)
+            self.wfile.write(b'0\r\n\r\n')
 
         def log_message(self, *_):
             pass
 
-    remux(path, path.with_name('ahead.mp4'))
-    found = []
     with serve(Handler) as address:
-        with pytest.raises(VideoError, match='breaks off'):
-            frames = open_stream(f'{address}/ahead.mp4').frames
-            for span, _ in window_clips(frames, SPEC, WindowCutter(1, 1)):
-                found.append(span.start_sec)
-        halted.set()
+        try:
+            yield address
+        finally:
+            halted.set()
+
+
+def test_stalled_address_breaks_off_after_the_windows_before(path, tmp_path, monkeypatch):
+    monkeypatch.setattr('vivit_jax.video.stream._TIMEOUT_SEC', 0.3)
+    content, found = remux(path, tmp_path / 'ahead.mp4').read_bytes(), []
+    with (
+        serve_bytes(content[: len(content) // 2], halts=True) as address,
+        pytest.raises(VideoError, match='breaks off'),
+    ):
+        frames = open_stream(address).frames
+        for span, _ in window_clips(frames, SPEC, WindowCutter(1, 1)):
+            found.append(span.start_sec)
     assert found[:2] == [0, 1]
+
+
+def test_live_address_gives_all_frames(path, tmp_path):
+    content = remux(path, tmp_path / 'live.ts').read_bytes()
+    with serve_bytes(content) as address:
+        stream = open_stream(address)
+        assert stream.is_live
+        times = [time for time, _ in stream.frames]
+    np.testing.assert_allclose(np.diff(times), 0.1)
+    assert len(times) == 60
+
+
+class DamagedPacket:
+    def decode(self):
+        raise av.InvalidDataError(0, 'bits are missing')
+
+
+@pytest.mark.parametrize('is_live', [True, False])
+def test_only_a_live_stream_goes_on_after_damage_and_says_so(path, tmp_path, caplog, is_live):
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        packets = list(container.demux(video))
+        damaged = mock.MagicMock()
+        damaged.demux.return_value = [*packets[:30], *[DamagedPacket()] * 2, *packets[30:]]
+        frames = _read_container(damaged, video, 'camera', is_live)
+        if is_live:
+            assert len(list(frames)) == 60
+            assert 'camera: a part cannot be decoded (bits are missing)' in caplog.text
+            assert 'camera: 2 parts could not be decoded' in caplog.text
+        else:
+            with pytest.raises(VideoError, match=r'camera: breaks off \(bits are missing\)'):
+                list(frames)
+
+
+def test_times_that_start_over_are_an_error(path, tmp_path):
+    content = remux(path, tmp_path / 'live.ts').read_bytes()
+    with (
+        serve_bytes(2 * content) as address,
+        pytest.raises(VideoError, match='its times go back from'),
+    ):
+        list(open_stream(address).frames)
 
 
 def test_missing_sources_are_errors():

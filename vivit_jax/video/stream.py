@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar('_T')
 
 _TIMEOUT_SEC = 10.0  # without data
+_JITTER_SEC = 1.0  # times may go back by less; such frames are left out
 
 
 class Stream(NamedTuple):
@@ -65,6 +66,7 @@ def open_stream(source: str) -> Stream:
         raise VideoError(f'{source}: cannot be opened ({reason(error)})') from error
     stream = container.streams.best('video')
     if stream is None:
+        container.close()
         raise VideoError(f'{source}: has no video stream')
     is_live = is_camera or not container.duration
     return Stream(_read_container(container, stream, source, is_live), is_live)
@@ -195,6 +197,11 @@ def _read_container(
                     if frame.pts is None:
                         raise VideoError(f'{name}: its frames have no times')
                     time_sec = frame.pts * float(stream.time_base)
+                    if time_sec < last - _JITTER_SEC:
+                        raise VideoError(
+                            f'{name}: its times go back from {last:.2f} to {time_sec:.2f} s: open '
+                            'it again'
+                        )
                     if time_sec > last:
                         last = time_sec
                         yield time_sec, frame
