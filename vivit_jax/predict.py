@@ -21,7 +21,7 @@ from absl import flags
 from tqdm import tqdm
 
 from vivit_jax import terminal
-from vivit_jax.errors import UserError, near_paths
+from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names
 from vivit_jax.predictor import Prediction, Predictor, Window, top_labels
 from vivit_jax.video.find_videos import find_videos, read_list
@@ -106,8 +106,6 @@ def _find_videos(arguments: list[str]) -> tuple[list[str], bool]:
         try:
             if '://' in path and not os.path.exists(path):
                 raise VideoError(f'{path}: is an address, which only --stream={path} opens')
-            if not os.path.exists(path):
-                raise VideoError(f'{path}: no such file{near_paths(path)}')
             videos += find_videos(path)
         except VideoError as error:
             _complain(path, error)

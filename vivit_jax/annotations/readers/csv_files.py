@@ -46,7 +46,8 @@ def _read_csv(
         raise AnnotationError(
             f'no annotation file at {path.absolute()}{near_paths(path)}. It should be a CSV with '
             f'the header "{",".join(needed)}" and a line per video, paths relative to its own '
-            'folder or to data.root. To see a config run without its data, add ":runlocal" to --config.'
+            'folder or to data.root. To see a config run without its data, add ":runlocal" to '
+            '--config.'
         )
     _check_header(path, needed, separator)
     hint = '. Those with labels are named by data.label_columns'
