@@ -10,6 +10,7 @@
 import contextlib
 import csv
 import json
+import logging
 import math
 import os
 import sys
@@ -28,6 +29,8 @@ from vivit_jax.video.find_videos import find_videos, read_list
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.stream import open_stream
 from vivit_jax.video.windows import choose_windows
+
+_log = logging.getLogger('vivit_jax.predict')  # this module's own name is __main__
 
 _CHECKPOINT = flags.DEFINE_string(
     'checkpoint', None, 'Run folder, or whatever vivit_jax.convert reads.'
@@ -75,6 +78,8 @@ def main(arguments: list[str]) -> int:
             f'{_CHECKPOINT.value} has a classifier that was never trained, all zero: it gives '
             'every video the same answer. Fine-tune it, or ask for --features'
         )
+    shape = 'x'.join(map(str, predictor.preprocessing.clip_shape))
+    _log.info('Compiling the model for clips of %s …', shape)
     if _STREAM.value:
         return _follow(predictor)
     with _open_output(predictor.label_names) as show:

@@ -1,5 +1,6 @@
 """A model's logits for every view of every video of a split."""
 
+import logging
 from collections.abc import Callable
 
 import jax
@@ -17,6 +18,8 @@ from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, platform_of
 from vivit_jax.parallel.to_device import find_host, prefetch, to_every_host
 from vivit_jax.video.preprocessing import Preprocessing
+
+_log = logging.getLogger(__name__)
 
 _ROWS = ('video_id', 'view', 'mask', 'error')  # what a batch says of each temporal view
 
@@ -42,6 +45,7 @@ class Evaluator:
     ):
         check_batch_size(batch_size, mesh, 'eval.batch_size')
         self._forward = jit_logits(forward, mesh)
+        self._compiles = True
         self._mesh = mesh
         self._spec = spec
         self._batch_size = batch_size
@@ -59,6 +63,9 @@ class Evaluator:
         Returns:
             The same results on every host, or None once `stop` says so.
         """
+        if self._compiles:
+            _log.info('Compiling the evaluation step …')
+            self._compiles = False
         temporal, spatial = views
         platform = platform_of(self._mesh)
         batches = view_batches(

@@ -1,9 +1,11 @@
 """Orbax checkpoints: reads the model of a training run, and reads and writes models alone."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 
@@ -94,12 +96,26 @@ def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: M
     }
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     try:
-        with ocp.CheckpointManager(
-            folder.absolute(), item_handlers=handlers, options=options
-        ) as manager:
+        with (
+            _only_errors(),
+            ocp.CheckpointManager(
+                folder.absolute(), item_handlers=handlers, options=options
+            ) as manager,
+        ):
             manager.save(0, args=items)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f'{folder} cannot be written: {error}') from error
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """Keeps Orbax from warning about choices that are meant."""
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(verbosity)
 
 
 def has_checkpoints(folder: Path) -> bool:
