@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vivit_jax.video.crops import Crops
+from vivit_jax.video.frame_reader import FrameReader
 from vivit_jax.video.synthetic import write_video
 from vivit_jax.video.video_reader import VideoReader
 
@@ -138,3 +139,25 @@ def test_last_frame_stands_for_missing(tmp_path, indices):
     with VideoReader(tmp_path / 'a.avi') as video:
         clip = video.read(indices)
     np.testing.assert_array_equal(clip, frames[np.minimum(indices, 38)])
+
+
+class RestartedReader(FrameReader):
+    """Four frames; the decoder starts over after the second, and never gives the last."""
+
+    name = 'restarted'
+    timestamps_sec = np.arange(4) / 10
+
+    def __len__(self):
+        return 4
+
+    def close(self):
+        pass
+
+    def _decode(self, places):
+        yield from zip([0, 1, 0, 1, 2], 'ababc', strict=True)
+
+
+def test_frames_come_once_and_the_last_stands_for_missing():
+    with RestartedReader() as video:
+        assert list(video.frames()) == [(0, 'a'), (0.1, 'b'), (0.2, 'c'), (0.3, 'c')]
+        assert video.count_readable() == 4
