@@ -199,7 +199,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     elif map_heads(len, label_names) != num_classes:
         label_names = numbered_labels(num_classes)
     model['num_classes'] = map_heads(len, label_names)
-    return ModelCard(model, spec, label_names)
+    return ModelCard(model, spec, label_names, weights.card.typical_sec)
 
 
 def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:

@@ -128,7 +128,8 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         spec = _preprocessing(folder, config, usual, value_range, notes)
     except (ValueError, TypeError) as error:
         raise UserError(f'{folder}: {error}') from error
-    card = ModelCard(model, spec, label_names(config, num_classes) if head else ('0',))
+    names = label_names(config, num_classes) if head else ('0',)
+    card = ModelCard(model, spec, names, saved.typical_sec if saved else None)
     params = from_torch(tensors, card, lambda _: _RULES, folder, has_head=bool(head))['params']
     return Weights(
         'Hugging Face ViViT', card, params, clip_grid(card), unused, bool(head), notes=tuple(notes)
