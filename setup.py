@@ -1,9 +1,11 @@
 """Metadata and dependencies of vivit_jax."""
 
+import glob
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 _ROOT = Path(__file__).parent
 _VERSION = re.search(r"__version__ = '(.+)'", (_ROOT / 'vivit_jax/__init__.py').read_text())[1]
@@ -20,6 +22,28 @@ _TEST = [
     'transformers>=5',
 ]
 
+
+class BuildWithConfigs(build_py):
+    """Copies the folder `configs` into the package, unless the install is editable.
+
+    As a second package of setup(), an editable install would need an import hook, which any folder
+    called vivit_jax in the working directory, such as a checkout, would hide.
+    """
+
+    _CONFIGS = sorted(glob.glob('configs/*.py'))
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib) / 'vivit_jax' / 'configs'
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in self._CONFIGS:
+                self.copy_file(path, folder / Path(path).name)
+
+    def get_source_files(self):
+        return [*super().get_source_files(), *self._CONFIGS]
+
+
 setup(
     name='vivit_jax',
     version=_VERSION,
@@ -33,8 +57,8 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Typing :: Typed',
     ],
-    packages=[*find_packages(include=['vivit_jax', 'vivit_jax.*']), 'vivit_jax.configs'],
-    package_dir={'vivit_jax.configs': 'configs'},
+    packages=find_packages(include=['vivit_jax', 'vivit_jax.*']),
+    cmdclass={'build_py': BuildWithConfigs},
     entry_points={'console_scripts': ['vivit_jax = vivit_jax.__main__:main']},
     python_requires='>=3.11',
     install_requires=[

@@ -72,11 +72,14 @@ def main(arguments: list[str]) -> int:
 
     use_compilation_cache()
     videos, failed = _find_videos(arguments)
+    if failed and not videos:
+        return 1
     predictor = Predictor(_CHECKPOINT.value, _BATCH_SIZE.value)
     if predictor.untrained_heads and not _FEATURES.value:
         raise UserError(
             f'{_CHECKPOINT.value} has a classifier that was never trained, all zero: it gives '
-            'every video the same answer. Fine-tune it, or ask for --features'
+            'every video the same answer. Go on with its training, fine-tune it, or ask for '
+            '--features'
         )
     shape = 'x'.join(map(str, predictor.preprocessing.clip_shape))
     _log.info('Compiling the model for clips of %s …', shape)
@@ -243,7 +246,7 @@ def _as_entry(video: str, prediction: Prediction) -> dict:
 
 
 def _window_entry(window: Window, names: LabelNames) -> dict:
-    times = {'start_sec': window.start_sec, 'end_sec': window.end_sec}
+    times = {'start_sec': round(window.start_sec, 6), 'end_sec': round(window.end_sec, 6)}
     return times | _labels(window.probabilities, names)
 
 

@@ -220,9 +220,8 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int
     few = [f'{name} ({counts[i]})' for i, name in enumerate(label_names) if 0 < counts[i] < 3]
     if few:
         _log.warning(
-            'column %r: %d classes have only one or two training videos: %s',
+            'column %r: classes with only one or two training videos, too few to learn from: %s',
             column,
-            len(few),
             list_some(few),
         )
 
@@ -316,10 +315,10 @@ def _check_files(
     if split == 'train' and loses_class:  # a folder may have another name
         allowed = int(max_bad_fraction * len(videos))
     if len(missing) > allowed:
+        go_on = f'; raise data.max_bad_fraction={max_bad_fraction} to go on without them'
         raise AnnotationError(
             f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to '
-            f'the folder of the CSV; raise data.max_bad_fraction={max_bad_fraction} to go on '
-            'without them'
+            f'the folder of the CSV{go_on if found else ""}'
         )
     named = [video.video_path for video in missing[:_MOST_NAMED]]
     named += ['…'] if len(missing) > _MOST_NAMED else []

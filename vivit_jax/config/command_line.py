@@ -88,8 +88,8 @@ def _name_config(argv: list[str]) -> list[str]:
         if not os.path.isfile(given['config']):
             near = '' if os.path.isdir(run) else near_paths(run)
             raise UserError(
-                f'{run} has no config.json, which every run folder has{near}. For other weights '
-                'name a config with --config'
+                f'{run} has no config.json, which every run folder has; for other weights name a '
+                f'config with --config{near}'
             )
     if 'config' not in given:
         return argv

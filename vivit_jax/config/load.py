@@ -177,17 +177,15 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[l
     initial = {name: key.initial for name, key in KEYS.items()}  # of keys that are newer than a run
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, initial.get(key)), new.get(key)
-        if before != after:
-            line = f'{key}: {before!r} -> {after!r}'
-            (allowed if _may_become(key, before, after) else forbidden).append(line)
+        if before == after:
+            continue
+        line, known = f'{key}: {before!r} -> {after!r}', KEYS.get(key)
+        may_change = known is not None and known.may_change
+        if known and known.may_grow and None not in (before, after):
+            may_change = after > before
+            line += '' if may_change else ', and may only grow'
+        (allowed if may_change else forbidden).append(line)
     return allowed, forbidden
-
-
-def _may_become(key: str, before: object, after: object) -> bool:
-    if key not in KEYS:
-        return False
-    grows = KEYS[key].may_grow and None not in (before, after) and after > before
-    return KEYS[key].may_change or grows
 
 
 def _make(kind: type, values: dict):

@@ -10,7 +10,7 @@ from absl import flags
 
 from vivit_jax.config.find import config_name
 from vivit_jax.config.schema import config_keys
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, near_words
 from vivit_jax.models.registry import list_models
 
 _QUOTES = '"\''
@@ -71,6 +71,12 @@ def explain(argv: list[str], error: BaseException) -> str:
         if arg.startswith('--config.') and key not in known:
             return f'{arg}: there is no config key {key!r}; {_near_keys(key, known)}'
     text = str(error).strip()
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = _near_keys(error.flagname, known)
+        return (
+            f'there is no flag --{error.flagname}; keys of the config are set as in '
+            f'--config.seed=1: {near}'
+        )
     if isinstance(error, flags.Error) and not text.startswith('flag --config='):
         return text.splitlines()[-1]
     file = next(arg for arg in argv if arg.startswith('--config=')).removeprefix('--config=')
@@ -85,7 +91,7 @@ def _near_keys(key: str, known: Iterable[str]) -> str:
     name = key.rpartition('.')[2].lower()
     near = [found for found, others in _ALSO_CALLED.items() if name in others.split()]
     near += [found for found in known if found.rpartition('.')[2] == name]
-    near += difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     if near:
         return f'did you mean {", ".join(list(dict.fromkeys(near))[:3])}?'
     return '--mode=show prints all keys'
@@ -96,7 +102,10 @@ def _explain_file(file: str, error: BaseException, known: Iterable[str]) -> str:
     path, _, argument = file.partition(':')
     place = config_name(file)
     try:
-        runpy.run_path(path)['get_config'](*filter(None, [argument]))
+        module = runpy.run_path(path)
+        if 'get_config' not in module:
+            return f'{path}: defines no function get_config{near_words("get_config", module)}'
+        module['get_config'](*filter(None, [argument]))
     except UserError as again:
         return str(again)
     except Exception as again:

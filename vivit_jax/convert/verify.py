@@ -50,15 +50,17 @@ class Reference:
 
 
 def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
-    if path.is_dir() and huggingface.matches(path):
-        with contextlib.suppress(ImportError):
+    framework = 'JAX'
+    try:
+        if path.is_dir() and huggingface.matches(path):
             return 'transformers', _run_transformers(path, clip)
-    elif path.suffix == '.safetensors':
-        # UserError: another program wrote the file.
-        with contextlib.suppress(ImportError, UserError):
-            return 'PyTorch', _run_torch(path, clip)
+        if path.suffix == '.safetensors':
+            with contextlib.suppress(UserError):  # another program wrote the file
+                return 'PyTorch', _run_torch(path, clip)
+    except ImportError as error:
+        framework = f'JAX (and not in its own framework: {error})'
     model, variables, *_ = load_checkpoint(path)
-    return 'JAX', _run(model, variables, clip)
+    return framework, _run(model, variables, clip)
 
 
 def _run(model, variables: dict, clip: np.ndarray) -> np.ndarray:

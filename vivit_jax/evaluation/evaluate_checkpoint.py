@@ -51,8 +51,9 @@ def evaluate_checkpoint(
     if untrained and not config.eval.allow_untrained_head:
         raise UserError(
             f'{checkpoint} has a classifier that was never trained ({", ".join(untrained)}): all '
-            'its weights are zero, and every video would get the same answer. Fine-tune it, with '
-            '--config.init_from, or give --config.eval.allow_untrained_head=True'
+            'its weights are zero, and every video would get the same answer. Go on with its '
+            'training (--resume), fine-tune it (--config.init_from), or give '
+            '--config.eval.allow_untrained_head=True'
         )
     videos = load_dataset(
         config.data, seed=config.seed, label_names=label_names, splits=('val', 'test')
@@ -71,6 +72,9 @@ def evaluate_checkpoint(
     step = checkpoint.stem if weights.step is None else f'step {weights.step}'
     _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
     if jax.process_index() == 0:
+        name = step.replace(' ', '')
+        if workdir.resolve() not in (checkpoint.resolve(), *checkpoint.resolve().parents):
+            name = '_'.join([*checkpoint.parts[-2:], name])  # of another run, or other weights
         summary = {
             'split': split,
             'views': config.eval.views,
@@ -80,8 +84,6 @@ def evaluate_checkpoint(
             'videos': len(source),
             **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
         }
-        path = save_results(
-            workdir / 'evaluation', step.replace(' ', ''), results, source, label_names, summary
-        )
+        path = save_results(workdir / 'evaluation', name, results, source, label_names, summary)
         _log.info('Logits of every view: %s', path)
     return split, metrics

@@ -7,7 +7,7 @@
 try:
     import torch  # noqa: F401
 except ImportError as error:
-    raise ImportError("vivit_jax.torch needs PyTorch: pip install 'vivit_jax[torch]'") from error
+    raise ImportError('vivit_jax.torch needs PyTorch: pip install torch') from error
 
 from vivit_jax.models.registry import list_models
 from vivit_jax.torch.create import create_model

@@ -74,6 +74,11 @@ class Trainer:
         )
         self._folder = workdir / 'checkpoints'
         self._start_variables = None
+        if 'val' in experiment.dataset.splits and experiment.eval_every >= experiment.num_steps:
+            _log.info(
+                'The training is too short for eval.every_epochs or eval.every_steps: there is one '
+                'validation, at its end, and no earlier checkpoint can be the best'
+            )
         self._clock.ends('imports and data')
 
     def run(self) -> int:
@@ -149,6 +154,7 @@ class Trainer:
         experiment = self._experiment
         first = checkpoints.latest_step() or 0
         if first >= experiment.num_steps:
+            _log.info('All %d steps are done; a larger train.num_epochs adds more', first)
             return self._first_state(checkpoints)
         batches = train_batches(
             experiment.train_source,
@@ -269,11 +275,10 @@ def _describe_checkpoints(
         return f'step {step}' + (f' (top-1: {found})' if found else '')
 
     if named[BEST][0] == named[LAST][0]:
-        return f'{workdir / BEST} and {workdir / LAST} are {scores(LAST)}'
-    return (
-        f'{workdir / BEST} is {scores(BEST)}, {workdir / LAST} is {scores(LAST)}; predict and '
-        f'evaluate take the best of {workdir}'
-    )
+        found = f'{workdir / BEST} and {workdir / LAST} are {scores(LAST)}'
+    else:
+        found = f'{workdir / BEST} is {scores(BEST)}, {workdir / LAST} is {scores(LAST)}'
+    return f'{found}. python -m vivit_jax.predict --checkpoint={workdir} VIDEO takes the best'
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -53,6 +53,13 @@ def start_run(folder: Path, config: ConfigDict, dataset: Dataset, report: Report
     new = flatten(config)
     if config_file.exists():
         allowed, forbidden = differences(json.loads(config_file.read_text('utf-8')), new)
+        if forbidden:
+            raise UserError(
+                f'{folder} is the run of another config. These keys differ and may not:\n  '
+                + '\n  '.join(forbidden)
+                + '\nGive the old values to go on with this run, or a new --workdir for a new run, '
+                f'which can start from these weights with --config.init_from={folder}'
+            )
         for line in allowed:
             _log.info('Differs from the run so far, and may: %s', line)
             if KEYS[line.partition(':')[0]].may_grow:
@@ -60,12 +67,6 @@ def start_run(folder: Path, config: ConfigDict, dataset: Dataset, report: Report
                     'The run becomes longer: the learning rate follows the longer schedule from '
                     'the newest checkpoint on'
                 )
-        if forbidden:
-            raise UserError(
-                f'{folder} is the run of another config. These keys differ and may not:\n  '
-                + '\n  '.join(forbidden)
-                + '\nGive a new --workdir for a new run, or the old values to go on with this one.'
-            )
         for path, names in label_files.items():
             if tuple(path.read_text('utf-8').splitlines()) != names:
                 raise UserError(

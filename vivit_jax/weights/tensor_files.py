@@ -175,7 +175,7 @@ def _open_torch(path: Path) -> Tensors:
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"{path} is a PyTorch file: pip install 'vivit_jax[torch]'") from error
+        raise UserError(f'{path} is a PyTorch file: pip install torch') from error
     try:
         content = torch.load(
             path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)

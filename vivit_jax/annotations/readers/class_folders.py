@@ -77,6 +77,7 @@ def _list_classes(folder: Path) -> tuple[_Classes, list[str]]:
 def _list_unsplit(root: Path, names: list[str]) -> tuple[_Classes, list[str]]:
     """Likewise for classes that hold videos."""
     classes, others = _list_classes(root)
+    others += [str(root / label) for label, paths in classes.items() if not paths]
     classes = {label: paths for label, paths in classes.items() if paths}
     # Videos that lie in train/ and val/ without folders of classes are no classes.
     if all(label.lower() in _SPLIT_WORDS for label in classes):
