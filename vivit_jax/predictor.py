@@ -265,6 +265,8 @@ class Predictor:
             VideoError: the stream breaks off, after the last window of what came before.
         """
         window_sec, stride_sec = choose_windows(window_sec, stride_sec)
+        if isinstance(frames, str | os.PathLike):
+            raise UserError(f'{frames}: give vivit_jax.video.stream.open_stream({str(frames)!r})')
         frames, is_live = frames if isinstance(frames, Stream) else (frames, False)
         frame_sec = 0.0
         if fps:
@@ -317,11 +319,19 @@ def _open(video: Video, fps: float | None, name: str) -> FrameReader:
         return open_video(video)
     if isinstance(video, bytes):
         return open_video(video, name=name)
-    if not isinstance(video, np.ndarray):
-        video = list(video)
+    if not isinstance(video, Iterator | np.ndarray):
+        raise UserError(
+            f'{name} is of type {type(video).__name__}, but must be a path, bytes, a uint8 array '
+            '[t h w 3] or an iterator of frames'
+        )
     if fps is None:
         raise UserError(f'{name}: frames need fps, their number in a second')
-    return ArrayReader(video, fps, name)
+    if isinstance(video, np.ndarray) and video.ndim != 4:
+        raise UserError(
+            f'{name} has the shape {video.shape}, but must be [t h w 3]: a list is a list of '
+            'videos, and np.stack makes a video of a list of frames'
+        )
+    return ArrayReader(video if isinstance(video, np.ndarray) else list(video), fps, name)
 
 
 def _rows(keys: list[_Key], output: 'ModelOutput | None') -> Iterator[tuple[_Key, _Output]]:

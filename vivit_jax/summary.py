@@ -232,11 +232,7 @@ def _aligned(rows: list[list[str]]) -> str:
 def _parse_flags(argv: list[str]) -> list[str]:
     if any(arg.startswith('--config') for arg in argv):
         return command_line.parse_flags(argv)
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f'Error: {error}', file=sys.stderr)
-        sys.exit(2)
+    return terminal.parse_flags(argv)
 
 
 if __name__ == '__main__':

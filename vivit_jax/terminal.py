@@ -3,13 +3,14 @@
 import logging
 import logging.handlers
 import os
+import re
 import select
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
 from tqdm import tqdm
 
@@ -20,7 +21,24 @@ _logger = logging.getLogger('vivit_jax')
 _earlier = logging.handlers.MemoryHandler(capacity=0, flushLevel=logging.CRITICAL + 1)
 
 
-def run(main: Callable[[list[str]], int | None], **kwargs):
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses a command line; a mistake in it becomes one line and exit status 2.
+
+    Returns:
+        The arguments that are no flags, after the name of the command.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        missing = re.match(r'flag --(\w+)=None: .* must have a value other than None', str(error))
+        print(f'Error: {f"give --{missing[1]}" if missing else error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def run(
+    main: Callable[[list[str]], int | None],
+    flags_parser: Callable[[list[str]], list[str]] = parse_flags,
+):
     """Runs a command; if it raises a UserError, prints the message and exits with 2.
 
     Wrong flags exit with 2 too, and `--help` with 0; absl exits with 1 after both. If the reader of
@@ -28,7 +46,7 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
 
     Args:
         main: gets the arguments that are no flags, and returns an exit status.
-        **kwargs: for `absl.app.run`.
+        flags_parser: parses the command line.
     """
     started = False
 
@@ -48,7 +66,7 @@ def run(main: Callable[[list[str]], int | None], **kwargs):
 
     try:
         try:
-            app.run(guarded, **kwargs)
+            app.run(guarded, flags_parser=flags_parser)
         except SystemExit as exited:
             if started or exited.code != 1:
                 raise

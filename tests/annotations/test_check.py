@@ -475,4 +475,6 @@ def test_names_that_differ_in_case_or_blanks_only_are_an_error(tmp_path, twin):
 
 def test_classes_of_one_or_two_videos_are_named(tmp_path, caplog):
     _load(_write(tmp_path, train='a.mp4,run\nb.mp4,run\nc.mp4,run\nd.mp4,sit\ne.mp4,wave\n'))
-    assert '2 classes have only one or two training videos: sit (1), wave (1)' in caplog.text
+    assert (
+        'only one or two training videos, too few to learn from: sit (1), wave (1)' in caplog.text
+    )

@@ -136,7 +136,9 @@ def test_stream_prints_the_windows_of_the_file(tmp_path, run_folder):
     done = predict(run_folder, f'--stream={video}', '--window_sec=1', '--json', '--top_k=2')
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line['start_sec'] for line in lines] == [window.start_sec for window in windows]
+    assert [line['start_sec'] for line in lines] == [
+        round(window.start_sec, 6) for window in windows
+    ]
     for line, window in zip(lines, windows, strict=True):
         scores = [entry['score'] for entry in line['top']]
         assert scores == sorted(map(float, window.probabilities))[:0:-1]

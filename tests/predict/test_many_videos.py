@@ -100,8 +100,13 @@ def test_unusable_videos_take_their_places(tmp_path, by_three, paths):
     [
         (np.zeros((9, 8, 8, 3), np.uint8), {}, 'frames need fps'),
         (np.zeros((9, 8, 8, 3)), {'fps': 10}, 'must be uint8'),
-        (np.zeros((8, 8, 3), np.uint8), {'fps': 10}, r'a frame is uint8 \[8, 3\]'),
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            {'fps': 10},
+            r'shape \(8, 8, 3\), but must be \[t h w 3\]: .* np\.stack',
+        ),
         (iter(()), {'fps': 10}, 'has no frames'),
+        (3, {}, 'of type int, but must be a path'),
         ('a.mp4', {'stride_sec': 1}, 'stride_sec=1 needs window_sec'),
         ('a.mp4', {'window_sec': -1}, 'window_sec=-1 must be a positive'),
     ],

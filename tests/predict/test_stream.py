@@ -82,3 +82,16 @@ def test_wrong_windows_are_refused_before_a_frame_is_read(predictor, keywords, m
 
     with pytest.raises(UserError, match=message):
         predictor.stream(frames(), **keywords)
+
+
+@pytest.mark.parametrize(
+    ('frames', 'message'),
+    [
+        (iter(np.zeros((9, 8, 8, 3), np.uint8)), 'frames without times need fps'),
+        ('a.mp4', r"give vivit_jax\.video\.stream\.open_stream\('a\.mp4'\)"),
+    ],
+    ids=['frames', 'path'],
+)
+def test_stream_of_something_else_says_what_to_give(predictor, frames, message):
+    with pytest.raises(UserError, match=message):
+        list(predictor.stream(frames, window_sec=1))

@@ -251,7 +251,9 @@ def test_finished_run_may_be_given_again(tmp_path, command, finished):
     assert 'Going on from step 12' in done.stderr
     assert steps_of(tmp_path / 'run') == list(range(1, 15))
     assert re.search('run/last (is|are) step 14', done.stderr)
+    assert 'All 12 steps are done' not in done.stderr
     log = (tmp_path / 'run' / 'log.txt').read_text()
+    assert 'All 12 steps are done' in log
     assert log.count('Data: 24 train') == 3
     assert 'The run becomes longer' in log
 

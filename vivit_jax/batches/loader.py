@@ -4,9 +4,7 @@ The stream of batches is a pure function of (seed, step): it depends neither on 
 workers nor of hosts, so a checkpoint's step says where to go on. Nothing here imports JAX.
 """
 
-import atexit
 import dataclasses
-import gc
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -271,19 +269,21 @@ class _Batches:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         else:
             batch = next(self._batches)
-        return {key: map_heads(np.asarray, value) for key, value in batch.items()}
+        return {key: map_heads(_as_array, value) for key, value in batch.items()}
 
     def close(self):
         self._batches.close()
 
 
-@atexit.register
-def _free_shared_memory():
-    """Waits for the thread in which Grain frees shared memory; cut off, Python reports a leak."""
-    gc.collect()
-    thread_pool = getattr(SharedMemoryArray, '_del_thread_pool', None)
-    if thread_pool:
-        thread_pool.apply_async(int).wait(timeout=10)  # comes after all that is to be freed
+def _as_array(value: np.ndarray) -> np.ndarray:
+    """A plain array. Shared memory loses its name: it is free when the array is, whatever happens.
+
+    Grain unlinks the name in a thread, which Python cuts off at its end and then reports a leak.
+    """
+    if isinstance(value, SharedMemoryArray) and value._unlink_on_del:
+        value._unlink_on_del = False
+        value.shm.unlink()
+    return np.asarray(value)
 
 
 def _start_worker(index: int, count: int):

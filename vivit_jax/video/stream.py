@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import av
 import numpy as np
 
+from vivit_jax.errors import UserError
 from vivit_jax.video.array_reader import as_frame, check_frame
 from vivit_jax.video.crops import view_crops
 from vivit_jax.video.frame_reader import DECODE_ERRORS, Cutter, VideoError, reason, upright_size
@@ -103,7 +104,8 @@ def window_clips(
 
     first = 0  # place of the oldest kept frame
     try:
-        for time_sec, frame in frames:
+        for item in frames:
+            time_sec, frame = _pair(item)
             cutter.add(time_sec)
             kept.append(cut(frame))
             for span in cutter.complete_by(time_sec + frame_sec):
@@ -118,6 +120,14 @@ def window_clips(
             yield span, clip(span)
     if damage:
         raise damage
+
+
+def _pair(item: object) -> tuple[float, av.VideoFrame | np.ndarray]:
+    if isinstance(item, tuple) and len(item) == 2:
+        return item
+    raise UserError(
+        'a stream gives pairs of a time in seconds and a frame; frames without times need fps'
+    )
 
 
 def keep_newest(items: Iterable[_T]) -> Iterator[tuple[int, _T]]:
