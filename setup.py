@@ -24,11 +24,7 @@ _TEST = [
 
 
 class BuildWithConfigs(build_py):
-    """Copies the folder `configs` into the package, unless the install is editable.
-
-    As a second package of setup(), an editable install would need an import hook, which any folder
-    called vivit_jax in the working directory, such as a checkout, would hide.
-    """
+    """Copies the folder `configs` into the package, unless the install is editable."""
 
     _CONFIGS = sorted(glob.glob('configs/*.py'))
 
@@ -58,6 +54,9 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['vivit_jax', 'vivit_jax.*']),
+    # With this, an editable install adds the checkout to the path. An import hook, which is the
+    # default, would be hidden by any folder called vivit_jax, such as the checkout from above.
+    package_dir={'': '.'},
     cmdclass={'build_py': BuildWithConfigs},
     entry_points={'console_scripts': ['vivit_jax = vivit_jax.__main__:main']},
     python_requires='>=3.11',
