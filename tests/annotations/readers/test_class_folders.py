@@ -33,7 +33,7 @@ EXAMPLES = [
             ]
         },
         classes=('10', '9', 'train'),
-        says='left out 5 files and folders',
+        says='left out 6 files and folders',
     ),
 ]
 
