@@ -133,7 +133,7 @@ def test_mistakes_are_explained(args, message, call):
     [
         (['vivit_jont'], 'unknown model'),
         (['--frame=3', 'vivit_fe'], "'frame'"),
-        (['--config=configs/none.py'], 'cannot read'),
+        (['--config=configs/none.py'], 'there is no config configs/none.py; known: custom'),
     ],
 )
 def test_mistake_is_one_line_and_status_2(args, message):
