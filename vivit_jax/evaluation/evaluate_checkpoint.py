@@ -72,9 +72,9 @@ def evaluate_checkpoint(
     step = checkpoint.stem if weights.step is None else f'step {weights.step}'
     _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
     if jax.process_index() == 0:
-        name = step.replace(' ', '')
-        if workdir.resolve() not in (checkpoint.resolve(), *checkpoint.resolve().parents):
-            name = '_'.join([*checkpoint.parts[-2:], name])  # of another run, or other weights
+        name, whole = step.replace(' ', ''), checkpoint.resolve()
+        if weights.step is not None and workdir.resolve() not in (whole, *whole.parents):
+            name = '_'.join([*whole.parts[-2:], name])  # of another run
         summary = {
             'split': split,
             'views': config.eval.views,
