@@ -172,7 +172,7 @@ def test_wrong_flags_are_one_line(run_folder, arguments, message):
 
 @pytest.mark.slow
 def test_interrupted_stream_ends_with_130(tmp_path, run_folder):
-    """A server sends the start of a video and then nothing more."""
+    """A server sends the start of a video at once, and then about a frame a second."""
     video = write_noise(tmp_path / 'a.mkv', 60).read_bytes()
     halted = threading.Event()
 
@@ -180,8 +180,12 @@ def test_interrupted_stream_ends_with_130(tmp_path, run_folder):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(video[: len(video) // 2])
-            halted.wait(60)
+            half = len(video) // 2
+            self.wfile.write(video[:half])
+            for start in range(half, len(video), half // 30):
+                if halted.wait(1):
+                    break
+                self.wfile.write(video[start : start + half // 30])
 
         def log_message(self, *_):
             pass

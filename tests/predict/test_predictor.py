@@ -14,7 +14,7 @@ from small_runs import (
     write_noise,
 )
 
-from vivit_jax.predict import Predictor
+from vivit_jax.predictor import Predictor
 from vivit_jax.video.crops import Crops
 from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
 from vivit_jax.video.sampling import sample_view_frames
