@@ -39,7 +39,7 @@ _TOP_K = flags.DEFINE_integer('top_k', 5, 'Labels per video.', lower_bound=1)
 _WINDOW_SEC = flags.DEFINE_float(
     'window_sec',
     None,
-    'Length of the windows, each of which gets an answer; by default that of a strided clip.',
+    'Length of the windows, each of which gets an answer; by default the length of a strided clip.',
 )
 _STRIDE_SEC = flags.DEFINE_float(
     'stride_sec', None, 'Seconds from one window to the next; by default --window_sec.'

@@ -66,7 +66,7 @@ class Prediction:
         windows: the parts of the video that were looked at, in order.
         label_names: the classes.
         notes: what to know about the answer: that a part of the video cannot be read, or that the
-            video is much longer than those that the model was trained on.
+            video is much longer than the training videos.
     """
 
     probabilities: PerHead[np.ndarray]

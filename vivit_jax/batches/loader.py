@@ -280,7 +280,7 @@ def _as_array(value: np.ndarray) -> np.ndarray:
 
     Grain unlinks the name in a thread, which Python cuts off at its end and then reports a leak.
     """
-    if isinstance(value, SharedMemoryArray) and value._unlink_on_del:
+    if isinstance(value, SharedMemoryArray) and getattr(value, '_unlink_on_del', False):
         value._unlink_on_del = False
         value.shm.unlink()
     return np.asarray(value)

@@ -19,8 +19,8 @@ from vivit_jax.models.registry import MODELS
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it becomes one clear line and exit status 2.
 
-    - `--config` may be any name that `find_config` knows. Without `--config`, the config is that of
-      the run folder that `--resume`, `--workdir` or `--checkpoint` names.
+    - `--config` may be any name that `find_config` knows. Without `--config`, the run
+      folder that `--resume`, `--workdir` or `--checkpoint` names gives its config.
     - `--config.KEY=None` unsets a key, which ml_collections has no way to say.
     - What the command line sets wins over other keys of the config file that say the same: a size
       over the widths and depths, and steps over epochs.

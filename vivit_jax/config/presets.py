@@ -114,7 +114,8 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
     config.augment.flip = 0.0
-    config.train.update(batch_size=8, num_epochs=None, num_steps=40, warmup_fraction=1 / 8)
+    config.train.update(batch_size=8, num_epochs=None, num_steps=40)
+    config.train.update(warmup_epochs=None, warmup_steps=None, warmup_fraction=1 / 8)
     config.train.update(checkpoint_every_epochs=None, checkpoint_every_steps=20)
     config.eval.update(batch_size=8, every_epochs=None, every_steps=20, views='2x3')
     return config

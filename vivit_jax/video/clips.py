@@ -100,9 +100,9 @@ def read_windows(
 def frames_to_clip(frames: np.ndarray, spec: Preprocessing) -> np.ndarray:
     """Makes the clip that prediction gives to a model: the middle in time and in place.
 
-    Frames are resized as those of a file. Only where the resized size is their own, the pixels are
-    exactly those of a clip from a file that has the same frames: a decoder gives colours at half
-    the resolution, which are then resized in one step.
+    Frames are resized like the frames of a file. If they need no resizing, the clip has exactly the
+    pixels of a clip from a file with the same frames. Otherwise pixels differ a little, because a
+    decoder gives colours at half the resolution, which are then resized in one step.
 
     Args:
         frames: uint8 [t h w 3] in RGB, or a sequence of uint8 [h w 3]; consecutive frames.

@@ -9,8 +9,8 @@ from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.sampling import sample_view_frames
 
-# A single clip from a whole video is worth a word if the video is this many times longer than those
-# that the model was trained on; if their length is not known, if frames are this far apart.
+# A single clip from a whole video is worth a word if the video is this many times longer than the
+# training videos; if their length is not known, if frames are this far apart.
 _LONG = 3
 _FAR_SEC = 1.0
 

@@ -135,7 +135,7 @@ class WindowCutter:
         """Takes the time of the next frame.
 
         Raises:
-            UserError: the time is not later than that of the frame before.
+            UserError: the time is not later than the time of the frame before.
         """
         if self._times and not time_sec > self._times[-1]:
             raise UserError(
