@@ -43,7 +43,9 @@ class Call:
 
 def plain_form(model: nn.Module) -> nn.Module:
     """The same model with einsum attention, unrolled, without rematerialisation, in float32."""
-    return model.clone(spec=dataclasses.replace(model.spec, **PLAIN_FORM))
+    known = model.spec.defaults()
+    form = {keyword: value for keyword, value in PLAIN_FORM.items() if keyword in known}
+    return model.clone(spec=dataclasses.replace(model.spec, **form))
 
 
 def model_call(model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False) -> Call:

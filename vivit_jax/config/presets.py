@@ -16,9 +16,15 @@ def check_argument(arg: str, *known: str):
 def small(model: str, **sizes) -> ConfigDict:
     """A model of four blocks that a CPU trains from scratch; `sizes`: further keywords."""
     config = default_config(model)
-    config.model.update(num_heads=4, num_layers=4, **sizes)
+    config.model.update(_known(model, num_heads=4, num_layers=4), **sizes)
     config.model.update(MODELS[model].SMALL)
     return config
+
+
+def _known(model: str, **sizes) -> dict[str, object]:
+    """The sizes that are keywords of a model."""
+    known = model_keywords(model)
+    return {keyword: value for keyword, value in sizes.items() if keyword in known}
 
 
 def published(model: str, dataset: str, num_epochs: float) -> ConfigDict:
@@ -100,14 +106,15 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     off, because the embedded classes have a left and a right.
     """
     config.init_from = ''
-    config.model.update(
-        size=None, num_classes=None, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96
-    )
-    length = min(2, model_keywords(config.model.name)['tubelet_size'][0])
-    if config.model.get('tokenizer') == 'uniform_frames':
-        length = 1
-    config.model.tubelet_size = (length, 8, 8)
-    for keyword, value in MODELS[config.model.name].TINY.items():
+    name = config.model.name
+    config.model.update(size=None, num_classes=None)
+    config.model.update(_known(name, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96))
+    if 'tubelet_size' in config.model:
+        length = min(2, model_keywords(name)['tubelet_size'][0])
+        if config.model.get('tokenizer') == 'uniform_frames':
+            length = 1
+        config.model.tubelet_size = (length, 8, 8)
+    for keyword, value in MODELS[name].TINY.items():
         if config.model[keyword] != 0:
             config.model[keyword] = value
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)

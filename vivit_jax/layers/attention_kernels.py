@@ -22,13 +22,13 @@ from vivit_jax.layers.fused_attention import (
     has_cudnn,
     tpu_attention,
 )
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.parallel.mesh import on_each_device
 
 _log = logging.getLogger(__name__)
 
 FUSED = ('cudnn', 'pallas')  # kernels without dropout
-IMPLEMENTATIONS = Specification.choices()['attention_implementation']
+IMPLEMENTATIONS = TransformerSpecification.choices()['attention_implementation']
 PLATFORMS = ('cpu', 'cuda', 'tpu')  # other platforms get the portable implementations
 
 # Sequences of up to this many tokens are not cut into chunks: on a CPU, chunks make a model on

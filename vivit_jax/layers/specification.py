@@ -13,6 +13,71 @@ class Specification(CheckedKeywords):
 
     Attributes:
         num_classes: number of classes; if there are several heads, a dict head -> number.
+        modality: what the model sees: `'rgb'`; `'depth'`; or `'rgbd'`, a model for each of the two,
+            whose scores are averaged, see `Fusion`.
+        depth_channels: channels of a depth clip: 3, the depth three times, as a model for images
+            wants it, or 1.
+        fusion: mean over RGB and depth: of the probabilities, `'softmax_mean'`, or of the logits,
+            `'logit_mean'`.
+        dropout_rate: dropout; where it acts, the model says.
+        remat: which activations JAX computes twice to save memory, see `REMAT_POLICIES`.
+        dtype: type that JAX computes in; parameters, softmax and logits are float32.
+    """
+
+    num_classes: int | Mapping[str, int] = dataclasses.field(default=400, hash=False)
+    modality: Literal['rgb', 'depth', 'rgbd'] = 'rgb'
+    depth_channels: Literal[3, 1] = 3
+    fusion: Literal['softmax_mean', 'logit_mean'] = 'softmax_mean'
+    dropout_rate: float = 0.0
+    remat: Literal['none', 'block', 'dots'] = 'none'
+    dtype: Literal['float32', 'bfloat16', 'float16', 'float64'] = 'float32'
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features that the classifier takes, of a single stream."""
+        raise NotImplementedError
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the clips of a single stream."""
+        return self.depth_channels if self.modality == 'depth' else 3
+
+    @property
+    def streams(self) -> dict[str, 'Specification']:
+        """The specification for each kind of clip that the model sees: `rgb`, `depth` or both."""
+        if self.modality != 'rgbd':
+            return {self.modality: self}
+        return {name: dataclasses.replace(self, modality=name) for name in ('rgb', 'depth')}
+
+    def check(self):
+        """Raises a ValueError if values are out of range or do not fit each other."""
+        super().check()
+        classes = self.num_classes
+        counts = classes.values() if isinstance(classes, Mapping) else (classes,)
+        if not counts or min(counts) < 1:
+            raise ValueError(f'num_classes={classes} must be at least 1, for one head or more')
+        self.check_rates('dropout_rate')
+
+    def check_rates(self, *keywords: str):
+        """Raises a ValueError if one of the keywords is no rate."""
+        for keyword in keywords:
+            if not 0 <= getattr(self, keyword) < 1:
+                raise ValueError(f'{keyword}={getattr(self, keyword)} must lie in [0, 1)')
+
+    def grid(self, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Places along time, height and width that a clip of (t, h, w) frames and pixels becomes.
+
+        Raises:
+            ValueError: the model cannot take such a clip.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerSpecification(Specification):
+    """The keywords of models that are transformers over tubelets.
+
+    Attributes:
         hidden_size: width d of the tokens.
         num_layers: blocks of the encoder; if there are two, of the spatial encoder.
         num_heads: attention heads; must divide `hidden_size`.
@@ -24,35 +89,28 @@ class Specification(CheckedKeywords):
         gelu: `'tanh'`, the approximation in JAX's ViTs, or `'exact'`, as in PyTorch's ViTs.
         layer_norm_eps: added to the variance in a LayerNorm.
         attention_implementation: how JAX computes attention, see `dot_product_attention`.
-        remat: which activations JAX computes twice to save memory, see `REMAT_POLICIES`.
         scan_layers: whether JAX compiles one block for all layers, see `run_blocks`.
-        dtype: type that JAX computes in; parameters, softmax and logits are float32.
     """
 
-    num_classes: int | Mapping[str, int] = dataclasses.field(default=400, hash=False)
     hidden_size: int = 768
     num_layers: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
     tubelet_size: tuple[int, int, int] = (2, 16, 16)
-    dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     gelu: Literal['tanh', 'exact'] = 'tanh'
     layer_norm_eps: float = 1e-6
 
     attention_implementation: Literal['auto', 'einsum', 'chunked', 'cudnn', 'pallas'] = 'auto'
-    remat: Literal['none', 'block', 'dots'] = 'none'
     scan_layers: bool = False
-    dtype: Literal['float32', 'bfloat16', 'float16', 'float64'] = 'float32'
+
+    @property
+    def num_features(self) -> int:
+        return self.hidden_size
 
     def check(self):
-        """Raises a ValueError if values are out of range or do not fit each other."""
         super().check()
-        classes = self.num_classes
-        counts = classes.values() if isinstance(classes, Mapping) else (classes,)
-        if not counts or min(counts) < 1:
-            raise ValueError(f'num_classes={classes} must be at least 1, for one head or more')
         self.check_at_least(1, 'hidden_size', 'num_heads', 'mlp_dim')
         self.check_at_least(0, 'num_layers')
         if len(self.tubelet_size) != 3 or min(self.tubelet_size) < 1:
@@ -61,9 +119,7 @@ class Specification(CheckedKeywords):
             raise ValueError(
                 f'num_heads={self.num_heads} must divide hidden_size={self.hidden_size}'
             )
-        for rate in ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'):
-            if not 0 <= getattr(self, rate) < 1:
-                raise ValueError(f'{rate}={getattr(self, rate)} must lie in [0, 1)')
+        self.check_rates('attention_dropout_rate', 'drop_path_rate')
         if self.attention_dropout_rate and self.attention_implementation in ('cudnn', 'pallas'):
             raise ValueError(
                 f'attention_implementation={self.attention_implementation!r} has no dropout: '

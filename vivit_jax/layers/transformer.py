@@ -12,7 +12,7 @@ from vivit_jax.layers.attention_kernels import attention_weights, dot_product_at
 from vivit_jax.layers.gelu import gelu
 from vivit_jax.layers.layout import row_major
 from vivit_jax.layers.linear import Linear
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.stack import run_blocks
 from vivit_jax.layers.tokens import PositionEmbedding
 
@@ -156,7 +156,7 @@ class EncoderBlock(nn.Module):
     Source: ViT (arXiv 2010.11929), equations 2 and 3.
     """
 
-    spec: Specification
+    spec: TransformerSpecification
     axes: tuple[str, ...] = ('tokens',)  # the heads attend along these, see `SelfAttention`
     attention: Callable[..., nn.Module] = SelfAttention  # or a `functools.partial` of it
 
@@ -220,7 +220,7 @@ class Encoder(nn.Module):
     `drop_path_rate * l / max(L - 1, 1)`.
     """
 
-    spec: Specification
+    spec: TransformerSpecification
     grid: tuple[int, ...]  # number of places along each axis, see `PositionEmbedding`
     position: str = 'learned'
     token_axes: int = 1
@@ -252,13 +252,13 @@ class Encoder(nn.Module):
         return tokens, captured if capture_attention else {}
 
 
-def drop_path_rates(spec: Specification, num_layers: int) -> jax.Array | None:
+def drop_path_rates(spec: TransformerSpecification, num_layers: int) -> jax.Array | None:
     """The rate of each block, [num_layers]; None if nothing is dropped."""
     if not spec.drop_path_rate:
         return None
     return spec.drop_path_rate * jnp.arange(num_layers) / max(num_layers - 1, 1)
 
 
-def layer_norm(spec: Specification, name: str) -> nn.LayerNorm:
+def layer_norm(spec: TransformerSpecification, name: str) -> nn.LayerNorm:
     """A LayerNorm over the last axis."""
     return nn.LayerNorm(epsilon=spec.layer_norm_eps, dtype=spec.dtype, name=name)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.torch.tokens import PositionEmbedding, linear
 
 # The axes of tokens [... n d] or [... t n d] that attention can run along.
@@ -153,7 +153,7 @@ class EncoderBlock(nn.Module):
 
     def __init__(
         self,
-        spec: Specification,
+        spec: TransformerSpecification,
         drop_path_rate: float,
         attentions: Mapping[str, tuple[str, ...]] = {'attention': ('tokens',)},
         attention: Callable[..., nn.Module] | None = None,
@@ -209,7 +209,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        spec: Specification,
+        spec: TransformerSpecification,
         grid: tuple[int, ...],
         position: str,
         *,
@@ -249,6 +249,6 @@ class Encoder(nn.Module):
         return tokens
 
 
-def layer_norm(spec: Specification) -> nn.LayerNorm:
+def layer_norm(spec: TransformerSpecification) -> nn.LayerNorm:
     """A LayerNorm over the last axis."""
     return nn.LayerNorm(spec.hidden_size, spec.layer_norm_eps)

@@ -4,11 +4,11 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from vivit_jax.layers.keywords import Keywords
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConViViT(Specification):
+class ConViViT(TransformerSpecification):
     """A small CNN in front of a factorized video transformer.
 
     Attributes:

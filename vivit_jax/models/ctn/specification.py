@@ -8,11 +8,11 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from vivit_jax.layers.keywords import Keywords
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ctn(Specification):
+class Ctn(TransformerSpecification):
     """ViViT's model 1 with convolutions before and within the encoder.
 
     `tubelet_size` counts frames and pixels of the clip, not of the stem's output, so that the

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from vivit_jax.layers.keywords import Keywords
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RpeStdt(Specification):
+class RpeStdt(TransformerSpecification):
     """A spatial encoder for every frame, then a temporal encoder that drops frames.
 
     `rpe_*`, `shared_heads`, `remat` and `scan_layers` affect the spatial encoder only; the relative

@@ -5,11 +5,11 @@ from typing import ClassVar, Literal, Self
 
 from vivit_jax.layers.grid import uniform_frame_indices
 from vivit_jax.layers.keywords import Keywords
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViViT(Specification):
+class ViViT(TransformerSpecification):
     """The keywords that the four models share.
 
     Attributes:
