@@ -15,8 +15,8 @@ def layer_scales(params: dict, decay: float) -> dict:
 
     The head has the factor 1, the last block `decay`, the block before it `decay**2`, and so on.
     The positions and the class token of an encoder count as one layer below its first block, and
-    its final norm belongs to its last block. The tokenizer is the lowest layer. Layers of RGB and of
-    depth count alike.
+    its final norm belongs to its last block. The tokenizer is the lowest layer. The layers of a
+    model for RGB and of one for depth count alike.
 
     Source: BEiT (arXiv 2106.08254), appendix; ULMFiT (arXiv 1801.06146), section 3.2.
     """

@@ -1,4 +1,4 @@
-"""What clips of RGB and depth must be; imports neither JAX nor PyTorch, because both forms use it."""
+"""Checks clips of RGB and depth; imports neither JAX nor PyTorch, because both forms use it."""
 
 from collections.abc import Mapping
 
