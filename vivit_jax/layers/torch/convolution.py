@@ -1,5 +1,6 @@
 """`vivit_jax.layers.convolution` in PyTorch; as there, the channels are the last axis."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -10,10 +11,14 @@ _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRUNCATED_STD = 0.87962566103423978  # standard deviation of a normal truncated at -2 and 2
 
 
-def lecun_normal(weight: torch.Tensor):
-    """Fills a weight [outputs inputs ...] so that the variance 1 of inputs stays 1."""
-    std = weight[0].numel() ** -0.5 / _TRUNCATED_STD
+def lecun_normal(weight: torch.Tensor, gain: float = 1.0):
+    """Fills a weight [outputs inputs ...] so that the variance 1 of inputs becomes `gain`."""
+    std = (gain / weight[0].numel()) ** 0.5 / _TRUNCATED_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+# So that the variance stays 1 where a ReLU halves it.
+he_normal = functools.partial(lecun_normal, gain=2.0)
 
 
 def identity(weight: torch.Tensor):
@@ -71,12 +76,16 @@ class BatchNorm(nn.Module):
 
     The running variance averages the batch's own variance (a sum divided by n). PyTorch's batch
     norm averages the unbiased estimate (a sum divided by n - 1).
+
+    Args:
+        channels: number of channels.
+        momentum: share of the old statistics in the new ones.
+        epsilon: added to the variance.
     """
 
-    MOMENTUM, EPSILON = 0.1, 1e-5  # the momentum is the share of the new batch
-
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, momentum: float = 0.9, epsilon: float = 1e-5):
         super().__init__()
+        self.share, self.epsilon = 1 - momentum, epsilon  # share of the new batch
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer('running_mean', torch.zeros(channels))
@@ -88,8 +97,8 @@ class BatchNorm(nn.Module):
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         result = self._normalize(x, mean, var, momentum=1.0)  # writes the batch's into mean, var
         count = x.numel() // x.shape[-1]
-        self.running_mean.lerp_(mean, self.MOMENTUM)
-        self.running_var.lerp_(var * (count - 1) / count, self.MOMENTUM)
+        self.running_mean.lerp_(mean, self.share)
+        self.running_var.lerp_(var * (count - 1) / count, self.share)
         return result
 
     def _normalize(
@@ -103,5 +112,5 @@ class BatchNorm(nn.Module):
             self.bias,
             self.training,
             momentum,
-            self.EPSILON,
+            self.epsilon,
         ).movedim(1, -1)
