@@ -63,12 +63,22 @@ class Convolution(nn.Module):
         return _CONVOLVE[len(self.padding)](
             # This makes a view; in memory the channels remain last, a format of PyTorch.
             x.movedim(-1, 1),
-            self.weight,
+            self.kernel(),
             self.bias,
             self.stride,
             self.padding,
             groups=self.groups,
         ).movedim(1, -1)
+
+    def kernel(self) -> torch.Tensor:
+        """The kernel that is used; subclasses compute one from the weight."""
+        return self.weight
+
+
+def max_pool(x: torch.Tensor, window: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    """The maximum in windows of [b t h w c], padded by (k - 1) / 2 places on each side."""
+    padding = tuple(size // 2 for size in window)
+    return F.max_pool3d(x.movedim(-1, 1), window, strides, padding).movedim(1, -1)
 
 
 class BatchNorm(nn.Module):

@@ -132,6 +132,12 @@ class Mfst(TransformerSpecification):
         """Channels of both inception modules of a stage, counted from zero."""
         return tuple(tuple(map(self.in_proportion, module)) for module in _MODULES[stage])
 
+    def stage_inputs(self, stage: int) -> int:
+        """Number of channels that a stage takes."""
+        if stage == 0:
+            return self.in_proportion(192)  # of the stem
+        return self.transformer(stage - 1, is_near=False).hidden_size
+
     def in_proportion(self, channels: int) -> int:
         """Channels of a convolution that has `channels` if the first convolution has 64."""
         return max(1, channels * self.stem_channels // 64)
