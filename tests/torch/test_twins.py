@@ -65,7 +65,7 @@ MORE = {
     'mfst': {
         'theta': {'theta': 0.0},
         'scales': {'scales': (3, 1, 2)},
-        't_stride': {'tubelet_size': (3, 4, 4)},
+        't_stride': {'tubelet_size': (2, 4, 4), 'scales': (1, 3)},
         'depth': {'modality': 'depth'},
     },
 }
