@@ -52,7 +52,7 @@ def test_model_is_lowered_for_gpus_and_tpus(any_gpu, create_tiny, name, pool, dt
     training = jax.jit(jax.grad(loss)).trace(variables['params'], others, clip)
     with record_choices('cuda') as taken:
         inference = jax.jit(model.apply).trace(variables, clip)
-    # Heads of 8 channels: cuDNN takes them, in 16 bits, but neither with relative positions nor with
+    # Heads of 8 channels: cuDNN takes them, in 16 bits, but with neither relative positions nor
     # k-NN attention.
     layers = sum(implementation == 'cudnn' for implementation in taken.values())
     assert bool(layers) == (dtype == 'bfloat16' and name not in ('rpe_stdt', 'mfst'))

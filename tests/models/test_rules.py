@@ -14,6 +14,7 @@ from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
 from vivit_jax.parallel.rules import RULES, find_rule, split_arrays
 
 KEYWORDS = {'hidden_size': 64, 'num_heads': 8, 'mlp_dim': 128}
+OWN_KEYWORDS = {'mfst': {'stem_channels': 64}}  # channels that divide by eight
 
 
 def _mesh(*sizes):
@@ -21,7 +22,7 @@ def _mesh(*sizes):
 
 
 def _variables(create_tiny, name):
-    model = create_tiny(name, **KEYWORDS)
+    model = create_tiny(name, **KEYWORDS, **OWN_KEYWORDS.get(name, {}))
     clip = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), clip)
 

@@ -45,7 +45,9 @@ SWITCHES = {
         'unshared': {'shared_heads': False, 'subsample': 'conv'},
         'absolute': {'size': 'stdt_l8_full', 'pos_embed': 'absolute'},
     },
+    'mfst': {'projected': {'stage_residual': 'proj', 'weight_shared': False}},
 }
+GRIDS = {'vivit_joint_frames': (3, 2, 2), 'mfst': (4, 1, 1), 'mfst_projected': (4, 1, 1)}
 CASES = {
     f'{name}_{switch}' if switch else name: {
         **SIZES,
@@ -111,7 +113,7 @@ def test_export_is_read_back_bit_for_bit_without_pytorch(case, tmp_path, monkeyp
     export_torch(card, params, path, random_statistics(card))
     weights = read(path)
     assert weights.card == ModelCard.from_json(card.to_json())
-    assert weights.grid == ((3, 2, 2) if case == 'vivit_joint_frames' else (2, 2, 2))
+    assert weights.grid == GRIDS.get(case, (2, 2, 2))
     assert weights.has_head and not weights.unused
     assert_equal_trees(weights.params, params)
     assert_equal_trees(weights.batch_stats, random_statistics(card))
@@ -159,8 +161,12 @@ def test_every_rule_is_used():
     unused = [
         pattern for pattern in rules if not any(re.fullmatch(pattern, name) for name in names)
     ]
-    # The encoders share their rules, but no block of these two has several attentions.
-    assert all(re.match('(Spatial|Temporal).*_\\(space', pattern) for pattern in unused)
+    # The encoders share their rules, but no block of these has several attentions, and those of
+    # MFST have neither positions, a final norm nor biases.
+    has_no_such = (
+        r'(Spatial|Temporal).*_\(\?P<axis>|stage_.*Transformer.*(_norm|_embedding|/bias|<axis>)'
+    )
+    assert all(re.match(has_no_such, pattern) for pattern in unused)
 
 
 @pytest.mark.parametrize('case', CASES)
