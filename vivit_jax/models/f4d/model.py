@@ -20,9 +20,7 @@ from vivit_jax.models.f4d.attention import attend
 
 # A norm's scale starts at one, also the last one before an addition: a block over units ends in a
 # ReLU, which would pass no gradient back to a scale of zero.
-_conv = functools.partial(
-    convolution, use_bias=False, kernel_init=nn.initializers.he_normal()
-)
+_conv = functools.partial(convolution, use_bias=False, kernel_init=nn.initializers.he_normal())
 
 
 class UnitNetwork(nn.Module):

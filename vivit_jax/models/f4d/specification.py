@@ -87,7 +87,9 @@ class UnitNetwork(Specification):
         for place in self.blocks:
             match = re.fullmatch(r'(conv[2-5])(?:\.(\d+))?', place)
             index = int(match[2] or 0) if match else 0
-            if not (match and index < self.stage_blocks[STAGES.index(match[1])] or place == 'conv1'):
+            if not (
+                match and index < self.stage_blocks[STAGES.index(match[1])] or place == 'conv1'
+            ):
                 raise ValueError(
                     f'blocks={self.blocks}: {place!r} is no place: take conv1, a stage, such as '
                     f'conv3, or a bottleneck of a stage, such as conv3.0; '
