@@ -34,23 +34,18 @@ def attend(spec: specification.F4d, x: jax.Array) -> jax.Array:
 
     F4D's own modules also add their input: `x·map + x`.
     """
-    maps = {
-        'ta': TemporalMap,
-        'ca': functools.partial(ChannelMap, spec.reduction),
-        'sta': SpatioTemporalMap,
-    }
-    others = {
-        'se': {'se': functools.partial(ChannelMap, spec.reduction, has_max=False)},
-        'cbam': {
-            'cbam_channel': functools.partial(ChannelMap, spec.reduction),
-            'cbam_space': SpatialMap,
-        },
+    channel_map = functools.partial(ChannelMap, spec.reduction)
+    makers = {
+        'ta': {'ta': TemporalMap},
+        'ca': {'ca': channel_map},
+        'sta': {'sta': SpatioTemporalMap},
+        'se': {'se': functools.partial(channel_map, has_max=False)},
+        'cbam': {'cbam_channel': channel_map, 'cbam_space': SpatialMap},
     }
     for attention in spec.attention:
-        if attention in maps:
-            x = x * maps[attention](dtype=spec.dtype, name=attention)(x) + x
-        for name, module in others.get(attention, {}).items():
-            x = x * module(dtype=spec.dtype, name=name)(x)
+        for name, make in makers[attention].items():
+            scaled = x * make(dtype=spec.dtype, name=name)(x)
+            x = scaled + x if attention in ('ta', 'ca', 'sta') else scaled
     return x
 
 

@@ -67,7 +67,9 @@ class UnitNetwork(nn.Module):
         x = nn.relu(norm(name='norm1')(x))
         if 'conv1' in spec.blocks:
             x = run(self.make_block('conv1_block'), x)
-        x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
+        frames = x.reshape(-1, *x.shape[3:])
+        frames = nn.max_pool(frames, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = frames.reshape(*x.shape[:3], *frames.shape[1:])
         for stage, length in enumerate(spec.temporal_kernels):
             for index, (name, has_block) in enumerate(spec.places(stage)):
                 stride = 2 if stage and not index else 1

@@ -1,8 +1,8 @@
 """Keywords of F4D (Al-Saad et al. 2024) and of V4D (Zhang et al. 2020, arXiv 2002.07442)."""
 
 import dataclasses
+import itertools
 import math
-import re
 from typing import ClassVar
 
 from vivit_jax.layers.keywords import Keywords
@@ -84,16 +84,14 @@ class UnitNetwork(Specification):
             if len(value) != 4 or min(value) < 1 or not is_odd:
                 numbers = 'numbers' if keyword == 'stage_blocks' else 'odd numbers'
                 raise ValueError(f'{keyword}={value} must be four {numbers} from 1')
+        names = [name for name, _ in itertools.chain(*map(self.places, range(len(STAGES))))]
+        known = {'conv1', *STAGES, *(name.replace('_', '.') for name in names)}
         for place in self.blocks:
-            match = re.fullmatch(r'(conv[2-5])(?:\.(\d+))?', place)
-            index = int(match[2] or 0) if match else 0
-            if not (
-                match and index < self.stage_blocks[STAGES.index(match[1])] or place == 'conv1'
-            ):
+            if place not in known:
                 raise ValueError(
                     f'blocks={self.blocks}: {place!r} is no place: take conv1, a stage, such as '
-                    f'conv3, or a bottleneck of a stage, such as conv3.0; '
-                    f'stage_blocks={self.stage_blocks}'
+                    'conv3, or a bottleneck of a stage, such as conv3.0; the stages have '
+                    f'{self.stage_blocks} bottlenecks'
                 )
         if len(self.block_channels) < len(self.blocks):
             raise ValueError(f'blocks={self.blocks} names a place twice')
@@ -109,8 +107,8 @@ class F4d(UnitNetwork):
     """F4D: its (3+1)D blocks convolve units and pixels, then time, and attend.
 
     Attributes:
-        attention: the attention modules of a block, in their order: `'ta'` temporal, `'ca'` channel,
-            `'sta'` spatio-temporal; in place of these, `'se'` or `'cbam'`; () has none.
+        attention: the attention modules of a block, in their order: `'ta'`, temporal, `'ca'`,
+            channel, `'sta'`, spatio-temporal; to compare with, `'se'` and `'cbam'`; () has none.
         reduction: how many times fewer channels the hidden layer of channel attention has.
         block_dropout_rate: dropout of a block's residual branch, before its attention.
     """
