@@ -11,6 +11,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from tiny_models import find_rates, known_keywords, tiny_keywords
 
 from vivit_jax.heads import by_head
 from vivit_jax.models import registry as jax_registry
@@ -25,12 +26,10 @@ from vivit_jax.torch import create as torch_registry  # noqa: E402
 
 TOLERANCE = 1e-5
 CLIP_SHAPE = (6, 16, 12)
-SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
 # A third temporal block sees which frames stayed; of 6 frames 3 stay, then 2 of this odd number.
 OWN_SIZES = {'rpe_stdt': {'temporal_num_layers': 3, 'subsample_layers': (0, 1)}}
-RATES = ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate')
 
-# Every model is tested as it comes, with other values of keywords that all models have, with every
+# Every model is tested as it comes, with other values of keywords that many models have, with every
 # other choice of each keyword of its own, with its presets, and with what MORE adds.
 SHARED = {'gelu': 'exact', 'layer_norm_eps': 0.1, 'num_heads': 4}
 CLASSES = {'verb': 3, 'type': 4}
@@ -55,6 +54,17 @@ MORE = {
         'mapping_5': {'mapping_kernel': 5},
     },
     'rpe_stdt': {'ratio': {'rpe_ratio': 0.5}, 'one_layer': {'subsample_layers': (1,)}},
+    'f4d': {
+        'order': {'attention': ('sta', 'ca', 'ta')},
+        'compared': {'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv5.0')},
+        'no_attention': {'attention': ()},
+        'kernel': {'block_kernel': (3, 1, 3, 3)},
+    },
+    'v4d': {
+        'no_blocks': {'blocks': ()},
+        'kernel': {'block_kernel': (3, 3, 3, 1)},
+        'temporal_kernels': {'temporal_kernels': (3, 1, 1, 5), 'stage_blocks': (1, 2, 1, 1)},
+    },
 }
 # Keywords that say how JAX computes, or with which parameters a model starts.
 WITHOUT_EFFECT = {'attention_implementation', 'remat', 'scan_layers', 'dtype', 'depthwise_init'}
@@ -75,14 +85,14 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 def keywords_of(name, **keywords):
     """Keywords of a small model; the given keywords replace keywords of the same name."""
-    sizes = {**SIZES, 'tubelet_size': (MODELS[name].tubelet_size[0], 4, 4)}
-    return {**sizes, **MODELS[name].TINY, **OWN_SIZES.get(name, {}), **keywords}
+    return tiny_keywords(name, 4, **{**OWN_SIZES.get(name, {}), **keywords})
 
 
 def find_cases(name):
     """The keywords of each case of a model."""
     spec = MODELS[name]
-    cases = {'plain': {}, 'shared': {**SHARED, 'num_classes': CLASSES}}
+    shared = {**known_keywords(name, **SHARED), 'num_classes': CLASSES}
+    cases = {'plain': {}, 'shared': shared}
     for keyword, default in spec.defaults().items():
         if keyword in SHARED.keys() | WITHOUT_EFFECT | MODALITIES:
             continue
@@ -171,7 +181,7 @@ def assert_equal_outputs(output, expected, classes, relative_error):
 
 @every_case
 def test_logits_and_features_equal_those_of_jax(name, case, relative_error):
-    rates = dict.fromkeys(RATES, 0.5)  # without effect in evaluation
+    rates = dict.fromkeys(find_rates(name), 0.5)  # without effect in evaluation
     jax_model, model, variables = create_twins(name, **CASES[name][case], **rates)
     expected = jax.jit(jax_model.apply)(variables, random_clip())
     with torch.no_grad():
@@ -248,7 +258,7 @@ def test_every_case_changes_the_result(name):
         with torch.no_grad():
             return model(torch.tensor(random_clip())).features
 
-    cases = {**CASES[name], **{key: {key: value} for key, value in SHARED.items()}}
+    cases = {**CASES[name], **{key: {key: SHARED[key]} for key in known_keywords(name, **SHARED)}}
     features = {case: run(keywords) for case, keywords in cases.items()}
     for first, second in itertools.combinations(features, 2):
         is_equal = torch.allclose(features[first], features[second], rtol=1e-4)
@@ -265,7 +275,8 @@ def test_every_case_changes_the_result(name):
     ids=str,
 )
 def test_fresh_variables_are_distributed_as_those_of_jax(name, keywords):
-    keywords = {'hidden_size': 96, 'mlp_dim': 128, 'num_layers': 1, **keywords}
+    sizes = {'hidden_size': 96, 'mlp_dim': 128, 'num_layers': 1}
+    keywords = {**known_keywords(name, **sizes), **keywords}
     jax_model, key = create_jax(name, **keywords), jax.random.key(0, impl='rbg')
     expected = to_state(jax_model, jax.jit(jax_model.init)(key, random_clip(batch=1)))
     torch.manual_seed(0)
@@ -277,8 +288,9 @@ def test_fresh_variables_are_distributed_as_those_of_jax(name, keywords):
         assert float(value.mean()) == pytest.approx(float(expected[key].mean()), abs=deviation), key
 
 
-@every_model
-@pytest.mark.parametrize('rate', RATES)
+@pytest.mark.parametrize(
+    ('name', 'rate'), [(name, rate) for name in NAMES for rate in find_rates(name)]
+)
 def test_dropout_acts_in_training_only(name, rate):
     clip = torch.tensor(random_clip(batch=8))
     plain = randomize(create_torch(name)).eval()
@@ -305,7 +317,7 @@ def test_dropout_acts_in_training_only(name, rate):
 )
 def test_training_lowers_the_loss(name, keywords):
     torch.manual_seed(0)
-    model = create_torch(name, **keywords, **dict.fromkeys(RATES, 0.05)).train()
+    model = create_torch(name, **keywords, **dict.fromkeys(find_rates(name), 0.05)).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
     clip, labels = torch.tensor(random_clip(batch=3)), torch.arange(3)
     losses = []
@@ -337,10 +349,12 @@ def test_training_lowers_the_loss(name, keywords):
         ('rpe_stdt', {'subsample_layers': (3,)}, 'counted from zero'),
         ('rpe_stdt', {'rpe_ratio': 0.1}, 'at least 0.5'),
         ('rpe_stdt', {'subsample': 'top'}, 'one of'),
+        ('f4d', {'blocks': ('conv2.1',)}, "'conv2.1' is no place"),
+        ('v4d', {'size': 'B/16x2'}, 'one of I3D-S, conv1'),
     ],
 )
 def test_impossible_model_is_an_error(name, keywords, message):
-    sizes = keywords_of(name) if name in NAMES else SIZES
+    sizes = keywords_of(name) if name in NAMES else {}
     with pytest.raises(ValueError, match=message):
         torch_registry.create_model(name, clip_shape=CLIP_SHAPE, **{**sizes, **keywords})
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny_models import tiny_keywords
 
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, numbered_labels
@@ -29,7 +30,6 @@ from vivit_jax.weights.torch_export import (
 from vivit_jax.weights.torch_layout import to_torch
 
 SPEC = Preprocessing(num_frames=4, crop_size=8, short_side=12, value_range=(0, 1))
-SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
 FRAMES = {'tokenizer': 'uniform_frames', 'num_sampled_frames': 3, 'tubelet_size': (1, 4, 4)}
 # Every model as it comes, and with switches that change its parameters.
 SWITCHES = {
@@ -45,15 +45,10 @@ SWITCHES = {
         'unshared': {'shared_heads': False, 'subsample': 'conv'},
         'absolute': {'size': 'stdt_l8_full', 'pos_embed': 'absolute'},
     },
+    'f4d': {'compared': {'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv2.0')}},
 }
 CASES = {
-    f'{name}_{switch}' if switch else name: {
-        **SIZES,
-        'tubelet_size': (2, 4, 4),
-        **MODELS[name].TINY,
-        **keywords,
-        'name': name,
-    }
+    f'{name}_{switch}' if switch else name: {**tiny_keywords(name, 4, **keywords), 'name': name}
     for name in list_models()
     for switch, keywords in {'': {}, **SWITCHES.get(name, {})}.items()
 }

@@ -11,6 +11,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import convolution
@@ -61,7 +62,7 @@ class TemporalMap(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, units, time = x.shape[:3]
-        frames = x.mean(axis=(3, 4, 5)) + x.max(axis=(3, 4, 5))
+        frames = x.mean(axis=(3, 4, 5)) + maximum(x, 3, 5)
         frames = _dilated(frames.reshape(batch, units * time, 1), (3,), 'conv', self.dtype)
         return nn.sigmoid(frames).reshape(batch, units, time, 1, 1, 1)
 
@@ -87,9 +88,9 @@ class ChannelMap(nn.Module):
         dense = functools.partial(Linear, use_bias=False, kernel_init=_HE, dtype=self.dtype)
         hidden = dense((x.shape[-1] // self.reduction,), name='dense_in')
         outer = dense(x.shape[-1:], name='dense_out')
-        axes = {'axis': (2, 3, 4), 'keepdims': True}
-        pooled = [x.mean(**axes), x.max(**axes)] if self.has_max else [x.mean(**axes)]
-        return nn.sigmoid(sum(outer(nn.relu(hidden(values))) for values in pooled))
+        pooled = [x.mean(axis=(2, 3, 4))] + [maximum(x, 2, 4)] * self.has_max
+        channels = nn.sigmoid(sum(outer(nn.relu(hidden(values))) for values in pooled))
+        return jnp.expand_dims(channels, (2, 3, 4))
 
 
 class SpatioTemporalMap(nn.Module):
@@ -124,7 +125,36 @@ class SpatialMap(nn.Module):
 
 
 def _pool_channels(x: jax.Array) -> jax.Array:
-    return jnp.stack([x.mean(axis=-1), x.max(axis=-1)], axis=-1)
+    return jnp.stack([x.mean(axis=-1), maximum(x, x.ndim - 1, x.ndim - 1)], axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def maximum(x: jax.Array, first: int, last: int) -> jax.Array:
+    """The maximum over the axes `first` to `last`; its gradient goes to one of the largest values.
+
+    JAX's own gradient divides by the number of values that equal the maximum. If XLA computes the
+    values a second time for the gradient, and rounds them differently, that number is zero, and the
+    gradient is no number.
+    """
+    return _maximum_forward(x, first, last)[0]
+
+
+def _maximum_forward(x: jax.Array, first: int, last: int) -> tuple[jax.Array, tuple]:
+    flat = x.reshape(*x.shape[:first], -1, *x.shape[last + 1 :])
+    index = flat.argmax(axis=first, keepdims=True)
+    largest = jnp.take_along_axis(flat, index, axis=first).squeeze(first)
+    return largest, (index, x)
+
+
+def _maximum_backward(first: int, last: int, kept: tuple, gradient: jax.Array) -> tuple:
+    index, x = kept
+    shape = (*x.shape[:first], -1, *x.shape[last + 1 :])
+    places = lax.broadcasted_iota(index.dtype, x.reshape(shape).shape, first)
+    gradient = jnp.where(places == index, jnp.expand_dims(gradient, first), 0)
+    return (gradient.reshape(x.shape),)
+
+
+maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
 def _dilated(
