@@ -24,7 +24,7 @@ SWITCHES = {
         {'temporal': 'none', 'rpe_method': 'euclidean'},
     ],
     'ctn': [{'mapping': 'linear', 'position': 'learned', 'norm': 'post', 'stem_bn': False}],
-    'f4d': [{'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv5'), 'reduction': 2}],
+    'f4d': [{'attention': ('se', 'cbam'), 'blocks': ('conv1',)}],
     'v4d': [{'block_kernel': (3, 1, 3, 3), 'temporal_kernels': (3, 1, 1, 1)}],
 }
 NAMES = list_models()

@@ -56,7 +56,7 @@ MORE = {
     'rpe_stdt': {'ratio': {'rpe_ratio': 0.5}, 'one_layer': {'subsample_layers': (1,)}},
     'f4d': {
         'order': {'attention': ('sta', 'ca', 'ta')},
-        'compared': {'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv5.0')},
+        'compared': {'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv2.0')},
         'no_attention': {'attention': ()},
         'kernel': {'block_kernel': (3, 1, 3, 3)},
     },
@@ -69,6 +69,9 @@ MORE = {
 # Keywords that say how JAX computes, or with which parameters a model starts.
 WITHOUT_EFFECT = {'attention_implementation', 'remat', 'scan_layers', 'dtype', 'depthwise_init'}
 MODALITIES = {'modality', 'depth_channels', 'fusion'}  # see test_fusion.py
+# Many layers that the statistics of few numbers normalize enlarge rounding: their gradients are
+# compared in double precision.
+DEEP = {'f4d', 'v4d'}
 # Two ways to leave out the positions.
 EQUAL = {'rpe_terms=none', 'pos_embed=none'}
 
@@ -219,9 +222,12 @@ def test_gradient_is_the_derivative_by_every_parameter_and_the_clip(name, case):
     [*((name, 'plain') for name in NAMES), ('convivit', 'cnn_blocks=2')],
 )
 def test_training_step_has_gradients_and_statistics_of_jax(name, case, relative_error):
-    jax_model, model, variables = create_twins(name, **CASES[name][case])
-    model.train()
+    dtype = 'float64' if name in DEEP else 'float32'
+    jax_model, model, variables = create_twins(name, **CASES[name][case], dtype=dtype)
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
+    model.to(getattr(torch, dtype)).train()
 
+    @jax.enable_x64(name in DEEP)
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
     def differentiate(params, clip, batch_stats):
@@ -229,7 +235,7 @@ def test_training_step_has_gradients_and_statistics_of_jax(name, case, relative_
         output, changed = jax_model.apply(variables, clip, train=True, mutable='batch_stats')
         return weighted_sum(output), (output, changed)
 
-    for clip in (random_clip(), 2 * random_clip(seed=2)):
+    for clip in (random_clip().astype(dtype), 2 * random_clip(seed=2).astype(dtype)):
         (by_params, by_clip), (expected, changed) = differentiate(
             variables['params'], clip, variables['batch_stats']
         )
@@ -258,7 +264,8 @@ def test_every_case_changes_the_result(name):
         with torch.no_grad():
             return model(torch.tensor(random_clip())).features
 
-    cases = {**CASES[name], **{key: {key: SHARED[key]} for key in known_keywords(name, **SHARED)}}
+    cases = {key: case for key, case in CASES[name].items() if case != {'num_classes': CLASSES}}
+    cases |= {key: {key: SHARED[key]} for key in known_keywords(name, **SHARED)}
     features = {case: run(keywords) for case, keywords in cases.items()}
     for first, second in itertools.combinations(features, 2):
         is_equal = torch.allclose(features[first], features[second], rtol=1e-4)
@@ -284,6 +291,9 @@ def test_fresh_variables_are_distributed_as_those_of_jax(name, keywords):
     assert found.keys() == expected.keys()
     for key, value in found.items():
         deviation = float(value.std(correction=0))
+        if 1 < value.numel() < 10:  # too few numbers to tell a distribution
+            assert bool(deviation) == bool(expected[key].std(correction=0)), key
+            continue
         assert deviation == pytest.approx(float(expected[key].std(correction=0)), rel=0.35), key
         assert float(value.mean()) == pytest.approx(float(expected[key].mean()), abs=deviation), key
 

@@ -44,7 +44,7 @@ class UnitNetwork(Specification):
         'conv2-5': {'blocks': STAGES},
     }
     SMALL: ClassVar[Keywords] = {'stage_blocks': (1, 4, 1, 1), 'width': 16}
-    TINY: ClassVar[Keywords] = {'stage_blocks': (1, 1, 1, 1), 'width': 4, 'blocks': ('conv2',)}
+    TINY: ClassVar[Keywords] = {'stage_blocks': (1, 1, 1, 1), 'width': 8, 'blocks': ('conv2',)}
     TORCH_NAMES = (
         ('conv1', 'conv1', 'convolution_without_bias'),
         ('norm1', 'norm1', 'batch_norm'),
