@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import optax
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
+from tiny_models import known_keywords
 
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import list_models
 from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
 from vivit_jax.parallel.rules import RULES, find_rule, split_arrays
 
-KEYWORDS = {'hidden_size': 64, 'num_heads': 8, 'mlp_dim': 128}
+KEYWORDS = {'hidden_size': 64, 'num_heads': 8, 'mlp_dim': 128, 'width': 16}
 
 
 def _mesh(*sizes):
@@ -21,7 +22,7 @@ def _mesh(*sizes):
 
 
 def _variables(create_tiny, name):
-    model = create_tiny(name, **KEYWORDS)
+    model = create_tiny(name, **known_keywords(name, **KEYWORDS))
     clip = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), clip)
 

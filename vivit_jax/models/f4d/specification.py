@@ -123,7 +123,11 @@ class F4d(UnitNetwork):
         *UnitNetwork.TORCH_NAMES,
         (r'(\w+)_block/(\w+_norm)', r'blocks.\1.\2', 'batch_norm'),
         (r'(\w+)_block/(ta|sta)/(\w+)', r'blocks.\1.attention.\2.\3', 'convolution'),
-        (r'(\w+)_block/(ca|se|cbam_channel)/(\w+)', r'blocks.\1.attention.\2.\3', 'linear'),
+        (
+            r'(\w+)_block/(ca|se|cbam_channel)/(\w+)',
+            r'blocks.\1.attention.\2.\3',
+            'linear_without_bias',
+        ),
         (
             r'(\w+)_block/cbam_space/conv',
             r'blocks.\1.attention.cbam_space.conv',
