@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -24,6 +23,7 @@ from vivit_jax.config import load
 from vivit_jax.costs import count_macs, model_call, plain_form
 from vivit_jax.heads import map_heads
 from vivit_jax.layers.attention_kernels import describe_choices, record_choices
+from vivit_jax.models.variables import abstract_clip
 from vivit_jax.parallel.compiled import CompiledText
 from vivit_jax.parallel.memory import GIB, Memory, describe_size, plan_memory
 from vivit_jax.parallel.mesh import batch_parts, check_batch_size, create_mesh
@@ -181,8 +181,8 @@ class Ahead:
     @functools.cached_property
     def _forward_macs(self) -> int:
         """Multiply-adds of a clip in the forward pass."""
-        clip = jax.ShapeDtypeStruct((1, *self.programs.spec.clip_shape, 3), jnp.float32)
-        call = model_call(plain_form(self.programs.model), clip)
+        model = plain_form(self.programs.model)
+        call = model_call(model, abstract_clip(model.spec, self.programs.spec.clip_shape))
         return count_macs(call.function, *call.args)[0]
 
     @contextlib.contextmanager

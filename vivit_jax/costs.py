@@ -17,6 +17,8 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
 from vivit_jax.parallel.mesh import create_mesh, platform_of
 
+Shapes = jax.ShapeDtypeStruct | dict[str, jax.ShapeDtypeStruct]  # of a clip, or of RGB and depth
+
 # The form of a model in which costs are counted. In other forms, XLA's analysis counts a loop's
 # body once, chunks add padding, and kernels are opaque.
 PLAIN_FORM = {
@@ -48,7 +50,7 @@ def plain_form(model: nn.Module) -> nn.Module:
     return model.clone(spec=dataclasses.replace(model.spec, **form))
 
 
-def model_call(model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False) -> Call:
+def model_call(model: nn.Module, clip: Shapes, train: bool = False) -> Call:
     """The forward pass of a whole model.
 
     Raises:
@@ -58,9 +60,7 @@ def model_call(model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False
     return _call(model, variables, (clip,), {'train': train})
 
 
-def part_calls(
-    model: nn.Module, clip: jax.ShapeDtypeStruct, train: bool = False
-) -> dict[str, list[Call]]:
+def part_calls(model: nn.Module, clip: Shapes, train: bool = False) -> dict[str, list[Call]]:
     """The calls of each top-level submodule of a model, by its name, in order."""
     whole, calls = model_call(model, clip, train), collections.defaultdict(list)
 

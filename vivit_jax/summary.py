@@ -15,7 +15,6 @@ import sys
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -36,6 +35,7 @@ from vivit_jax.costs import (
 from vivit_jax.errors import UserError
 from vivit_jax.models.published import TOLERANCES, published_models
 from vivit_jax.models.registry import create_model
+from vivit_jax.models.variables import abstract_clip
 from vivit_jax.train.optimizer import create_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
@@ -85,9 +85,7 @@ def summarize(
     Raises:
         ValueError: the model does not take such clips.
     """
-    clip, batch = (
-        jax.ShapeDtypeStruct((size, *clip_size, 3), jnp.float32) for size in (1, batch_size)
-    )
+    clip, batch = (abstract_clip(model.spec, clip_size, size) for size in (1, batch_size))
     plain = plain_form(model)
 
     def count(inference: list[Call], training: list[Call]) -> dict[str, float]:
@@ -178,7 +176,7 @@ def _print_references() -> int:
     mistakes = []
     for reference in published_models():
         model = plain_form(create_model(**reference.keywords))
-        call = model_call(model, jax.ShapeDtypeStruct((1, *reference.clip, 3), jnp.float32))
+        call = model_call(model, abstract_clip(model.spec, reference.clip))
         counted = {'parameters': count_parameters(call.params), **count_costs(call)}
         expected = {'parameters': reference.parameters, **reference.costs}
         for name, value in expected.items():

@@ -25,6 +25,21 @@ def test_other_types_and_ranks_are_errors(create_tiny, name, shape, dtype, messa
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
 
 
+@pytest.mark.parametrize(
+    ('keywords', 'channels'),
+    [({}, 3), ({'modality': 'depth'}, 3), ({'modality': 'depth', 'depth_channels': 1}, 1)],
+    ids=['rgb', 'depth', 'one_channel'],
+)
+@pytest.mark.parametrize('name', list_models())
+def test_modality_says_how_many_channels_a_clip_has(create_tiny, name, keywords, channels):
+    model = create_tiny(name, **keywords)
+    clip, other = (jax.ShapeDtypeStruct((*CLIP[:-1], n), jnp.float32) for n in (channels, 2))
+    output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), clip)
+    assert output.logits.shape == (1, 5)
+    with pytest.raises(ValueError, match=rf'takes clips of {channels} channels; .* 16, 2\]'):
+        jax.eval_shape(model.init, jax.random.key(0), other)
+
+
 @pytest.mark.parametrize('shape', [(1, 8, 16, 16, 3), (1, 4, 32, 32, 3)])
 def test_other_sizes_are_errors_with_learned_positions_only(create_tiny, shape):
     for position in ('learned', 'sincos3d'):

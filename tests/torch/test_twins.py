@@ -58,6 +58,7 @@ MORE = {
 }
 # Keywords that say how JAX computes, or with which parameters a model starts.
 WITHOUT_EFFECT = {'attention_implementation', 'remat', 'scan_layers', 'dtype', 'depthwise_init'}
+MODALITIES = {'modality', 'depth_channels', 'fusion'}  # see test_fusion.py
 # Two ways to leave out the positions.
 EQUAL = {'rpe_terms=none', 'pos_embed=none'}
 
@@ -83,7 +84,7 @@ def find_cases(name):
     spec = MODELS[name]
     cases = {'plain': {}, 'shared': {**SHARED, 'num_classes': CLASSES}}
     for keyword, default in spec.defaults().items():
-        if keyword in SHARED.keys() | WITHOUT_EFFECT:
+        if keyword in SHARED.keys() | WITHOUT_EFFECT | MODALITIES:
             continue
         choices = (False, True) if isinstance(default, bool) else spec.choices().get(keyword, ())
         for value in choices:

@@ -5,8 +5,6 @@ import os
 import textwrap
 from collections.abc import Collection
 
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vivit_jax.annotations.catalog import find_dataset
@@ -16,6 +14,7 @@ from vivit_jax.config.schema import config_keys, find_value
 from vivit_jax.costs import count_macs, count_parameters, model_call, plain_form
 from vivit_jax.errors import UserError, describe_range
 from vivit_jax.models.registry import MODELS, create_model, model_keywords, specify
+from vivit_jax.models.variables import abstract_clip
 
 Row = tuple[str, str, str]  # name, value, explanation
 
@@ -168,8 +167,7 @@ def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Ro
     follows = '' if config.model.num_classes is not None else '; a training asks the data'
     model = create_model(**{**load.model_keywords(config), 'num_classes': classes})
     clip_shape = load.preprocessing(config).clip_shape
-    clip = jax.ShapeDtypeStruct((1, *clip_shape, 3), jnp.float32)
-    call = model_call(plain_form(model), clip)
+    call = model_call(plain_form(model), abstract_clip(model.spec, clip_shape))
     macs, _ = count_macs(call.function, *call.args)
     step = 2 * _PASSES * macs * config.train.batch_size
     whole = 'unknown', 'the number of steps is missing'

@@ -11,8 +11,11 @@ from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
+from vivit_jax.models.variables import abstract_clip
 from vivit_jax.weights import huggingface
 from vivit_jax.weights.load import load_checkpoint
+
+Clip = np.ndarray | dict[str, np.ndarray]
 
 _TOLERANCE = 1e-4  # float32 through dozens of layers, with sums in another order
 
@@ -26,10 +29,12 @@ class Reference:
     """
 
     def __init__(self, card: ModelCard, variables: dict):
-        rng = np.random.default_rng(0)
-        shape = (1, *card.preprocessing.clip_shape, 3)
-        self._clip = rng.uniform(-1, 1, shape).astype(np.float32)
-        self._ours = _run(create_model(**card.model), variables, self._clip)
+        rng, model = np.random.default_rng(0), create_model(**card.model)
+        self._clip = jax.tree.map(
+            lambda x: rng.uniform(-1, 1, x.shape).astype(np.float32),
+            abstract_clip(model.spec, card.preprocessing.clip_shape),
+        )
+        self._ours = _run(model, variables, self._clip)
 
     def compare(self, side: str, path: Path) -> bool:
         """Runs the model in a file or folder, in its own framework if that is installed.
@@ -49,7 +54,7 @@ class Reference:
         return agrees
 
 
-def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
+def _run_path(path: Path, clip: Clip) -> tuple[str, np.ndarray]:
     framework = 'JAX'
     try:
         if path.is_dir() and huggingface.matches(path):
@@ -63,21 +68,21 @@ def _run_path(path: Path, clip: np.ndarray) -> tuple[str, np.ndarray]:
     return framework, _run(model, variables, clip)
 
 
-def _run(model, variables: dict, clip: np.ndarray) -> np.ndarray:
+def _run(model, variables: dict, clip: Clip) -> np.ndarray:
     apply = jax.jit(model.clone(spec=dataclasses.replace(model.spec, dtype='float32')).apply)
     with jax.default_matmul_precision('highest'):
         result = apply(variables, clip)
     return _flat(result.features, result.logits)
 
 
-def _run_torch(path: Path, clip: np.ndarray) -> np.ndarray:
+def _run_torch(path: Path, clip: Clip) -> np.ndarray:
     import torch
 
     from vivit_jax.torch.model_files import load_model
 
     model, _ = load_model(path)
     with torch.inference_mode():
-        result = model(torch.from_numpy(clip))
+        result = model(jax.tree.map(torch.from_numpy, clip))
     return _flat(result.features, result.logits)
 
 

@@ -41,6 +41,11 @@ def find_grid(spec: Specification, clip: jax.Array) -> tuple[int, int, int]:
     if clip.ndim != 5:
         hint = ', so that the batch is missing: clip[None] adds it' if clip.ndim == 4 else ''
         raise ValueError(f'a model takes clips [b t h w c]; this array is {list(clip.shape)}{hint}')
+    if clip.shape[-1] != spec.num_channels:
+        raise ValueError(
+            f'a model of modality={spec.modality!r} takes clips of {spec.num_channels} channels; '
+            f'this array is {list(clip.shape)}'
+        )
     if not jnp.issubdtype(clip.dtype, jnp.floating):
         raise ValueError(
             f'a model takes float clips in the value_range of the preprocessing, not {clip.dtype}: '

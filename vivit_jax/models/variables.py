@@ -1,8 +1,27 @@
-"""The variables of a model: fresh values, or only their shapes."""
+"""The shapes of a model's clips, and its variables: fresh values, or only their shapes."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from vivit_jax.layers.specification import Specification
+
+
+def abstract_clip(
+    spec: Specification, clip_shape: tuple[int, ...], batch_size: int = 1
+) -> jax.ShapeDtypeStruct | dict[str, jax.ShapeDtypeStruct]:
+    """The shape and type of the clips that a model takes; of RGB and depth, a dict of both.
+
+    Args:
+        spec: the specification of the model.
+        clip_shape: (t, h, w) of its clips in frames and pixels.
+        batch_size: number of clips.
+    """
+    clips = {
+        name: jax.ShapeDtypeStruct((batch_size, *clip_shape, stream.num_channels), jnp.float32)
+        for name, stream in spec.streams.items()
+    }
+    return clips if spec.modality == 'rgbd' else clips[spec.modality]
 
 
 def init_variables(key: jax.Array, model: nn.Module, clip_shape: tuple[int, int, int]) -> dict:
@@ -13,7 +32,10 @@ def init_variables(key: jax.Array, model: nn.Module, clip_shape: tuple[int, int,
         model: the model.
         clip_shape: (t, h, w) of its clips in frames and pixels.
     """
-    variables = model.init(key, jnp.zeros((1, *clip_shape, 3)))
+    clip = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), abstract_clip(model.spec, clip_shape)
+    )
+    variables = model.init(key, clip)
     return {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
 
 

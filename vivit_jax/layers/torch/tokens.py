@@ -12,8 +12,6 @@ from torch import nn
 from vivit_jax.layers.grid import sincos_positions
 from vivit_jax.layers.specification import Specification
 
-NUM_CHANNELS = 3  # red, green, blue
-
 
 class ModelOutput(NamedTuple):
     """The result of a forward pass.
@@ -57,12 +55,13 @@ class VideoModel(nn.Module):
         """Classifies clips.
 
         Args:
-            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1], RGB.
+            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1], with
+                `spec.num_channels` channels.
 
         Raises:
             ValueError: the clip has another shape than the model was made for.
         """
-        shape = (*self.clip_shape, NUM_CHANNELS)
+        shape = (*self.clip_shape, self.spec.num_channels)
         if clip.shape[1:] != shape:
             raise ValueError(
                 f'the clip has the shape {tuple(clip.shape)}, but this model was made for '
@@ -88,7 +87,7 @@ class Tokenizer(nn.Module):
         channels: number of channels of the clip.
     """
 
-    def __init__(self, hidden_size: int, patch_size: tuple[int, ...], channels: int = NUM_CHANNELS):
+    def __init__(self, hidden_size: int, patch_size: tuple[int, ...], channels: int):
         super().__init__()
         self.patch_size = patch_size
         self.projection = linear(math.prod(patch_size) * channels, hidden_size)

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import nn
 
 from vivit_jax.layers.torch.convolution import BatchNorm, Convolution, lecun_normal
-from vivit_jax.layers.torch.tokens import NUM_CHANNELS, Tokenizer, VideoModel
+from vivit_jax.layers.torch.tokens import Tokenizer, VideoModel
 from vivit_jax.layers.torch.transformer import Encoder, layer_norm
 from vivit_jax.models.convivit import specification
 from vivit_jax.models.vivit.torch import FactorizedDotProductBlock, FactorizedSelfAttentionBlock
@@ -24,7 +24,7 @@ class ConViViT(VideoModel):
 
     def __init__(self, spec: specification.ConViViT, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
-        channels = [NUM_CHANNELS, *[spec.cnn_channels] * spec.cnn_blocks]
+        channels = [spec.num_channels, *[spec.cnn_channels] * spec.cnn_blocks]
         self.cnn = nn.Sequential(
             *(CnnBlock(*pair, spec.cnn_conv5) for pair in itertools.pairwise(channels))
         )

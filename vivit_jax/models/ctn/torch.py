@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import nn
 
 from vivit_jax.layers.torch.convolution import BatchNorm, Convolution, identity, lecun_normal
-from vivit_jax.layers.torch.tokens import NUM_CHANNELS, Tokenizer, VideoModel
+from vivit_jax.layers.torch.tokens import Tokenizer, VideoModel
 from vivit_jax.layers.torch.transformer import Encoder, EncoderBlock, SelfAttention
 from vivit_jax.models.ctn import specification
 
@@ -25,7 +25,7 @@ class Ctn(VideoModel):
 
     def __init__(self, spec: specification.Ctn, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
-        self.stem, channels = None, NUM_CHANNELS
+        self.stem, channels = None, spec.num_channels
         if spec.embed == 'video_to_tokens':
             self.stem = ConvStem(
                 channels,

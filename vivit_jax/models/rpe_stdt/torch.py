@@ -20,7 +20,7 @@ class RpeStdt(VideoModel):
     def __init__(self, spec: specification.RpeStdt, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
         time, *space = self.grid
-        self.tokenizer = Tokenizer(spec.hidden_size, spec.tubelet_size)
+        self.tokenizer = Tokenizer(spec.hidden_size, spec.tubelet_size, spec.num_channels)
         self.spatial_encoder = self._make_spatial_encoder(tuple(space))
         if spec.pos_embed == 'absolute':
             self.spatial_encoder.position = ClipPositionEmbedding(self.grid, spec.hidden_size)

@@ -16,7 +16,7 @@ class ViViT(VideoModel):
 
     def __init__(self, spec: specification.ViViT, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
-        self.tokenizer = Tokenizer(spec.hidden_size, spec.patch_size)
+        self.tokenizer = Tokenizer(spec.hidden_size, spec.patch_size, spec.num_channels)
 
     def encode(self, clip: torch.Tensor) -> torch.Tensor:
         spec = self.spec
