@@ -326,8 +326,8 @@ def _check_files(
     if len(missing) > allowed:
         go_on = f'; raise data.max_bad_fraction={max_bad_fraction} to go on without them'
         raise AnnotationError(
-            f'{message}, such as {next(iter(lost_paths.values()))}. Paths are relative to data.root, or to '
-            f'the folder of the CSV{go_on if found else ""}'
+            f'{message}, such as {next(iter(lost_paths.values()))}. Paths are relative to '
+            f'data.root, or to the folder of the CSV{go_on if found else ""}'
         )
     named = [*lost_paths.values()][:_MOST_NAMED]
     named += ['…'] if len(missing) > _MOST_NAMED else []

@@ -32,8 +32,10 @@ def choose_videos(annotations: Annotations, modality: str) -> Annotations:
             return line._replace(values=values | {'video_path': depth, 'depth_path': depth})
         return line._replace(values=values | {'depth_path': depth})
 
+    def is_seen(line: Annotation) -> bool:
+        return modality == 'depth' or 'video_path' in line.values
+
     splits = {
-        split: [choose(line) for line in lines if modality == 'depth' or 'video_path' in line.values]
-        for split, lines in annotations.splits.items()
+        split: [*map(choose, filter(is_seen, lines))] for split, lines in annotations.splits.items()
     }
     return dataclasses.replace(annotations, splits=splits)

@@ -248,6 +248,12 @@ KEYS = {
         64, 'temporal views of a step, of all devices together', 1, may_change=True
     ),
     'eval.views': Key('4x3', 'temporal x spatial views of each video in the test', may_change=True),
+    'eval.num_units': Key(
+        int,
+        'units of a clip in the test, for models that take units; None: as many as in training',
+        1,
+        may_change=True,
+    ),
     'eval.merge': Key(
         'logits', "mean over the views of 'logits' or 'probabilities'", may_change=True
     ),

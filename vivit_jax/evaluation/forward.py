@@ -16,9 +16,7 @@ from vivit_jax.video.preprocessing import Preprocessing, to_unit_range
 __all__ = ['create_forward']
 
 
-def create_forward(
-    model: nn.Module, spec: Preprocessing
-) -> Callable[..., ModelOutput]:
+def create_forward(model: nn.Module, spec: Preprocessing) -> Callable[..., ModelOutput]:
     """Makes the function (variables, pixels) -> output, for clips as they are read from videos.
 
     Pixels are `rgb` uint8 [... t h w 3], `depth` uint16 [... t h w 1] or a dict of both, as the

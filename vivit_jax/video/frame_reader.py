@@ -112,7 +112,7 @@ class FrameReader(abc.ABC):
                 pixels.clear()
             if cut is None:
                 height, width = upright_size(frame)
-                cut = create_cutter((crops or _whole)(height, width), interpolation, kind)
+                cut = create_cutter((crops or whole_frame)(height, width), interpolation, kind)
             try:
                 pixels[place] = cut(frame)
             except DECODE_ERRORS as error:
@@ -154,7 +154,8 @@ def mean_step(times_sec: np.ndarray) -> float:
     return float(times_sec[-1] - times_sec[0]) / max(len(times_sec) - 1, 1)
 
 
-def _whole(height: int, width: int) -> Crops:
+def whole_frame(height: int, width: int) -> Crops:
+    """Keeps frames as they are."""
     return Crops(height, width, ((0, 0),), (height, width))
 
 

@@ -90,6 +90,14 @@ class Preprocessing:
                 'from 0'
             )
 
+    def with_units(self, num_units: int | None) -> 'Preprocessing':
+        """The same with another number of units; None changes nothing.
+
+        Raises:
+            ValueError: clips have no units, because `sampling` is not `'units'`.
+        """
+        return self if num_units is None else dataclasses.replace(self, num_units=num_units)
+
     @property
     def clip_shape(self) -> tuple[int, int, int]:
         """(t, h, w) of a clip in frames and pixels; t is of all units."""

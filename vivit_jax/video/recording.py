@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vivit_jax.video.crops import Crops
-from vivit_jax.video.frame_reader import FrameReader, VideoError
+from vivit_jax.video.frame_reader import FrameReader, VideoError, whole_frame
 
 __all__ = ['Recording']
 
@@ -77,18 +77,19 @@ class Recording:
     def read(
         self,
         indices: Sequence[int],
-        crops: Callable[[int, int], Crops],
+        crops: Callable[[int, int], Crops] | None = None,
         interpolation: str = 'bilinear',
     ) -> dict[str, np.ndarray]:
         """Decodes, resizes and cuts frames of all videos in the same way.
 
         Args:
             indices: places in presentation order, in any order, repeats allowed.
-            crops: see `FrameReader.read`; it is called once.
+            crops: see `FrameReader.read`; it is called once. By default the frames are kept whole.
             interpolation: of the resizing of RGB.
 
         Returns:
-            `rgb` uint8 [crops n size size 3], `depth` uint16 [crops n size size 1].
+            `rgb` uint8 [crops n size size 3], `depth` uint16 [crops n size size 1]; whole frames
+            have no axis of crops.
 
         Raises:
             VideoError: a frame that was asked for cannot be decoded, or RGB and depth have
@@ -98,7 +99,7 @@ class Recording:
 
         def draw_once(height: int, width: int) -> Crops:
             if not drawn:
-                drawn.append(((height, width), crops(height, width)))
+                drawn.append(((height, width), (crops or whole_frame)(height, width)))
             [(first, found)] = drawn
             if first != (height, width) and not self._is_stretched:
                 raise VideoError(
@@ -109,10 +110,11 @@ class Recording:
                 )
             return found
 
-        return {
+        clips = {
             kind: reader.read(self._places(reader, indices), draw_once, interpolation, kind)
             for kind, reader in self._readers.items()
         }
+        return clips if crops else {kind: x[0] for kind, x in clips.items()}
 
     def _places(self, reader: FrameReader, indices: Sequence[int]) -> np.ndarray:
         """The frames of a video at the same part of it, if it has more or fewer than the first."""
