@@ -33,9 +33,15 @@ def choose_videos(annotations: Annotations, modality: str) -> Annotations:
         return line._replace(values=values | {'depth_path': depth})
 
     def is_seen(line: Annotation) -> bool:
-        return modality == 'depth' or 'video_path' in line.values
+        is_depth_alone = line.values.get('depth_path') == line.values['video_path']
+        return modality == 'depth' or not is_depth_alone
 
-    splits = {
-        split: [*map(choose, filter(is_seen, lines))] for split, lines in annotations.splits.items()
-    }
+    splits = {}
+    for split, lines in annotations.splits.items():
+        splits[split] = [*map(choose, filter(is_seen, lines))]
+        if lines and not splits[split]:
+            raise AnnotationError(
+                f'{lines[0].place}: the {split} split has depth videos alone, which '
+                f"model.modality={modality!r} does not see: set model.modality='depth'"
+            )
     return dataclasses.replace(annotations, splits=splits)

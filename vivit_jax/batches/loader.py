@@ -108,8 +108,9 @@ def view_batches(
     Returns:
         An iterator with a `close()`. The batches hold, per temporal view of a video, the spatial
         views as `rgb` uint8 [b views t h w 3] and/or `depth` uint16 [b views t h w 1], `label` (of
-        each head), `video_id` and `view` int32 [b], `mask` bool [b], false if the row only fills the last batch, and `error` as in
-        `train_batches`; the pixels of a video with an error are zero.
+        each head), `video_id` and `view` int32 [b], `mask` bool [b], false if the row only
+        fills the last batch, and `error` as in `train_batches`; the pixels of a
+        video with an error are zero.
     """
     num_items = len(source) * views[0]
     num_batches = -(-num_items // batch_size)

@@ -49,8 +49,9 @@ def create_train_step(
 
     The function is pure: all that is random follows from `seed` and the step. A batch holds `rgb`
     uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1], as the modality of the model asks for, and
-    `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads
-    also `<head>/loss` and `<head>/acc1`.
+    `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over heads),
+    acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
+    `<head>/loss` and `<head>/acc1`.
 
     Args:
         model: the model.

@@ -101,7 +101,8 @@ def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> 
     NTU RGB+D may have lists, `@CS/{train,valid}.txt` or `@CV/{train,valid}.txt` for its protocols
     `cross_subject` and `cross_view`, with lines `name num_frames label`; they win, and `valid` is
     the test split. Depth videos have the same codes. They lie in a folder with `depth` in its name,
-    or have a name that ends in `_depth`. Folders of other sensors are left out.
+    or have a name that ends in `_depth`; where there is no color video, the depth video stands for
+    it, too. Folders of other sensors are left out.
 
     Raises:
         AnnotationError: no such names, or an impossible action.
@@ -126,14 +127,14 @@ def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> 
         )
     splits = {'train': [], 'test': []}
     for name in sorted(samples.keys() | depths.keys()):
-        paths = {'video_path': samples.get(name), 'depth_path': depths.get(name)}
-        paths = {column: path for column, path in paths.items() if path}
-        place = next(iter(paths.values()))
+        place = samples.get(name) or depths[name]
         groups = re.match(code.pattern, name).groupdict()
         numbers = {key: int(value) for key, value in groups.items()}
         label = class_at(names, numbers['action'], place, first=1)
         split = 'train' if code.is_train[protocol](numbers) else 'test'
-        values = {**paths, 'label': label, 'subject': groups['subject']}
+        values = {'video_path': place, 'label': label, 'subject': groups['subject']}
+        if name in depths:
+            values['depth_path'] = depths[name]
         splits[split].append(Annotation(place, values))
     return Annotations(splits, {'label': names})
 
