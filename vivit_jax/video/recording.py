@@ -45,11 +45,11 @@ class Recording:
         self.name = self.main.name
         for reader in self._readers.values():
             if len(reader) != len(self.main) and not is_stretched:
+                lengths = f'has {len(reader)} frames, but {self.name} has {len(self.main)}'
                 self.close()
                 raise VideoError(
-                    f'{reader.name}: has {len(reader)} frames, but {self.name} has '
-                    f'{len(self.main)}: each frame must have its depth. If both show the same '
-                    'time, preprocessing.stretch_depth=True takes frames from the same part'
+                    f'{reader.name}: {lengths}: each frame must have its depth. If both show the '
+                    'same time, preprocessing.stretch_depth=True takes frames from the same part'
                 )
 
     def __enter__(self) -> 'Recording':
