@@ -10,12 +10,22 @@ import flax.linen as nn
 from vivit_jax.layers.convolution_kernels import convolve
 
 
-def convolution(features: int, kernel_size: tuple[int, ...], depthwise: bool = False, **keywords):
-    """An `nn.Conv` over the axes before the last; `depthwise`: every channel by itself."""
+def convolution(
+    features: int,
+    kernel_size: tuple[int, ...],
+    depthwise: bool = False,
+    dilation: int = 1,
+    **keywords,
+) -> nn.Conv:
+    """An `nn.Conv` over the axes before the last; `depthwise`: every channel by itself.
+
+    `dilation` is the distance of a kernel's taps; they are padded with as many times more zeros.
+    """
     return nn.Conv(
         features,
         kernel_size,
-        padding=[(size // 2, size // 2) for size in kernel_size],
+        padding=[2 * (size // 2 * dilation,) for size in kernel_size],
+        kernel_dilation=dilation,
         feature_group_count=features if depthwise else 1,
         conv_general_dilated=convolve,
         **keywords,

@@ -5,6 +5,7 @@ than the forms here, which are made of products with shifted inputs and convolut
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vivit_jax.layers.linear import project
 from vivit_jax.parallel.mesh import BATCH_AXES, constrain
 
 
@@ -31,6 +33,9 @@ def _choose_form(
     native = functools.partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, **keywords
     )
+    if math.prod(kernel.shape[:-2]) == 1 and keywords['feature_group_count'] == 1:
+        steps = (slice(None, None, stride) for stride in strides)
+        return project(x[:, *steps], kernel.reshape(kernel.shape[-2:]))
     dilations = [keywords.get(name) or (1,) for name in ('lhs_dilation', 'rhs_dilation')]
     if max(map(max, dilations)) > 1:
         return native(x, kernel)
