@@ -95,6 +95,11 @@ def test_coloured_depth_is_an_error(tmp_path):
         read_all(path)
 
 
+def test_rgb_video_is_no_depth(synthetic_folder):
+    with pytest.raises(VideoError, match='00000.mp4: frame 0 of .* it has colours'):
+        read_all(synthetic_folder / 'train/00000.mp4')
+
+
 def test_resized_pixel_is_the_nearest_and_never_a_mean():
     frames = depths(shape=(2, 8, 12))
     crops = Crops(12, 18, ((2, 3), (0, 0)), (9, 15))

@@ -11,6 +11,13 @@ from vivit_jax.video.crops import Crops
 __all__ = ['DepthCutter']
 
 
+_COLOURED = (
+    'it has colours, so it is no depth: depth is grey, in 8 or 16 bits; a colour map must be '
+    'undone first'
+)
+_MOST_CHROMA = 3  # mean distance from grey
+
+
 class DepthCutter:
     """Turns decoded depth frames upright, resizes and cuts them: uint16 [crops h w 1].
 
@@ -59,12 +66,13 @@ def _read_depth(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarr
     if frame.format.has_palette or (frame.format.is_rgb and _is_8_bit(frame)):
         pixels = _plane(reformatter.reformat(frame, format='rgb24', threads=1), 'u1', 3)
         if (pixels != pixels[..., :1]).any():
-            raise ValueError(
-                'it has colours, so it is no depth: depth is grey, in 8 or 16 bits; a colour map '
-                'must be undone first'
-            )
+            raise ValueError(_COLOURED)
         return pixels[..., 0]
     if kind.startswith(('yuv', 'nv')) and _is_8_bit(frame):
+        # Lossy coding shifts the colours of grey a little.
+        chroma = [np.frombuffer(plane, np.uint8) for plane in frame.planes[1:]]
+        if any(np.abs(plane.astype(int) - 128).mean() > _MOST_CHROMA for plane in chroma):
+            raise ValueError(_COLOURED)
         return _plane(reformatter.reformat(frame, format='gray', threads=1), 'u1')
     raise ValueError(
         f'its pixels are {kind}, from which no depth can be read: give grey frames of 8 or 16 bits'
