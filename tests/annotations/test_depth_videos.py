@@ -56,7 +56,7 @@ def test_video_without_depth_is_an_error():
 
 def test_depth_alone_is_an_error_for_rgb():
     values = {'video_path': 'a.mkv', 'depth_path': 'a.mkv'}
-    with pytest.raises(AnnotationError, match="set model.modality='depth'"):
+    with pytest.raises(AnnotationError, match=r"set model\.modality='depth'"):
         choose_videos(Annotations({'train': [Annotation('', values)]}), 'rgb')
 
 

@@ -96,7 +96,7 @@ def test_coloured_depth_is_an_error(tmp_path):
 
 
 def test_rgb_video_is_no_depth(synthetic_folder):
-    with pytest.raises(VideoError, match='00000.mp4: frame 0 of .* it has colours'):
+    with pytest.raises(VideoError, match=r'00000.mp4: frame 0 of .* it has colours'):
         read_all(synthetic_folder / 'train/00000.mp4')
 
 

@@ -62,18 +62,19 @@ def _read_depth(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarr
     kind = frame.format.name
     if grey := re.fullmatch(r'gray(?:(?:9|10|12|14|16)(le|be))?', kind):
         dtype = {None: 'u1', 'le': '<u2', 'be': '>u2'}[grey[1]]
-        return _plane(frame, dtype)
+        return _pixels(frame.planes[0], dtype)
     if frame.format.has_palette or (frame.format.is_rgb and _is_8_bit(frame)):
-        pixels = _plane(reformatter.reformat(frame, format='rgb24', threads=1), 'u1', 3)
+        rgb = reformatter.reformat(frame, format='rgb24', threads=1)
+        pixels = _pixels(rgb.planes[0], channels=3)
         if (pixels != pixels[..., :1]).any():
             raise ValueError(_COLOURED)
         return pixels[..., 0]
     if kind.startswith(('yuv', 'nv')) and _is_8_bit(frame):
         # Lossy coding shifts the colours of grey a little.
-        chroma = [np.frombuffer(plane, np.uint8) for plane in frame.planes[1:]]
-        if any(np.abs(plane.astype(int) - 128).mean() > _MOST_CHROMA for plane in chroma):
-            raise ValueError(_COLOURED)
-        return _plane(reformatter.reformat(frame, format='gray', threads=1), 'u1')
+        for plane in frame.planes[1:]:
+            if np.abs(_pixels(plane).astype(int) - 128).mean() > _MOST_CHROMA:
+                raise ValueError(_COLOURED)
+        return _pixels(reformatter.reformat(frame, format='gray', threads=1).planes[0])
     raise ValueError(
         f'its pixels are {kind}, from which no depth can be read: give grey frames of 8 or 16 bits'
     )
@@ -83,9 +84,9 @@ def _is_8_bit(frame: av.VideoFrame) -> bool:
     return all(component.bits <= 8 for component in frame.format.components)
 
 
-def _plane(frame: av.VideoFrame, dtype: str, channels: int = 1) -> np.ndarray:
-    """The first plane without the padding of its lines: [h w], or [h w channels]."""
-    plane, size = frame.planes[0], np.dtype(dtype).itemsize
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
-    pixels = rows[:, : frame.width * channels * size].copy().view(dtype)
-    return pixels if channels == 1 else pixels.reshape(frame.height, frame.width, channels)
+def _pixels(plane: av.video.plane.VideoPlane, dtype: str = 'u1', channels: int = 1) -> np.ndarray:
+    """The pixels of a plane without the padding of its lines: [h w], or [h w channels]."""
+    width = plane.width * channels
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
+    pixels = rows[:, : width * np.dtype(dtype).itemsize].copy().view(dtype)
+    return pixels if channels == 1 else pixels.reshape(plane.height, plane.width, channels)
