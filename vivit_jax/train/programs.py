@@ -56,10 +56,12 @@ class Programs:
         self.spec = load.preprocessing(config)
         self.policy = load.augmentation(config)
         self.model_keywords = {**load.model_keywords(config), 'num_classes': num_classes}
-        self.optimizer = create_optimizer(config.train, schedule)
         try:
             self.model = fit_dtype(
                 create_model(**self.model_keywords), platform or platform_of(mesh)
+            )
+            self.optimizer = create_optimizer(
+                config.train, schedule, is_fusion=self.model.spec.modality == 'rgbd'
             )
             shapes = jax.eval_shape(self.create_state)
         except UserError:

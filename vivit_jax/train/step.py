@@ -88,10 +88,13 @@ def create_train_step(
                 rngs={'dropout': key},
                 mutable='batch_stats',
             )
-            losses = map_heads(cross_entropy, output.logits, inputs.targets)
+            streams = list(output.streams.values()) or [output.logits]
+            losses = map_heads(_mean_loss, inputs.targets, *streams)
             loss = jnp.mean(jnp.stack(jax.tree.leaves(losses)))
             metrics = {**name_heads('loss', losses), **_accuracies(output.logits, inputs.label)}
-            return loss, (metrics | {'loss': loss}, changed.get('batch_stats', {}))
+            # The gradient of the sum over streams, so that each learns as it would alone.
+            total = len(streams) * loss
+            return total, (metrics | {'loss': loss}, changed.get('batch_stats', {}))
 
         def differentiate(batch_stats: dict, *part) -> tuple[dict, tuple[Metrics, dict]]:
             grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(
@@ -157,6 +160,11 @@ def mean_over_parts(
 
     (carry, total), _ = lax.scan(add, (carry, zeros), parts)
     return carry, jax.tree.map(lambda x: x / num_parts, total)
+
+
+def _mean_loss(targets: jax.Array, *streams: jax.Array) -> jax.Array:
+    """The mean over streams of the loss of their logits."""
+    return jnp.mean(jnp.stack([cross_entropy(logits, targets) for logits in streams]))
 
 
 def _accuracies(logits: PerHead[jax.Array], label: PerHead[jax.Array]) -> Metrics:
