@@ -106,7 +106,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     Model class, heads and augmentations stay; sizes, data and steps become small. Mirroring is
     off, because the embedded classes have a left and a right.
     """
-    config.init_from = ''
+    config.init_from = config.init.depth_from = ''
     name = config.model.name
     config.model.update(size=None, num_classes=None)
     config.model.update(_known(name, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96))

@@ -81,6 +81,11 @@ KEYS = {
         "weights to start from: a file, folder or name that vivit_jax.convert reads; '': none",
         may_change=True,
     ),
+    'init.depth_from': Key(
+        '',
+        "of modality 'rgbd': weights that the depth stream starts from; '': init_from",
+        may_change=True,
+    ),
     'init.reinit': Key((), "('head',): a new classifier; all other weights must be in init_from"),
     'init.tubelet': Key(
         'central_frame',
