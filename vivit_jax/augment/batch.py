@@ -9,12 +9,12 @@ import numpy as np
 
 from vivit_jax.augment.color import random_color_drop, random_color_jitter
 from vivit_jax.augment.geometry import Clip, mirror, random_erase
+from vivit_jax.augment.inputs import normalize_clips
 from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.augment.randaugment import random_augment
 from vivit_jax.augment.targets import smooth_one_hot, swap_labels
 from vivit_jax.heads import PerHead, map_heads
-from vivit_jax.models.inputs import normalize_clips
 from vivit_jax.parallel.mesh import on_each_device
 from vivit_jax.video.preprocessing import Preprocessing, to_unit_range
 

@@ -7,9 +7,9 @@ import jax
 from jax.sharding import Mesh
 from jax.stages import Wrapped
 
+from vivit_jax.augment.inputs import normalize_clips, to_model_input
 from vivit_jax.heads import PerHead
 from vivit_jax.layers.tokens import ModelOutput
-from vivit_jax.models.inputs import normalize_clips, to_model_input
 from vivit_jax.parallel.mesh import replicated
 from vivit_jax.video.preprocessing import Preprocessing, to_unit_range
 

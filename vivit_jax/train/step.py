@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from jax.stages import Wrapped
 
 from vivit_jax.augment.batch import TrainInputs, augment_batch
+from vivit_jax.augment.inputs import to_model_input
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
-from vivit_jax.models.inputs import to_model_input
 from vivit_jax.parallel.mesh import platform_of, replicated
 from vivit_jax.parallel.offload import copy_to_devices
 from vivit_jax.train.freezing import stop_frozen
