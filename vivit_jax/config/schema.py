@@ -84,7 +84,6 @@ KEYS = {
     'init.depth_from': Key(
         '',
         "of modality 'rgbd': weights that the depth stream starts from; '': init_from",
-        may_change=True,
     ),
     'init.reinit': Key((), "('head',): a new classifier; all other weights must be in init_from"),
     'init.tubelet': Key(
