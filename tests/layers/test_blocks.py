@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.transformer import DropPath, EncoderBlock, MlpBlock, SelfAttention
 from vivit_jax.models.ctn.model import PostNormBlock
 from vivit_jax.models.vivit.model import FactorizedSelfAttentionBlock
@@ -18,7 +18,7 @@ def _layer_norm(x, params, epsilon):
 
 
 def _spec(**keywords):
-    return Specification(hidden_size=8, num_heads=2, mlp_dim=12, **keywords)
+    return TransformerSpecification(hidden_size=8, num_heads=2, mlp_dim=12, **keywords)
 
 
 def _block(attentions=(('tokens',),), **keywords):

@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.transformer import Encoder, EncoderBlock
 
 pytestmark = pytest.mark.usefixtures('exact_matmuls')
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls')
 class _RateBlock(nn.Module):
     """Captures its rate of stochastic depth in place of attention weights."""
 
-    spec: Specification
+    spec: TransformerSpecification
 
     @nn.compact
     def __call__(self, tokens, drop_path_rate, train, capture_attention):
@@ -21,7 +21,7 @@ class _RateBlock(nn.Module):
 
 
 def _spec(**keywords):
-    return Specification(**{'hidden_size': 4, 'num_heads': 2, 'mlp_dim': 8, **keywords})
+    return TransformerSpecification(**{'hidden_size': 4, 'num_heads': 2, 'mlp_dim': 8, **keywords})
 
 
 def _encoder(block=EncoderBlock, position='learned', has_final_norm=True, **keywords):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vivit_jax.layers.grid import uniform_frame_indices
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.tokens import Tokenizer
 from vivit_jax.models.registry import create_model
 
@@ -84,7 +84,7 @@ def test_patches_of_frames_equal_convolution_of_each_frame():
     ],
 )
 def test_grid_names_the_size_that_does_not_divide(clip_shape, words):
-    spec = Specification(tubelet_size=(2, 4, 4))
+    spec = TransformerSpecification(tubelet_size=(2, 4, 4))
     assert spec.grid((6, 8, 12)) == (3, 2, 3)
     with pytest.raises(ValueError) as error:
         spec.grid(clip_shape)

@@ -18,7 +18,7 @@ from vivit_jax.costs import (
     xla_flops,
 )
 from vivit_jax.layers.convolution import convolution
-from vivit_jax.layers.specification import Specification
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.transformer import EncoderBlock
 from vivit_jax.models.published import TOLERANCES, published_models
 from vivit_jax.models.registry import create_model, list_models
@@ -121,7 +121,9 @@ def test_loop_without_products_counts_nothing():
     assert count_macs(loop, shape(), shape(4, 3)) == (0, 0)
 
 
-_SPEC = Specification(hidden_size=8, num_heads=2, mlp_dim=16, attention_implementation='einsum')
+_SPEC = TransformerSpecification(
+    hidden_size=8, num_heads=2, mlp_dim=16, attention_implementation='einsum'
+)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ RATES = ('dropout_rate', 'attention_dropout_rate', 'drop_path_rate')
 
 # Every model is tested as it comes, with other values of keywords that all models have, with every
 # other choice of each keyword of its own, with its presets, and with what MORE adds.
-SHARED = {'gelu': 'exact', 'layer_norm_eps': 0.1, 'num_heads': 4}
+SHARED = {'gelu': 'exact', 'layer_norm_eps': 0.1, 'num_heads': 4, 'knn_ratio': 0.7}
 CLASSES = {'verb': 3, 'type': 4}
 # Choices that are possible only with values of other keywords.
 COMPANIONS = {
