@@ -172,5 +172,5 @@ def test_streams_start_from_the_keys_for_each(tmp_path):
             leaves = jax.tree.leaves(variables['params'][stream])
             assert all((x == value).all() for x in leaves)
     config.init_from = ''
-    with pytest.raises(UserError, match='init.depth_from=.* the weights for RGB in init_from'):
+    with pytest.raises(UserError, match=r'init.depth_from=.* the weights for RGB in init_from'):
         check_ranges(config)
