@@ -10,7 +10,7 @@ import pytest
 from vivit_jax.errors import UserError
 from vivit_jax.heads import map_heads
 from vivit_jax.model_card import ModelCard
-from vivit_jax.models.registry import MODELS, create_model, list_models
+from vivit_jax.models.registry import MODELS, create_model, list_models, model_keywords
 from vivit_jax.models.variables import abstract_clip, abstract_variables
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.init_from import find_untrained_heads, init_from
@@ -28,8 +28,11 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 def _weights(name='vivit_fe', *, seed=0, spec=SPEC, classes=CLASSES, **keywords):
     """Random weights of a trained model."""
-    own = {'tubelet_size': (MODELS[name].tubelet_size[0], 8, 8), **MODELS[name].TINY}
-    model = {'name': name, 'num_classes': map_heads(len, classes), **SIZES, **own, **keywords}
+    known = model_keywords(name)
+    length, *_ = known.get('tubelet_size', (2,))
+    sizes = {**SIZES, 'tubelet_size': (length, 8, 8), **MODELS[name].TINY, **keywords}
+    sizes = {keyword: value for keyword, value in sizes.items() if keyword in known}
+    model = {'name': name, 'num_classes': map_heads(len, classes), **sizes}
     rng, shapes = np.random.default_rng(seed), _shapes(model, spec)
     params = jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape), shapes['params'])
     batch_stats = jax.tree.map(lambda x: rng.uniform(0.5, 1.5, x.shape), shapes['batch_stats'])
