@@ -30,7 +30,7 @@ def implementation(request, monkeypatch):
     monkeypatch.setattr(attention_kernels, '_CHUNK', 8)
     if request.param == 'chunked_vectorized':
         form = attention_kernels._chunked_form
-        monkeypatch.setattr(attention_kernels, '_chunked_form', lambda _, rate: form(False, rate))
+        monkeypatch.setattr(attention_kernels, '_chunked_form', lambda _, *rest: form(False, *rest))
     return request.param.removesuffix('_vectorized')
 
 

@@ -23,6 +23,7 @@ from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.transformer import EncoderBlock
 from vivit_jax.models.published import TOLERANCES, published_models
 from vivit_jax.models.registry import create_model, list_models
+from vivit_jax.models.variables import abstract_clip
 from vivit_jax.models.vivit.model import FactorizedDotProductBlock, FactorizedSelfAttentionBlock
 
 CLIP = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
@@ -284,7 +285,7 @@ def test_clip_that_does_not_divide_is_an_error(create_tiny):
 @pytest.mark.parametrize('reference', published_models(), ids=lambda r: f'{r.label} {r.clip[1]}')
 def test_published_models_cost_what_they_should(reference):
     model = plain_form(create_model(**reference.keywords))
-    call = model_call(model, shape(1, *reference.clip, 3))
+    call = model_call(model, abstract_clip(model.spec, reference.clip))
     assert count_parameters(call.params) == reference.parameters
     costs = count_costs(call)
     for convention, value in reference.costs.items():

@@ -31,7 +31,7 @@ OWN_SIZES = {'rpe_stdt': {'temporal_num_layers': 3, 'subsample_layers': (0, 1)}}
 
 # Every model is tested as it comes, with other values of keywords that many models have, with every
 # other choice of each keyword of its own, with its presets, and with what MORE adds.
-SHARED = {'gelu': 'exact', 'layer_norm_eps': 0.1, 'num_heads': 4}
+SHARED = {'gelu': 'exact', 'layer_norm_eps': 0.1, 'num_heads': 4, 'knn_ratio': 0.7}
 CLASSES = {'verb': 3, 'type': 4}
 # Choices that are possible only with values of other keywords.
 COMPANIONS = {

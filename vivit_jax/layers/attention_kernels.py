@@ -22,12 +22,13 @@ from vivit_jax.layers.fused_attention import (
     has_cudnn,
     tpu_attention,
 )
+from vivit_jax.layers.nearest import hide_distant
 from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.parallel.mesh import on_each_device
 
 _log = logging.getLogger(__name__)
 
-FUSED = ('cudnn', 'pallas')  # kernels without dropout
+FUSED = ('cudnn', 'pallas')  # kernels without dropout and k-NN attention
 IMPLEMENTATIONS = TransformerSpecification.choices()['attention_implementation']
 PLATFORMS = ('cpu', 'cuda', 'tpu')  # other platforms get the portable implementations
 
@@ -52,6 +53,7 @@ def dot_product_attention(
     implementation: str = 'auto',
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    knn_ratio: float = 1.0,
 ) -> jax.Array:
     """`softmax(q kᵀ / √d + bias) v` for every example and head.
 
@@ -61,16 +63,18 @@ def dot_product_attention(
         implementation: `'einsum'` holds all attention weights, [b k n n]. `'chunked'` holds the
             weights of some queries at a time and computes them again for the gradient, so that
             memory grows with n, not n². `'cudnn'` (GPU, 16-bit types) and `'pallas'` (GPU, TPU)
-            are fused kernels without dropout. `'auto'` calls `choose`.
+            are fused kernels without dropout and k-NN attention. `'auto'` calls `choose`.
         dropout_rate: dropout rate of the attention weights.
         dropout_key: random key of the dropout; None: no dropout.
+        knn_ratio: share of the keys that each query attends to, see `hide_distant`.
 
     Returns:
         [b n k d].
 
     Raises:
         AssertionError: the shapes differ, or have no four axes.
-        ValueError: a fused kernel is asked for dropout, or any but `'einsum'` is given a bias.
+        ValueError: a fused kernel is asked for dropout or k-NN attention, or any but `'einsum'` is
+            given a bias.
     """
     chex.assert_rank((query, key, value), 4)
     chex.assert_equal_shape((query, key, value))
@@ -82,7 +86,7 @@ def dot_product_attention(
                 query.shape[1],
                 query.shape[-1],
                 query.dtype,
-                drops=drops,
+                drops=drops or knn_ratio < 1,
                 has_bias=bias is not None,
             )
             for platform in (*PLATFORMS, 'other')
@@ -92,15 +96,20 @@ def dot_product_attention(
     for record in _recorders:
         record(query.shape[1], names)
     if set(names.values()) == {'einsum'}:  # the compiler partitions it by itself
-        return _einsum(query, key, value, bias, dropout_key if drops else None, dropout_rate)
+        dropout_key = dropout_key if drops else None
+        return _einsum(query, key, value, bias, dropout_key, dropout_rate, knn_ratio)
     if bias is not None:
         raise ValueError(f"attention by {implementation!r} takes no bias: use 'auto' or 'einsum'")
     if drops and implementation in FUSED:
         raise ValueError(f'attention by {implementation!r} has no dropout')
+    if knn_ratio < 1 and implementation in FUSED:
+        raise ValueError(f'attention by {implementation!r} takes no knn_ratio={knn_ratio}')
     keys = ()
     if drops:
         keys = (jax.random.split(dropout_key, (query.shape[0], query.shape[2])),)
-    forms = {platform: _form(name, platform, dropout_rate) for platform, name in names.items()}
+    forms = {
+        platform: _form(name, platform, dropout_rate, knn_ratio) for platform, name in names.items()
+    }
     default = forms.pop('other')
     attend = functools.partial(lax.platform_dependent, default=default, **forms)
     return on_each_device(attend, query, key, value, *keys, head_axes=(2, 2, 2, *(1 for _ in keys)))
@@ -120,7 +129,8 @@ def choose(
     Args:
         platform: the platform.
         num_tokens, head_dim, dtype: shape and type of queries, keys and values.
-        drops: whether attention weights are dropped, which no fused kernel can do.
+        drops: whether attention weights are dropped, at random or because they are small, which no
+            fused kernel can do.
         has_bias: whether relative positions are added to the logits.
     """
     if has_bias:
@@ -165,25 +175,31 @@ def describe_choices(taken: dict[int, str]) -> str:
     )
 
 
-def _form(name: str, platform: str, dropout_rate: float) -> Callable[..., jax.Array]:
+def _form(
+    name: str, platform: str, dropout_rate: float, knn_ratio: float
+) -> Callable[..., jax.Array]:
     if name == 'chunked':
-        return _chunked_form(platform == 'cpu', dropout_rate)
+        return _chunked_form(platform == 'cpu', dropout_rate, knn_ratio)
     if name == 'pallas':
         return gpu_attention if platform == 'cuda' else tpu_attention
     return {'einsum': _einsum, 'cudnn': cudnn_attention}[name]
 
 
 @functools.cache  # one object, so that platforms with the same form share a branch
-def _chunked_form(by_head: bool, dropout_rate: float) -> Callable[..., jax.Array]:
-    return functools.partial(_chunked, by_head=by_head, dropout_rate=dropout_rate)
+def _chunked_form(by_head: bool, dropout_rate: float, knn_ratio: float) -> Callable[..., jax.Array]:
+    return functools.partial(
+        _chunked, by_head=by_head, dropout_rate=dropout_rate, knn_ratio=knn_ratio
+    )
 
 
-def attention_weights(query: jax.Array, key: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """`softmax(q kᵀ / √d + bias)`, float32 [b k q n]."""
+def attention_weights(
+    query: jax.Array, key: jax.Array, bias: jax.Array | None = None, knn_ratio: float = 1.0
+) -> jax.Array:
+    """`softmax(q kᵀ / √d + bias)` of the largest logits of each query, float32 [b k q n]."""
     # With batch and heads in front, XLA's matrix products on a CPU take half the time.
     query, key = _scaled(query).swapaxes(1, 2), key.swapaxes(1, 2)
     scores = _float32_product(query, key.swapaxes(2, 3))
-    return jax.nn.softmax(scores if bias is None else scores + bias)
+    return jax.nn.softmax(hide_distant(scores if bias is None else scores + bias, knn_ratio))
 
 
 def _einsum(
@@ -193,8 +209,9 @@ def _einsum(
     bias: jax.Array | None = None,
     dropout_key: jax.Array | None = None,
     dropout_rate: float = 0.0,
+    knn_ratio: float = 1.0,
 ) -> jax.Array:
-    weights = attention_weights(query, key, bias)
+    weights = attention_weights(query, key, bias, knn_ratio)
     if dropout_key is not None:
         weights = _dropout(dropout_key, weights, dropout_rate)
     return jnp.matmul(weights.astype(value.dtype), value.swapaxes(1, 2)).swapaxes(1, 2)
@@ -238,6 +255,7 @@ def _chunked(
     *,
     by_head: bool,
     dropout_rate: float,
+    knn_ratio: float,
 ) -> jax.Array:
     """See `dot_product_attention`.
 
@@ -247,6 +265,7 @@ def _chunked(
         by_head: computes one head after another, which is fastest on a CPU, because a head fits
             its cache. Other devices are faster with all heads at once.
         dropout_rate: dropout rate of the attention weights.
+        knn_ratio: share of the keys that each query attends to.
 
     Source: Self-attention Does Not Need O(n²) Memory (arXiv 2112.05682), chunks of queries only.
     """
@@ -260,7 +279,7 @@ def _chunked(
         @jax.checkpoint  # the gradient computes the weights again instead of keeping them
         def one_chunk(part):
             index, query = part
-            scores = _float32_product(query, key.T)
+            scores = hide_distant(_float32_product(query, key.T), knn_ratio)
             weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
             total = weights.sum(-1, keepdims=True)
             if dropout_key is not None:

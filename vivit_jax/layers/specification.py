@@ -1,6 +1,7 @@
 """The keywords that all models have; imports neither JAX nor PyTorch, because both forms use it."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Literal
@@ -91,6 +92,8 @@ class TransformerSpecification(Specification):
         drop_path_rate: stochastic depth of the last block, see `Encoder`.
         gelu: `'tanh'`, the approximation in JAX's ViTs, or `'exact'`, as in PyTorch's ViTs.
         layer_norm_eps: added to the variance in a LayerNorm.
+        knn_ratio: share of the tokens that each token attends to, above 0: those with the largest
+            logits, see `num_neighbours`. 1 is ordinary attention.
         attention_implementation: how JAX computes attention, see `dot_product_attention`.
         scan_layers: whether JAX compiles one block for all layers, see `run_blocks`.
     """
@@ -104,6 +107,7 @@ class TransformerSpecification(Specification):
     drop_path_rate: float = 0.0
     gelu: Literal['tanh', 'exact'] = 'tanh'
     layer_norm_eps: float = 1e-6
+    knn_ratio: float = 1.0
 
     attention_implementation: Literal['auto', 'einsum', 'chunked', 'cudnn', 'pallas'] = 'auto'
     scan_layers: bool = False
@@ -138,6 +142,13 @@ class TransformerSpecification(Specification):
                 f'num_heads={self.num_heads} must divide hidden_size={self.hidden_size}'
             )
         self.check_rates('attention_dropout_rate', 'drop_path_rate')
+        if not 0 < self.knn_ratio <= 1:
+            raise ValueError(f'knn_ratio={self.knn_ratio} must be above 0 and at most 1')
+        if self.knn_ratio < 1 and self.attention_implementation in ('cudnn', 'pallas'):
+            raise ValueError(
+                f'attention_implementation={self.attention_implementation!r} has no k-NN '
+                "attention: set knn_ratio to 1, or take 'auto', 'einsum' or 'chunked'"
+            )
         if self.attention_dropout_rate and self.attention_implementation in ('cudnn', 'pallas'):
             raise ValueError(
                 f'attention_implementation={self.attention_implementation!r} has no dropout: '
@@ -158,3 +169,12 @@ class TransformerSpecification(Specification):
                     f'(t, h, w)={self.tubelet_size}: choose {name} as a multiple of {part}'
                 )
         return tuple(size // part for size, part in zip(clip_shape, self.tubelet_size, strict=True))
+
+
+def num_neighbours(knn_ratio: float, num_tokens: int) -> int:
+    """How many of n tokens a token attends to: `max(1, ⌊knn_ratio · n⌋)`.
+
+    Source: k-NN attention, KVT (arXiv 2106.00515), section 3.2, with a share of n as k.
+    """
+    # 0.29 · 100 is 28.999999999999996 in floating point.
+    return max(1, math.floor(knn_ratio * num_tokens + 1e-9))

@@ -25,11 +25,13 @@ class ModelOutput:
         features: [b d], the input of the classifier.
         intermediates: with `capture_attention=True`, the attention weights under the names of
             their layers, see `SelfAttention`; else empty.
+        streams: of a model that sees RGB and depth, the logits of each of the two; else empty.
     """
 
     logits: jax.Array | Mapping[str, jax.Array]
     features: jax.Array
     intermediates: Mapping = flax.struct.field(default_factory=dict)
+    streams: Mapping = flax.struct.field(default_factory=dict)
 
 
 def find_grid(spec: Specification, clip: jax.Array) -> tuple[int, int, int]:

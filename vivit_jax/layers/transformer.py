@@ -42,6 +42,7 @@ class SelfAttention(nn.Module):
     # with a single axis only.
     relative: Callable[..., nn.Module] | None = None
     head_dim: int | None = None  # None: the heads divide the width of the tokens
+    knn_ratio: float = 1.0  # share of the tokens that each token attends to, see `hide_distant`
     has_bias: bool = True  # of queries, keys and values
     dtype: DTypeLike = 'float32'  # of the computation
 
@@ -84,9 +85,10 @@ class SelfAttention(nn.Module):
                 implementation='einsum' if capture_attention else self.implementation,
                 dropout_rate=self.dropout_rate,
                 dropout_key=self.make_rng('dropout') if drops else None,
+                knn_ratio=self.knn_ratio,
             )
             if capture_attention:
-                weights = attention_weights(query, key, bias)
+                weights = attention_weights(query, key, bias, self.knn_ratio)
                 captured[axis] = weights.reshape(*leading, *weights.shape[1:])
             output = output.reshape(*leading, *output.shape[1:])
             mixed.append(jnp.moveaxis(output, -3, AXES[axis] - 1))
@@ -186,6 +188,7 @@ class EncoderBlock(nn.Module):
             axes=axes,
             dropout_rate=spec.attention_dropout_rate,
             implementation=spec.attention_implementation,
+            knn_ratio=spec.knn_ratio,
             dtype=spec.dtype,
             name=name,
         )

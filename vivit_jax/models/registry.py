@@ -75,9 +75,14 @@ def find_keywords(spec: Specification) -> dict[str, object]:
 
 
 def find_implementation(spec: Specification, module: str) -> type:
-    """The class that implements a specification, in its folder's module `'model'` or `'torch'`."""
-    folder = type(spec).__module__.rpartition('.')[0]
-    return getattr(importlib.import_module(f'{folder}.{module}'), type(spec).__name__)
+    """The class that implements a specification, in its folder's module `'model'` or `'torch'`.
+
+    If the model sees RGB and depth, the class is `Fusion`, which makes a model for each of the two.
+    """
+    folder, name = type(spec).__module__.rpartition('.')[0], type(spec).__name__
+    if spec.modality == 'rgbd':
+        folder, name = 'vivit_jax.models.fusion', 'Fusion'
+    return getattr(importlib.import_module(f'{folder}.{module}'), name)
 
 
 def create_model(name: str, size: str | None = None, **keywords) -> 'nn.Module':

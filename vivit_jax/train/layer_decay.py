@@ -4,7 +4,7 @@ import re
 
 import jax
 
-from vivit_jax.parameter_names import parameter_names
+from vivit_jax.parameter_names import name_in_stream, parameter_names
 
 _HEAD = 'output_projection'
 _BLOCK = re.compile(r'(\w+)/(?:encoderblock|subsample)_(\d+)/')
@@ -15,11 +15,12 @@ def layer_scales(params: dict, decay: float) -> dict:
 
     The head has the factor 1, the last block `decay`, the block before it `decay**2`, and so on.
     The positions and the class token of an encoder count as one layer below its first block, and
-    its final norm belongs to its last block. The tokenizer is the lowest layer.
+    its final norm belongs to its last block. The tokenizer is the lowest layer. The layers of a
+    model for RGB and of one for depth count alike.
 
     Source: BEiT (arXiv 2106.08254), appendix; ULMFiT (arXiv 1801.06146), section 3.2.
     """
-    names = parameter_names(params)
+    names = jax.tree.map(name_in_stream, parameter_names(params))
     sizes = {}
     for name in jax.tree.leaves(names):
         if block := _BLOCK.match(name):

@@ -21,10 +21,18 @@ def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> 
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, num_steps)
 
 
-def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def create_optimizer(
+    config: ConfigDict, schedule: optax.Schedule, *, is_fusion: bool = False
+) -> optax.GradientTransformation:
     """The optimizer of the section `train`: gradient clipping, then SGD or AdamW.
 
     Weight decay acts on kernels only: not on biases, norms, class tokens and positions.
+
+    Args:
+        config: the section.
+        schedule: learning rate by step.
+        is_fusion: whether the model is a `Fusion`, whose models for RGB and for depth have their
+            gradients clipped each by its own norm.
 
     Raises:
         UserError: unknown optimizer, or type of its moments.
@@ -50,6 +58,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     else:
         raise UserError(f"train.optimizer={config.optimizer!r} must be 'sgd' or 'adamw'")
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clip = _by_stream(clip) if is_fusion else clip
 
     def scale_by_layer(updates: dict, _) -> dict:
         return jax.tree.map(operator.mul, updates, layer_scales(updates, config.layer_decay))
@@ -57,6 +66,15 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     return optax.chain(
         leave_frozen(optax.chain(clip, update), config.freeze), optax.stateless(scale_by_layer)
     )
+
+
+def _by_stream(stateless: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A transformation that has no state, of the gradients of each stream of a `Fusion`."""
+
+    def update(updates: dict, _) -> dict:
+        return {name: stateless.update(x, optax.EmptyState())[0] for name, x in updates.items()}
+
+    return optax.stateless(update)
 
 
 def _kernels(params: dict) -> dict:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import find_keywords, specify
+from vivit_jax.parameter_names import name_in_stream
 from vivit_jax.weights.copy_rules import NEW_HEAD, SAME, UNUSED, extended_model_rules
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.inflation import init_from_image_vit
@@ -54,7 +55,8 @@ def init_from(
     only the model has keep their fresh values.
 
     Args:
-        model: a model made of transformer blocks.
+        model: a model made of transformer blocks, for RGB or for depth; `start_variables` takes
+            models for both.
         params: the model's freshly initialized parameters, for clips of `clip_shape`. Their shapes
             are enough if none of them is to be kept.
         weights: weights of a ViT for images, of the same model, or of a ViViT that it extends.
@@ -71,6 +73,12 @@ def init_from(
     """
     if unknown := set(reinit) - set(_REINIT):
         raise UserError(f'init.reinit={tuple(reinit)}: {unknown} is none of {_REINIT}')
+    modality = weights.card.model.get('modality', 'rgb')
+    if modality not in ('rgb', model.spec.modality):
+        raise UserError(
+            f'these weights ({weights.kind}) are of a model for {modality}, and a model for '
+            f'{model.spec.modality} cannot start from them: take weights of RGB, or an image ViT'
+        )
     if weights.is_image_model:
         return init_from_image_vit(
             model,
@@ -131,6 +139,6 @@ def find_untrained_heads(params: dict) -> list[str]:
     return [
         name.removesuffix('/kernel')
         for name, value in flat.items()
-        if name.startswith('output_projection') and name.endswith('/kernel')
+        if name_in_stream(name).startswith('output_projection') and name.endswith('/kernel')
         if not jax.device_get(jnp.any(value))
     ]

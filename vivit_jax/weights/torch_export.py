@@ -58,7 +58,14 @@ def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
 def rules_of(spec: Specification) -> Rules:
     """The rules between JAX and PyTorch names for all parameters of a model."""
     own = ((ours, theirs, KINDS[kind]) for ours, theirs, kind in spec.TORCH_NAMES)
-    return (*module_rules(*own), *_SHARED)
+    rules = (*module_rules(*own), *_SHARED)
+    if spec.modality != 'rgbd':
+        return rules
+    return tuple(
+        (f'{name}/(?:{ours})', f'{name}.{theirs}', transform)
+        for name in spec.streams
+        for ours, theirs, transform in rules
+    )
 
 
 _SHARED: Rules = (

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,12 @@ class ModelOutput(NamedTuple):
     Attributes:
         logits: [b classes], or a dict by head if the model has several heads.
         features: [b d], the input of the classifier.
+        streams: of a model that sees RGB and depth, the logits of each of the two; else empty.
     """
 
     logits: torch.Tensor | dict[str, torch.Tensor]
     features: torch.Tensor
+    streams: Mapping = MappingProxyType({})
 
 
 class VideoModel(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vivit_jax.layers.specification import TransformerSpecification
+from vivit_jax.layers.specification import TransformerSpecification, num_neighbours
 from vivit_jax.layers.torch.tokens import PositionEmbedding, linear
 
 # The axes of tokens [... n d] or [... t n d] that attention can run along.
@@ -38,6 +38,7 @@ class SelfAttention(nn.Module):
             whose result is added to the logits. Works with a single axis only.
         head_dim: channels of a head; None: the heads divide the width of the tokens.
         has_bias: whether queries, keys and values have a bias.
+        knn_ratio: share of the tokens that each token attends to, see `mask_distant`.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class SelfAttention(nn.Module):
         relative: Callable[..., nn.Module] | None = None,
         head_dim: int | None = None,
         has_bias: bool = True,
+        knn_ratio: float = 1.0,
     ):
         super().__init__()
         self.num_heads = num_heads
+        self.knn_ratio = knn_ratio
         self.axes = axes
         self.dropout_rate = dropout_rate
         head_dim = head_dim or width // num_heads
@@ -76,10 +79,21 @@ class SelfAttention(nn.Module):
     def weights(self, tokens: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Attention weights [b k q n] of tokens [b n d]."""
         query, key = (self._project(name, tokens).movedim(-3, -2) for name in ('query', 'key'))
-        logits = query @ key.mT * query.shape[-1] ** -0.5
-        if self.relative is not None:
-            logits = logits + self.relative(query, key, places)
-        return logits.softmax(dim=-1)
+        bias = self._bias(query, key, places)
+        logits = _logits(query, key)
+        return (logits if bias is None else logits + bias).softmax(dim=-1)
+
+    def _bias(
+        self, query: torch.Tensor, key: torch.Tensor, places: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """What is added to the logits [b k q n]: relative positions, -inf for distant keys."""
+        relative = None if self.relative is None else self.relative(query, key, places)
+        if self.knn_ratio == 1:
+            return relative
+        logits = _logits(query, key)
+        logits = logits if relative is None else logits + relative
+        distant = mask_distant(logits.detach(), self.knn_ratio)
+        return distant if relative is None else relative + distant
 
     def _project(self, name: str, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens [... n d] to queries, keys or values [... n k e]."""
@@ -97,10 +111,25 @@ class SelfAttention(nn.Module):
             query,
             key,
             value,
-            attn_mask=None if self.relative is None else self.relative(query, key, places),
+            attn_mask=self._bias(query, key, places),
             dropout_p=self.dropout_rate if self.training else 0.0,
         )
         return mixed.reshape(*leading, *mixed.shape[1:]).movedim(-2, position)
+
+
+def mask_distant(logits: torch.Tensor, knn_ratio: float) -> torch.Tensor:
+    """0 for the k largest logits [... n] of each row, of equal ones the first; -inf for the others.
+
+    Source: k-NN attention, KVT (arXiv 2106.00515), section 3.2; k: see `num_neighbours`.
+    """
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    near = order[..., : num_neighbours(knn_ratio, logits.shape[-1])]
+    return torch.full_like(logits, -torch.inf).scatter(-1, near, 0.0)
+
+
+def _logits(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Logits [b k q n] of queries and keys [b k n e]."""
+    return query @ key.mT * query.shape[-1] ** -0.5
 
 
 class MlpBlock(nn.Module):
@@ -166,7 +195,12 @@ class EncoderBlock(nn.Module):
             make = attention or functools.partial(SelfAttention, num_heads=spec.num_heads)
             self.add_module(
                 name,
-                make(spec.hidden_size, axes=axes, dropout_rate=spec.attention_dropout_rate),
+                make(
+                    spec.hidden_size,
+                    axes=axes,
+                    dropout_rate=spec.attention_dropout_rate,
+                    knn_ratio=spec.knn_ratio,
+                ),
             )
         self.mlp_norm = layer_norm(spec)
         self.mlp = MlpBlock(spec.hidden_size, mlp_dim or spec.mlp_dim, spec.dropout_rate, spec.gelu)

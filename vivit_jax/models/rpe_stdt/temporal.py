@@ -63,6 +63,7 @@ class TemporalBlock(nn.Module):
             spec.temporal_num_heads,
             dropout_rate=spec.attention_dropout_rate,
             implementation='einsum',  # the sequence is short, with one token per frame
+            knn_ratio=spec.knn_ratio,
             relative=functools.partial(RelativePosition, (self.num_frames,))
             if is_relative
             else None,
