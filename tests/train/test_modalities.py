@@ -116,6 +116,6 @@ def test_units_are_sampled_and_may_be_more_in_the_test(tmp_path):
     two, three = (Predictor(run, num_units=units)(video) for units in (None, 3))
     assert np.abs(two.features - three.features).max() > 1e-4
     config = create_config(tmp_path, 'vivit_fe')
-    with pytest.raises(UserError, match="num_units=3 needs preprocessing.sampling='units'"):
+    with pytest.raises(UserError, match=r"num_units=3 needs preprocessing\.sampling='units'"):
         config.eval.num_units = 3
         evaluate_checkpoint(config, run, train(config, tmp_path / 'other') / 'checkpoints')
