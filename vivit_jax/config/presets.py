@@ -15,9 +15,9 @@ def check_argument(arg: str, *known: str):
 
 
 def small(model: str, **sizes) -> ConfigDict:
-    """A model of four blocks that a CPU trains from scratch; `sizes`: further keywords."""
+    """A model of four blocks that a CPU trains from scratch; `sizes` are for transformers alone."""
     config = default_config(model)
-    config.model.update(_known(model, num_heads=4, num_layers=4), **sizes)
+    config.model.update(_known(model, num_heads=4, num_layers=4, **sizes))
     config.model.update(MODELS[model].SMALL)
     return config
 

@@ -8,9 +8,6 @@ from av.video.reformatter import VideoReformatter
 
 from vivit_jax.video.crops import Crops
 
-__all__ = ['DepthCutter']
-
-
 _COLOURED = (
     'it has colours, so it is no depth: depth is grey, in 8 or 16 bits; a colour map must be '
     'undone first'
