@@ -167,7 +167,7 @@ def _size(batch: Batch) -> int:
 def _render(path: Path) -> Path:
     what = SyntheticVideos(num_frames=300, height=256, width=340, difficulty=3)
     rng = np.random.default_rng(0)
-    write_video(path, render('move_left', 'bar', what, rng), rate=30)
+    write_video(path, render('move_left', 'bar', what, rng), rate=30)[0]
     return path
 
 

@@ -12,10 +12,13 @@ scratch without `init_from`, and learns the motions by ViViT's own recipe (SGD):
 
     python -m vivit_jax.main --config=configs/demo.py:image
     python -m vivit_jax.main --config=configs/demo.py:finetune --config.init_from=runs/demo-image
+
+The videos have a depth: `--config.model.modality=depth` learns from depth, and `rgbd` from both.
 """
 
 from vivit_jax.config.presets import check_argument, small
 from vivit_jax.models.registry import list_models
+from vivit_jax.video.synthetic import DEPTH_RANGE
 
 
 def get_config(arg=''):
@@ -39,6 +42,7 @@ def get_config(arg=''):
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=56, crop_size=48)
 
     config.data.source = 'synthetic'
+    config.preprocessing.depth_range = DEPTH_RANGE
 
     config.train.update(
         batch_size=32,

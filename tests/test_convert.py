@@ -99,6 +99,28 @@ def test_there_and_back_the_bits_and_the_card_are_the_same(tmp_path, video, to, 
 
 
 @pytest.mark.slow
+def test_two_runs_become_a_model_of_rgb_and_depth(tmp_path, video):
+    spec = Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)
+    model = {'name': 'vivit_joint', 'tubelet_size': (2, 8, 8), 'dtype': 'bfloat16'}
+    model |= {'modality': 'depth', 'depth_channels': 1}
+    depth = make(tmp_path / 'depth.npz', model, spec, ('jump', 'run', 'ßit'))
+    done = convert(
+        video[0], tmp_path / 'both', 'orbax', f'--depth={tmp_path / "depth.npz"}', '--verify'
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'Verified: output in JAX' in done.stdout and 'Verified: source' not in done.stdout
+    report = (tmp_path / 'both.report.txt').read_text()
+    assert 'copied  rgb/embedding/kernel' in report and 'copied  depth/embedding/kernel' in report
+    found, variables, preprocessing, label_names = load_checkpoint(tmp_path / 'both')
+    assert (found.spec.modality, found.spec.depth_channels) == ('rgbd', 1)
+    assert (preprocessing, label_names) == (spec, ('jump', 'run', 'ßit'))
+    for stream, params in (('rgb', video[1]), ('depth', depth)):
+        jax.tree.map(np.testing.assert_array_equal, variables['params'][stream], params)
+    same = f'--depth={video[0]}'
+    assert 'a model for depth is needed' in refused(video[0], tmp_path / 'x.npz', 'npz', same)
+
+
+@pytest.mark.slow
 def test_image_vit_becomes_a_model_for_video_of_its_sizes(tmp_path, image):
     path, vit = image
     settings = ('--reinit=head', 'num_classes=3', 'tubelet_size=4,8,8', 'temporal_num_layers=1')

@@ -1,6 +1,7 @@
 """The code of docs/library.md runs from top to bottom, and its table lists what is public."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 import vivit_jax
-from vivit_jax.models.registry import create_model
+from vivit_jax.models.registry import create_model, find_keywords
 from vivit_jax.models.variables import abstract_variables
 from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.synthetic import write_video
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.save import save_checkpoint
 from vivit_jax.weights.torch_export import export_torch
@@ -49,6 +51,12 @@ def folder(tmp_path, synthetic_folder, monkeypatch):
         abstract_variables(model, spec.clip_shape),
     )
     save_checkpoint(tmp_path / 'runs/demo', model, variables, spec, ('clap', 'jump', 'run'))
+    spec = dataclasses.replace(spec, depth_range=(4000, 500))
+    fused = create_model(**find_keywords(dataclasses.replace(model.spec, modality='rgbd')))
+    variables = {name: {'rgb': x, 'depth': x} if x else {} for name, x in variables.items()}
+    save_checkpoint(tmp_path / 'runs/rgbd', fused, variables, spec, ('clap', 'jump', 'run'))
+    for name in ('depth.mkv', 'b_depth.mkv'):
+        write_video(tmp_path / name, np.full((10, 32, 40), 1000, np.uint16))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

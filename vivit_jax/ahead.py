@@ -175,7 +175,7 @@ class Ahead:
         """FLOPs of the model in a step, on one device, without repeats by rematerialisation."""
         clips = compiled.batch_size
         if compiled.step == 'evaluation':
-            clips *= self.programs.abstract_views(1).shape[1]
+            clips *= next(iter(self.programs.abstract_views(1).values())).shape[1]
         return 2 * self._forward_macs * _FORWARD_PASSES[compiled.step] * clips / self.mesh.size
 
     @functools.cached_property

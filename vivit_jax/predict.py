@@ -53,12 +53,24 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _INPUT_LIST = flags.DEFINE_string(
     'input_list',
     None,
-    'A file that names videos: a path a line, or a CSV with the column video_path.',
+    'A file that names videos: a path a line, or a CSV with the column video_path, and depth_path '
+    'for models of depth.',
 )
 _STREAM = flags.DEFINE_string(
     'stream',
     None,
     'A source to read while it comes: a file, a camera such as /dev/video0, or an address.',
+)
+_DEPTH = flags.DEFINE_list(
+    'depth',
+    [],
+    'For a model of RGB and depth, the depth of every video, in their order: A.mkv,B.mkv.',
+)
+_NUM_UNITS = flags.DEFINE_integer(
+    'num_units',
+    None,
+    'Units of a clip, for models that take units; by default as in training.',
+    lower_bound=1,
 )
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object per video.')
 _OUTPUT = flags.DEFINE_string('output', None, 'A .csv file for the answers, instead of printing.')
@@ -74,7 +86,7 @@ def main(arguments: list[str]) -> int:
     videos, failed = _find_videos(arguments)
     if failed and not videos:
         return 1
-    predictor = Predictor(_CHECKPOINT.value, _BATCH_SIZE.value)
+    predictor = Predictor(_CHECKPOINT.value, _BATCH_SIZE.value, _NUM_UNITS.value)
     if predictor.untrained_heads and not _FEATURES.value:
         raise UserError(
             f'{_CHECKPOINT.value} has a classifier that was never trained, all zero: it gives '
@@ -106,29 +118,55 @@ def _check_flags(arguments: list[str]):
             raise UserError(f'--{flag}={path}: no folder {Path(path).parent} that can be written')
 
 
-def _find_videos(arguments: list[str]) -> tuple[list[str], bool]:
-    """The videos that the command line names, and whether one of its words names none."""
-    paths = arguments + (read_list(_INPUT_LIST.value) if _INPUT_LIST.value else [])
+def _find_videos(arguments: list[str]) -> tuple[list[tuple[str, str]], bool]:
+    """The videos that the command line names, and whether one of its words names none.
+
+    Each video comes with the path of its depth, or an empty text.
+    """
+    paths = [(path, '') for path in arguments]
+    paths += read_list(_INPUT_LIST.value) if _INPUT_LIST.value else []
     videos, failed = [], False
-    for path in paths:
+    for path, depth in paths:
         try:
             if '://' in path and not os.path.exists(path):
                 raise VideoError(f'{path}: is an address, which only --stream={path} opens')
-            videos += find_videos(path)
+            videos += [(video, depth) for video in find_videos(path)]
         except VideoError as error:
             _complain(path, error)
             failed = True
+    if _DEPTH.value:
+        if len(_DEPTH.value) != len(videos):
+            raise UserError(
+                f'--depth names {len(_DEPTH.value)} depth videos for {len(videos)} videos: give '
+                'one for each, in their order, or a CSV with video_path and depth_path as '
+                '--input_list'
+            )
+        videos = [(video, depth) for (video, _), depth in zip(videos, _DEPTH.value, strict=True)]
     return videos, failed
 
 
+def _choose(predictor: Predictor, video: str, depth: str) -> str | dict[str, str]:
+    """What the modality of the model asks for."""
+    if depth and predictor.modality == 'depth':
+        return depth
+    if _DEPTH.value or (depth and predictor.modality == 'rgbd'):
+        return {'rgb': video, 'depth': depth}
+    return video
+
+
 def _predict(
-    predictor: Predictor, videos: list[str], show: Callable[[str, Prediction | VideoError], None]
+    predictor: Predictor,
+    pairs: list[tuple[str, str]],
+    show: Callable[[str, Prediction | VideoError], None],
 ) -> int:
     failed, names, features = 0, [], []
+    videos = [video for video, _ in pairs]
     is_silent = not _OUTPUT.value and sys.stdout.isatty()
     bar = tqdm(total=len(videos), desc='predicting', leave=False, disable=is_silent or None)
     predictions = predictor.predict_each(
-        videos, window_sec=_WINDOW_SEC.value, stride_sec=_STRIDE_SEC.value
+        [_choose(predictor, *pair) for pair in pairs],
+        window_sec=_WINDOW_SEC.value,
+        stride_sec=_STRIDE_SEC.value,
     )
     with bar:
         for video, found in zip(videos, predictions, strict=True):

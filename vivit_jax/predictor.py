@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +24,7 @@ from vivit_jax.video.clips import read_windows
 from vivit_jax.video.durations import describe_length, describe_missing
 from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.open import open_video
+from vivit_jax.video.recording import Recording, blank_clips
 from vivit_jax.video.stream import Stream, keep_newest, window_clips
 from vivit_jax.video.windows import Span, WindowCutter, check_windows, choose_windows
 
@@ -32,9 +33,11 @@ __all__ = ['Prediction', 'Predictor', 'Window']
 if TYPE_CHECKING:
     from vivit_jax.layers.tokens import ModelOutput
 
-Video = str | Path | bytes | np.ndarray | Iterator[np.ndarray]
+_Single = str | Path | bytes | np.ndarray | Iterator[np.ndarray]
+Video = _Single | Mapping[str, _Single]
 
 _Key = TypeVar('_Key')
+_Clips = dict[str, np.ndarray]  # `rgb` uint8 [t h w 3] and/or `depth` uint16 [t h w 1]
 _Output = tuple[PerHead[np.ndarray], np.ndarray]  # probabilities and features of a clip
 
 
@@ -116,7 +119,9 @@ class Predictor:
     """A trained model with its preprocessing and its classes.
 
     A video is a path of a file or of a folder of frames; the encoded bytes of a file; uint8 frames
-    [t h w 3] in RGB; or an iterator of uint8 frames [h w 3]. Arrays and iterators need `fps`.
+    [t h w 3] in RGB; or an iterator of uint8 frames [h w 3]. Arrays and iterators need `fps`. For a
+    model of depth, a video is a depth video; its frames in memory are uint16 [t h w]. For a model
+    of both, it is a dict `{'rgb': video, 'depth': video}`.
 
     Without `window_sec`, windows of a strided clip's length follow each other until the end; the
     last one ends with the video. If clips are drawn from segments or units, one window covers the
@@ -131,12 +136,18 @@ class Predictor:
         checkpoint: see `vivit_jax.load_checkpoint`.
         batch_size: clips that are computed together, from one video or several; by default 1 on a
             CPU, which gains little from more, and 8 elsewhere.
+        num_units: units of a clip, for models that take units; by default as in training.
 
     Raises:
-        UserError: there is no checkpoint, or the batch size is not positive.
+        UserError: there is no checkpoint, the batch size is not positive, or clips have no units.
     """
 
-    def __init__(self, checkpoint: str | Path, batch_size: int | None = None):
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        batch_size: int | None = None,
+        num_units: int | None = None,
+    ):
         import jax
 
         from vivit_jax.evaluation.forward import create_forward
@@ -148,7 +159,11 @@ class Predictor:
             raise UserError(f'batch_size={batch_size} must be at least 1')
         weights = read_weights(checkpoint)
         model, self._variables = create_weights_model(weights)
-        self.preprocessing = weights.card.preprocessing
+        self.modality = model.spec.modality
+        try:
+            self.preprocessing = weights.card.preprocessing.with_units(num_units)
+        except ValueError as error:
+            raise UserError(f'num_units={num_units}: {error}') from error
         self.label_names = weights.card.label_names
         self._typical_sec = weights.card.typical_sec
         self.untrained_heads = find_untrained_heads(self._variables['params'])
@@ -207,17 +222,17 @@ class Predictor:
         spec, windows = self.preprocessing, choose_windows(window_sec, stride_sec)
         read = collections.deque()
 
-        def clips() -> Iterator[tuple[tuple['_Read', Span], np.ndarray]]:
+        def clips() -> Iterator[tuple[tuple['_Read', Span], _Clips]]:
             for number, video in enumerate(videos):
                 found = _Read()
                 read.append(found)
                 try:
-                    with _open(video, fps, f'video {number}') as reader:
-                        for span, clip in read_windows(reader, spec, windows, found.notes):
+                    with self._open(video, fps, f'video {number}') as recording:
+                        for span, clip in read_windows(recording, spec, windows, found.notes):
                             yield (found, span), clip
-                        found.notes += describe_missing(reader)
+                        found.notes += describe_missing(recording.main)
                         if not windows:
-                            found.notes += describe_length(reader, spec, self._typical_sec)
+                            found.notes += describe_length(recording.main, spec, self._typical_sec)
                 except VideoError as error:
                     found.error = error
 
@@ -264,6 +279,11 @@ class Predictor:
             UserError: the settings of the windows cannot be used, or times do not ascend.
             VideoError: the stream breaks off, after the last window of what came before.
         """
+        if self.modality != 'rgb':
+            raise UserError(
+                f'a stream has RGB frames, and this model has the modality {self.modality!r}: '
+                'predict recorded videos'
+            )
         window_sec, stride_sec = choose_windows(window_sec, stride_sec)
         if isinstance(frames, str | os.PathLike):
             raise UserError(f'{frames}: give vivit_jax.video.stream.open_stream({str(frames)!r})')
@@ -277,26 +297,51 @@ class Predictor:
         clips = window_clips(frames, self.preprocessing, cutter, frame_sec)
         if not is_live:
             return self._stream((0, clip) for clip in clips)
-        blank = np.zeros((*self.preprocessing.clip_shape, 3), np.uint8)
+        blank = blank_clips(['rgb'], self.preprocessing.clip_shape)
         collections.deque(self._run([(None, blank)]), 0)  # compiles while nothing waits for it
         return self._stream(keep_newest(clips))
 
     def _stream(self, clips: Iterator[tuple[int, tuple[Span, np.ndarray]]]) -> Iterator[Window]:
         for dropped, (span, clip) in clips:
-            [(_, output)] = self._run([(span, clip)])
+            [(_, output)] = self._run([(span, {'rgb': clip})])
             yield Window(span.start_sec, span.end_sec, *output, dropped)
 
-    def _run(self, clips: Iterable[tuple[_Key, np.ndarray]]) -> Iterator[tuple[_Key, _Output]]:
-        """Computes clips uint8 [t h w 3] in batches; the next is read while one is computed."""
+    def _run(self, clips: Iterable[tuple[_Key, _Clips]]) -> Iterator[tuple[_Key, _Output]]:
+        """Computes clips in batches; the next is read while one is computed."""
         clips, keys, output = iter(clips), [], None
         while batch := list(itertools.islice(clips, self._batch_size)):
-            rgb = np.zeros((self._batch_size, *self.preprocessing.clip_shape, 3), np.uint8)
-            for row, (_, clip) in enumerate(batch):
-                rgb[row] = clip
-            computing = self._forward(self._variables, rgb)
+            shape = (self._batch_size, *self.preprocessing.clip_shape)
+            pixels = blank_clips(batch[0][1].keys(), shape)
+            for row, (_, clips_of_row) in enumerate(batch):
+                for kind, clip in clips_of_row.items():
+                    pixels[kind][row] = clip
+            computing = self._forward(self._variables, pixels)
             yield from _rows(keys, output)
             keys, output = [key for key, _ in batch], computing
         yield from _rows(keys, output)
+
+    def _open(self, video: Video, fps: float | None, name: str) -> Recording:
+        if (self.modality == 'rgbd') != isinstance(video, Mapping):
+            wanted = (
+                "RGB and depth: give a dict {'rgb': VIDEO, 'depth': VIDEO}, or --depth to the "
+                'command'
+                if self.modality == 'rgbd'
+                else f'{self.modality} alone: give one video, without a dict or --depth'
+            )
+            raise UserError(f'{name}: the model takes {wanted}')
+        videos = video if isinstance(video, Mapping) else {self.modality: video}
+        if self.modality == 'rgbd' and videos.keys() != {'rgb', 'depth'}:
+            raise UserError(f"{name} has {list(videos)}, but must have 'rgb' and 'depth'")
+        readers = {}
+        try:
+            for kind in ('rgb', 'depth'):
+                if kind in videos:
+                    readers[kind] = _open(videos[kind], fps, name, kind)
+        except VideoError:
+            for reader in readers.values():
+                reader.close()
+            raise
+        return Recording(readers, self.preprocessing.stretch_depth)
 
     def _prediction(self, windows: list[Window], notes: list[str]) -> Prediction:
         probabilities = map_heads(
@@ -314,7 +359,7 @@ class _Read:
     error: VideoError | None = None
 
 
-def _open(video: Video, fps: float | None, name: str) -> FrameReader:
+def _open(video: _Single, fps: float | None, name: str, kind: str) -> FrameReader:
     if isinstance(video, str | os.PathLike):
         return open_video(video)
     if isinstance(video, bytes):
@@ -326,12 +371,12 @@ def _open(video: Video, fps: float | None, name: str) -> FrameReader:
         )
     if fps is None:
         raise UserError(f'{name}: frames need fps, their number in a second')
-    if isinstance(video, np.ndarray) and video.ndim != 4:
+    if isinstance(video, np.ndarray) and video.ndim != 4 and kind == 'rgb':
         raise UserError(
             f'{name} has the shape {video.shape}, but must be [t h w 3]: a list is a list of '
             'videos, and np.stack makes a video of a list of frames'
         )
-    return ArrayReader(video if isinstance(video, np.ndarray) else list(video), fps, name)
+    return ArrayReader(video if isinstance(video, np.ndarray) else list(video), fps, name, kind)
 
 
 def _rows(keys: list[_Key], output: 'ModelOutput | None') -> Iterator[tuple[_Key, _Output]]:

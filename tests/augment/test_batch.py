@@ -39,7 +39,7 @@ def test_batch_becomes_the_inputs_of_a_step():
         mirrored=mirrored,
     )
     expected = rgb[:, :, :, ::-1, ::-1] / 255 * 4 - 2
-    np.testing.assert_allclose(inputs.clip, expected, atol=1e-6)
+    np.testing.assert_allclose(inputs.clips['rgb'], expected, atol=1e-6)
     assert inputs.label['verb'].tolist() == [1, 0, 2, 0]
     assert inputs.label['noun'].tolist() == [1, 0, 0, 1]
     np.testing.assert_allclose(inputs.targets['verb'], 0.7 * np.eye(3)[[1, 0, 2, 0]] + 0.1)

@@ -65,7 +65,7 @@ def test_records_read_as_their_files(folder, rows, videos):
         assert source.label(index) == index
         with source.open(index) as video, VideoReader(videos[index]) as file:
             assert video.name == IDS[index]
-            np.testing.assert_array_equal(video.read([9, 0, 4]), file.read([9, 0, 4]))
+            np.testing.assert_array_equal(video.read([9, 0, 4])['rgb'], file.read([9, 0, 4]))
 
 
 def test_part_of_record_is_read(folder, rows, videos):
@@ -73,17 +73,17 @@ def test_part_of_record_is_read(folder, rows, videos):
     source = ArrayRecords(rows, find_shards(folder, 'train'))
     with source.open(1) as video, VideoReader(videos[1]) as file:
         assert len(video) == 3  # 12 frames a second: those at 3/12, 4/12, 5/12
-        np.testing.assert_array_equal(video.read(range(3)), file.read(range(3, 6)))
+        np.testing.assert_array_equal(video.read(range(3))['rgb'], file.read(range(3, 6)))
 
 
 def test_source_pickles_small_and_reads_on(folder, rows):
     source = ArrayRecords(rows, find_shards(folder, 'train'))
     with source.open(0) as video:
-        expected = video.read([0])
+        expected = video.read([0])['rgb']
     pickled = pickle.dumps(source)
     assert len(pickled) < 2000
     with pickle.loads(pickled).open(0) as video:
-        np.testing.assert_array_equal(video.read([0]), expected)
+        np.testing.assert_array_equal(video.read([0])['rgb'], expected)
 
 
 def test_reading_records_imports_neither_jax_nor_tensorflow(folder):
@@ -93,7 +93,7 @@ def test_reading_records_imports_neither_jax_nor_tensorflow(folder):
         'from vivit_jax.batches.array_record import ArrayRecords, find_shards\n'
         f'videos = [LabeledVideo(name, 0) for name in {IDS!r}]\n'
         'source = ArrayRecords(videos, find_shards(sys.argv[1], "train"))\n'
-        'assert source.open(2).read([0]).size\n'
+        'assert source.open(2).read([0])["rgb"].size\n'
         'assert not {"jax", "tensorflow"} & sys.modules.keys()\n'
     )
     subprocess.run([sys.executable, '-c', script, str(folder)], check=True)

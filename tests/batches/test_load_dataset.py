@@ -114,7 +114,7 @@ def test_dataset_is_read_in_its_own_layout(tmp_path, synthetic_folder):
     assert [videos.splits['train'].label(i) for i in range(4)] == [0, 1, 0, 1]
     assert videos.expected == {'train': 'official lists: 9,586', 'test': 'official lists: 3,734'}
     with videos.splits['test'].open(0) as video:
-        assert video.read([0]).shape == (1, 32, 40, 3)
+        assert video.read([0])['rgb'].shape == (1, 32, 40, 3)
     assert list(load_dataset(data, splits=('val', 'test')).splits) == ['test']
 
 
@@ -125,7 +125,7 @@ def test_frame_folder_is_opened_at_its_part(tmp_path):
     source = VideoFiles([LabeledVideo(str(tmp_path), 0, start_frame=2, num_frames=3)])
     assert source.name(0) == f'{tmp_path} frames 2 … 4'
     with source.open(0) as video:
-        assert video.read(range(3))[:, 0, 0, 0].tolist() == [120, 160, 200]
+        assert video.read(range(3))['rgb'][:, 0, 0, 0].tolist() == [120, 160, 200]
 
 
 @pytest.mark.parametrize(

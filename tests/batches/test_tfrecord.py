@@ -93,12 +93,12 @@ def test_records_have_their_labels_names_and_frames(shards):
     for index, shades in [(2, [50, 60]), (0, [10, 20, 30]), (1, [40])]:
         with source.open(index) as video:
             assert video.name == source.name(index)
-            assert _shades(video) == shades
+            assert _shades(video.main) == shades
 
 
 def test_source_pickles_and_reads_on(shards):
     with pickle.loads(pickle.dumps(load_tfrecords(shards, CLASSES))).open(2) as video:
-        assert _shades(video) == [50, 60]
+        assert _shades(video.main) == [50, 60]
 
 
 @pytest.mark.parametrize(

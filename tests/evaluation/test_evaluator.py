@@ -15,9 +15,9 @@ from vivit_jax.video.preprocessing import Preprocessing
 SPEC = Preprocessing(num_frames=2, frame_stride=2, short_side=24, crop_size=16)
 
 
-def mean_colors(variables, rgb):
+def mean_colors(variables, pixels):
     """A model with three "logits" that depend on every pixel of a view."""
-    logits = rgb.astype(jnp.float32).mean((-4, -3, -2)) * variables['scale']
+    logits = pixels['rgb'].astype(jnp.float32).mean((-4, -3, -2)) * variables['scale']
     return ModelOutput(logits=logits, features=logits)
 
 

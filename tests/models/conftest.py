@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import SIZES, find_rates, known_keywords
 
 from vivit_jax.models.registry import MODELS, create_model
-
-_SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
 
 
 @pytest.fixture(scope='session')
@@ -16,8 +15,8 @@ def create_tiny():
 
     def create(name, **keywords):
         length = 1 if keywords.get('tokenizer') == 'uniform_frames' else 2
-        defaults = {**_SIZES, 'tubelet_size': (length, 8, 8)}
-        defaults |= MODELS[name].TINY
+        defaults = known_keywords(name, **SIZES, tubelet_size=(length, 8, 8))
+        defaults |= {**dict.fromkeys(find_rates(name), 0.0), **MODELS[name].TINY}
         return create_model(name, **{**defaults, **keywords})
 
     return create

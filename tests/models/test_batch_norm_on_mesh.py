@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from python_process import run_python
+from tiny_models import known_keywords, tiny_keywords
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,9 +18,7 @@ import numpy as np
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
 
-model = create_model(
-    {name!r}, hidden_size=16, num_layers=1, num_heads=2, mlp_dim=24, num_classes=5,
-    tubelet_size=(2, 8, 8), remat='block', **{keywords!r})
+model = create_model({name!r}, remat='block', **{keywords!r})
 rng = np.random.default_rng(0)
 # Examples differ in brightness, so that a part of the batch has other statistics than the whole.
 clip = rng.normal(size=(8, 4, 16, 16, 3)) + np.arange(8).reshape(-1, 1, 1, 1, 1)
@@ -62,9 +61,15 @@ assert 'all-gather(' not in program.as_text()
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'keywords'),
-    [('convivit', {'cnn_channels': 6}), ('ctn', {'stem_channels': 4, 'stem_kernel': 3})],
+    [
+        ('convivit', {'cnn_channels': 6}),
+        ('ctn', {'stem_channels': 4, 'stem_kernel': 3}),
+        ('f4d', {}),
+    ],
 )
 def test_statistics_are_of_the_whole_batch_with_equal_values_and_gradients(name, keywords):
+    layers = known_keywords(name, num_layers=1)
+    keywords = tiny_keywords(name, 8, **layers, **keywords)
     script = SCRIPT.format(name=name, keywords=keywords)
     done = run_python([sys.executable, '-c', script])
     assert done.returncode == 0, done.stderr

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import find_rates, known_keywords
 
-from vivit_jax.models.registry import list_models
+from vivit_jax.models.registry import list_models, model_keywords
 
 # Every model with its defaults, and with the switches that change its structure.
 SWITCHES = {
@@ -24,10 +25,17 @@ SWITCHES = {
     ],
     'ctn': [{'mapping': 'linear', 'position': 'learned', 'norm': 'post', 'stem_bn': False}],
     'mfst': [{'weight_shared': False, 'stage_residual': 'proj', 'knn_spatial': False}],
+    'f4d': [{'attention': ('se', 'cbam'), 'blocks': ('conv1',)}],
+    'v4d': [{'block_kernel': (3, 1, 3, 3), 'temporal_kernels': (3, 1, 1, 1)}],
 }
 NAMES = list_models()
 CASES = [(name, keywords) for name in NAMES for keywords in ({}, *SWITCHES.get(name, ()))]
-WITH_STATISTICS = [('convivit', {'cnn_blocks': 2}), ('ctn', {}), ('ctn', {'scan_layers': True})]
+WITH_STATISTICS = [
+    ('convivit', {'cnn_blocks': 2}),
+    ('ctn', {}),
+    ('ctn', {'scan_layers': True}),
+    ('f4d', {}),
+]
 
 # A key's bias shifts all scores of a query equally, which does not change the softmax. In the last
 # block, only the query of the class token counts: CTN does not convolve the class token, and in
@@ -67,7 +75,7 @@ def test_output_has_documented_shapes_and_types(create_tiny, name, keywords, sha
         clip = jax.ShapeDtypeStruct(shape, jnp.float32)
         output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), clip)
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((output, variables)))
-        assert output.features.shape == (shape[0], 16)
+        assert output.features.shape == (shape[0], model.spec.num_features)
         expected = jax.tree.map(lambda count: (shape[0], count), classes)
         assert jax.tree.map(jnp.shape, output.logits) == expected
         assert output.intermediates == {}
@@ -75,7 +83,8 @@ def test_output_has_documented_shapes_and_types(create_tiny, name, keywords, sha
 
 @pytest.mark.parametrize('name', NAMES)
 def test_classifier_starts_at_zero_on_finite_features(create_tiny, random_clip, dropout_key, name):
-    init = jax.jit(create_tiny(name, num_layers=1).init_with_output)
+    model = create_tiny(name, **known_keywords(name, num_layers=1))
+    init = jax.jit(model.init_with_output)
     output, _ = init(dropout_key(), random_clip())
     np.testing.assert_array_equal(output.logits, np.zeros((2, 5)))
     assert np.isfinite(output.features).all()
@@ -84,7 +93,8 @@ def test_classifier_starts_at_zero_on_finite_features(create_tiny, random_clip, 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_output_with_jit_equals_output_without(create_tiny, random_clip, random_variables, name):
-    model, clip = create_tiny(name, num_layers=1), random_clip((2, 6, 8, 24, 3))
+    model = create_tiny(name, **known_keywords(name, num_layers=1))
+    clip = random_clip((2, 6, 8, 24, 3))
     variables = random_variables(model, clip)
     output = model.apply(variables, clip)
     assert np.std(output.logits) > 0.1
@@ -140,7 +150,7 @@ def test_training_alone_moves_the_statistics(
 @pytest.mark.parametrize(
     ('name', 'form'),
     [
-        *((name, {'remat': 'block', 'scan_layers': True}) for name in NAMES),
+        *((name, known_keywords(name, remat='block', scan_layers=True)) for name in NAMES),
         ('convivit', {'remat': 'block', 'cnn_blocks': 2}),
         ('ctn', {'remat': 'dots'}),
         ('ctn', {'attention_implementation': 'chunked'}),
@@ -171,17 +181,18 @@ def test_form_changes_no_value_gradient_or_statistic(
     _assert_near(run(**how), run(), atol=1e-3)
 
 
-@pytest.mark.parametrize('keyword', ['dropout_rate', 'attention_dropout_rate', 'drop_path_rate'])
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+    ('name', 'keyword'), [(name, rate) for name in NAMES for rate in find_rates(name)]
+)
 def test_rate_acts_in_training_by_its_key(
     create_tiny, random_clip, random_variables, dropout_key, name, keyword
 ):
     # Scanned layers draw by keys of their own: the models are tested with both forms by turns.
-    form = {'scan_layers': NAMES.index(name) % 2 == 0}
-    form['num_layers'] = 2 if keyword == 'drop_path_rate' else 1  # the first layer drops nothing
+    layers = 2 if keyword == 'drop_path_rate' else 1  # the first layer drops nothing
+    form = known_keywords(name, scan_layers=NAMES.index(name) % 2 == 0, num_layers=layers)
     model = create_tiny(name, **form, **{keyword: 0.5})
     clip = random_clip((6, 4, 16, 16, 3))
-    variables = random_variables(create_tiny(name, num_layers=form['num_layers']), clip)
+    variables = random_variables(create_tiny(name, **known_keywords(name, num_layers=layers)), clip)
     first, again, second = (
         _apply(model, variables, clip, dropout_key(seed), train=True)[0].logits
         for seed in (0, 0, 1)
@@ -193,7 +204,7 @@ def test_rate_acts_in_training_by_its_key(
 
 @pytest.mark.parametrize('name', NAMES)
 def test_rates_leave_evaluation_alone(create_tiny, random_clip, random_variables, name):
-    rates = dict.fromkeys(('dropout_rate', 'attention_dropout_rate', 'drop_path_rate'), 0.5)
+    rates = dict.fromkeys(find_rates(name), 0.5)
     plain, clip = create_tiny(name), random_clip()
     variables = random_variables(plain, clip)
     output, _ = _apply(create_tiny(name, **rates), variables, clip)
@@ -234,7 +245,7 @@ def test_captured_weights_are_distributions_that_leave_the_logits(
     np.testing.assert_allclose(output.logits, plain.logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [name for name in NAMES if 'tubelet_size' in model_keywords(name)])
 def test_clip_that_does_not_divide_is_an_error_about_the_clip(create_tiny, name):
     for shape, message in (((1, 3, 16, 16, 3), 'frames=3'), ((1, 4, 16, 20, 3), 'width=20')):
         with pytest.raises(ValueError, match=f'{message} does not divide into tubelets of'):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from tiny_models import known_keywords
 
 from vivit_jax.costs import (
     activation_bytes,
@@ -253,8 +254,8 @@ def test_what_forms_for_other_devices_keep_is_not_counted():
 @pytest.mark.parametrize('name', list_models())
 def test_training_form_keeps_less_with_remat_and_in_16_bits(name, create_tiny):
     def kept(dropout_rate=0.1, **keywords):
-        rates = {'dropout_rate': dropout_rate, 'drop_path_rate': 0.1}
-        model = create_tiny(name, num_layers=1, **rates, **keywords)
+        rates = {'dropout_rate': dropout_rate, 'drop_path_rate': 0.1, 'num_layers': 1}
+        model = create_tiny(name, **known_keywords(name, **rates), **keywords)
         call = model_call(model, CLIP, train=True)
         return activation_bytes(call.function, *call.args)
 
@@ -264,7 +265,8 @@ def test_training_form_keeps_less_with_remat_and_in_16_bits(name, create_tiny):
     chunked = {'attention_implementation': 'chunked', 'attention_dropout_rate': 0.1}
     if name == 'rpe_stdt':
         chunked['pos_embed'] = 'absolute'  # there are no relative positions in chunks
-    for keywords in ({'scan_layers': True}, chunked):
+    for form in ({'scan_layers': True}, chunked):
+        keywords = known_keywords(name, **form)
         assert kept(**keywords) > 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from vivit_jax.heads import by_head, numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models import registry
-from vivit_jax.models.registry import MODELS, list_models
+from vivit_jax.models.registry import MODELS, list_models, model_keywords
 from vivit_jax.models.variables import abstract_clip, abstract_variables
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import read_weights
@@ -25,8 +25,10 @@ pytestmark = pytest.mark.usefixtures('exact_matmuls')
 
 
 def _keywords(name, **keywords):
-    length = MODELS[name].tubelet_size[0]
+    known = model_keywords(name)
+    length, *_ = known.get('tubelet_size', (2,))
     sizes = {**SIZES, 'num_classes': 5, 'tubelet_size': (length, 4, 4), **MODELS[name].TINY}
+    sizes = {keyword: value for keyword, value in sizes.items() if keyword in known}
     return {'name': name, **sizes, 'depth_channels': 1, **keywords}
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.traverse_util
 import jax
@@ -9,10 +10,14 @@ import numpy as np
 import pytest
 from python_process import run_python
 
+from vivit_jax.config.load import check_ranges
+from vivit_jax.config.schema import default_config
+from vivit_jax.errors import UserError
 from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
+from vivit_jax.train.first_state import read_start_variables
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint
 from vivit_jax.weights.vivit_jax_npz import write_npz
@@ -140,3 +145,32 @@ def test_weights_that_are_not_there_are_named(tmp_path, cache_dir):
     assert done.returncode == 2
     assert f'no file or folder {ROOT / "gone.npz"}' in done.stderr
     assert not (tmp_path / 'run').exists()
+
+
+def test_streams_start_from_the_keys_for_each(tmp_path):
+    spec = Preprocessing(num_frames=2, short_side=8, crop_size=8)
+    sizes = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'mlp_dim': 8}
+    keywords = {'name': 'vivit_joint', 'tubelet_size': (2, 4, 4), 'num_classes': 2, **sizes}
+    cards = {
+        modality: ModelCard({**keywords, 'modality': modality}, spec, ('a', 'b'))
+        for modality in ('rgb', 'depth', 'rgbd')
+    }
+    config = default_config('vivit_joint')
+    config.model.modality = 'rgbd'
+    config.init_from = str(tmp_path / 'rgb.npz')
+    for number, modality in enumerate(('rgb', 'depth')):
+        shapes = abstract_params(create_model(**cards[modality].model), spec.clip_shape)
+        params = jax.tree.map(lambda x, n=number: np.full(x.shape, n + 1, np.float32), shapes)
+        write_npz(cards[modality], params, tmp_path / f'{modality}.npz')
+    model = create_model(**cards['rgbd'].model)
+    programs = SimpleNamespace(config=config, model=model, spec=spec)
+    for depth_from, expected in (('', 1), (str(tmp_path / 'depth.npz'), 2)):
+        config.init.depth_from = depth_from
+        check_ranges(config)
+        variables, _ = read_start_variables(programs, cards['rgbd'])
+        for stream, value in (('rgb', 1), ('depth', expected)):
+            leaves = jax.tree.leaves(variables['params'][stream])
+            assert all((x == value).all() for x in leaves)
+    config.init_from = ''
+    with pytest.raises(UserError, match=r'init.depth_from=.* the weights for RGB in init_from'):
+        check_ranges(config)

@@ -7,6 +7,7 @@ from vivit_jax.video.array_reader import ArrayReader
 from vivit_jax.video.durations import describe_length, describe_missing, median_duration_sec
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.recording import Recording
 from vivit_jax.video.video_reader import VideoReader
 
 SEGMENTS = Preprocessing(num_frames=4, sampling='segments')
@@ -28,7 +29,7 @@ def test_median_duration_leaves_out_broken_videos():
     def open_video(index):
         if index == 3:
             raise VideoError('broken')
-        return video([10, 30, 90][index])
+        return Recording({'rgb': video([10, 30, 90][index])})
 
     assert median_duration_sec(open_video, 4) == pytest.approx(3)
     assert median_duration_sec(lambda _: open_video(3), 2) is None
@@ -40,7 +41,7 @@ def test_median_duration_opens_a_few_videos_evenly():
 
     def open_video(index):
         opened.append(index)
-        return video(index + 1)
+        return Recording({'rgb': video(index + 1)})
 
     found = median_duration_sec(open_video, 100, most=4)
     assert opened == [0, 25, 50, 75]

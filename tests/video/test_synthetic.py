@@ -127,7 +127,7 @@ def test_videos_have_the_size_asked_for(synthetic_folder):
 def test_reversed_motion_is_its_opposite(pair, shape):
     # Single frames tell nothing, because they occur in both classes equally often.
     for seed in range(3):
-        forth, back = (render(motion, shape, LARGE, _rng(seed)) for motion in pair)
+        forth, back = (render(motion, shape, LARGE, _rng(seed))[0] for motion in pair)
         difference = np.abs(forth[::-1].astype(int) - back).max(axis=-1)
         # A pixel on the sprite's very edge may fall to the other side.
         assert (difference > 1).mean() < 1e-4
@@ -139,7 +139,7 @@ def test_sprite_moves_as_its_label_says(motion):
     y, x = np.mgrid[: LARGE.height, : LARGE.width]
     votes = []
     for seed in range(20):
-        bright = render(motion, 'bar', LARGE, _rng(seed)).mean(-1) > 125
+        bright = render(motion, 'bar', LARGE, _rng(seed))[0].mean(-1) > 125
         area = bright.sum((1, 2))
         x0, y0 = ((bright * a).sum((1, 2)) / area for a in (x, y))
         dx, dy = x - x0[:, None, None], y - y0[:, None, None]
@@ -167,7 +167,7 @@ def test_sprite_moves_as_its_label_says(motion):
 def test_difficulty_adds_motion():
     def change(difficulty):
         what = SyntheticVideos(**{**vars(LARGE), 'difficulty': difficulty})
-        video = render('move_left', 'bar', what, _rng()).astype(int)
+        video = render('move_left', 'bar', what, _rng())[0].astype(int)
         return (np.abs(np.diff(video, axis=0)).max(-1) > 2).mean()
 
     still, moving, *_ = changes = [change(difficulty) for difficulty in range(4)]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny_models import tiny_keywords
 
 from vivit_jax.errors import UserError
 from vivit_jax.heads import by_head, numbered_labels
@@ -29,7 +30,6 @@ from vivit_jax.weights.torch_export import (
 from vivit_jax.weights.torch_layout import to_torch
 
 SPEC = Preprocessing(num_frames=4, crop_size=8, short_side=12, value_range=(0, 1))
-SIZES = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'mlp_dim': 24, 'num_classes': 5}
 FRAMES = {'tokenizer': 'uniform_frames', 'num_sampled_frames': 3, 'tubelet_size': (1, 4, 4)}
 # Every model as it comes, and with switches that change its parameters.
 SWITCHES = {
@@ -46,16 +46,11 @@ SWITCHES = {
         'absolute': {'size': 'stdt_l8_full', 'pos_embed': 'absolute'},
     },
     'mfst': {'projected': {'stage_residual': 'proj', 'weight_shared': False}},
+    'f4d': {'compared': {'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv2.0')}},
 }
 GRIDS = {'vivit_joint_frames': (3, 2, 2), 'mfst': (4, 1, 1), 'mfst_projected': (4, 1, 1)}
 CASES = {
-    f'{name}_{switch}' if switch else name: {
-        **SIZES,
-        'tubelet_size': (2, 4, 4),
-        **MODELS[name].TINY,
-        **keywords,
-        'name': name,
-    }
+    f'{name}_{switch}' if switch else name: {**tiny_keywords(name, 4, **keywords), 'name': name}
     for name in list_models()
     for switch, keywords in {'': {}, **SWITCHES.get(name, {})}.items()
 }
@@ -113,7 +108,8 @@ def test_export_is_read_back_bit_for_bit_without_pytorch(case, tmp_path, monkeyp
     export_torch(card, params, path, random_statistics(card))
     weights = read(path)
     assert weights.card == ModelCard.from_json(card.to_json())
-    assert weights.grid == GRIDS.get(case, (2, 2, 2))
+    grid = (2, 2, 2) if 'tubelet_size' in CASES[case] and 'mfst' not in case else (4, 1, 1)
+    assert weights.grid == ((3, 2, 2) if case == 'vivit_joint_frames' else grid)
     assert weights.has_head and not weights.unused
     assert_equal_trees(weights.params, params)
     assert_equal_trees(weights.batch_stats, random_statistics(card))

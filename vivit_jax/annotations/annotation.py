@@ -18,9 +18,10 @@ class Annotation(NamedTuple):
 
     Attributes:
         place: file and line, for messages.
-        values: text by the columns of the native CSV: `video_path`, the labels (class names, or
-            indices from 0) and, if the file has them, `start_sec`, `end_sec`, `start_frame`,
-            `num_frames`, `group` and `subject`.
+        values: text by the columns of the native CSV: `video_path` (of depth alone the same as
+            `depth_path`), the labels (class names, or
+            indices from 0) and, if the file has them, `depth_path`, `start_sec`, `end_sec`,
+            `start_frame`, `num_frames`, `group` and `subject`.
     """
 
     place: str

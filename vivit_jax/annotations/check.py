@@ -241,7 +241,10 @@ def _videos_of(
             raise AnnotationError(f'{place}: start_frame={first}, num_frames={count} is no part')
         label = map_heads(operator.itemgetter(index), labels)
         group = values.get(group_column) or None
-        videos.append(LabeledVideo(values['video_path'], label, start, end, first, count, group))
+        depth = values.get('depth_path') or None
+        videos.append(
+            LabeledVideo(values['video_path'], label, start, end, first, count, depth, group)
+        )
     return videos
 
 
@@ -292,7 +295,13 @@ def _check_files(
     expected: str | None,
 ):
     exists = functools.cache(os.path.exists)
-    missing = [video for video in videos if not exists(video.video_path)]
+
+    def find_missing(video: LabeledVideo) -> str | None:
+        paths = video.video_path, video.depth_path
+        return next((path for path in paths if path is not None and not exists(path)), None)
+
+    lost_paths = {index: path for index, path in enumerate(map(find_missing, videos)) if path}
+    missing = [videos[index] for index in lost_paths]
     found = len(videos) - len(missing)
     known = f' ({expected})' if expected else ''
     _log.info('%s: %s videos listed, %s found%s', split, f'{len(videos):,}', f'{found:,}', known)
@@ -317,10 +326,10 @@ def _check_files(
     if len(missing) > allowed:
         go_on = f'; raise data.max_bad_fraction={max_bad_fraction} to go on without them'
         raise AnnotationError(
-            f'{message}, such as {missing[0].video_path}. Paths are relative to data.root, or to '
-            f'the folder of the CSV{go_on if found else ""}'
+            f'{message}, such as {next(iter(lost_paths.values()))}. Paths are relative to '
+            f'data.root, or to the folder of the CSV{go_on if found else ""}'
         )
-    named = [video.video_path for video in missing[:_MOST_NAMED]]
+    named = [*lost_paths.values()][:_MOST_NAMED]
     named += ['…'] if len(missing) > _MOST_NAMED else []
     _log.warning(
         '%s. Training replaces them by others, and an evaluation counts them as wrong:\n  %s',

@@ -27,11 +27,12 @@ def videos_csv(videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[st
     """
     columns = (*PART_COLUMNS, 'group')
     used = [x for x in columns if any(getattr(video, x) is not None for video in videos)]
+    paths = ['video_path', *(['depth_path'] if any(x.depth_path for x in videos) else [])]
     return csv_text(
-        ('video_path', *classes, *used),
+        (*paths, *classes, *used),
         (
             (
-                os.path.abspath(video.video_path),
+                *(os.path.abspath(getattr(video, path)) for path in paths),
                 *label_texts(video, classes),
                 *(getattr(video, name) for name in used),
             )

@@ -20,6 +20,7 @@ class LabeledVideo:
         start_sec, end_sec: the part of a file; None: from its start, to its end.
         start_frame, num_frames: the part of a folder: how many frames precede the part, and how
             many it has; None: from the first frame, to the last.
+        depth_path: the depth of an RGB video: a file, or a folder of frames; None: there is none.
         group: what the video shares with others, such as a person, so that all of them should be
             in one split; None: unknown.
     """
@@ -30,6 +31,7 @@ class LabeledVideo:
     end_sec: float | None = None
     start_frame: int | None = None
     num_frames: int | None = None
+    depth_path: str | None = None
     group: str | None = None
 
 

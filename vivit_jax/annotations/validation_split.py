@@ -221,4 +221,6 @@ def _without_folder(text: str) -> set[tuple[str, ...]]:
     """The lines of a native CSV, with paths that start at the folder that all share."""
     rows = list(csv.DictReader(io.StringIO(text, newline='')))
     root = os.path.commonpath([os.path.dirname(row['video_path']) for row in rows])
+    for row in rows:
+        row.pop('depth_path', None)  # the path of the video says which depth it has
     return {(os.path.relpath(row.pop('video_path'), root), *row.values()) for row in rows}

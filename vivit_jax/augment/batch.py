@@ -9,25 +9,27 @@ import numpy as np
 
 from vivit_jax.augment.color import random_color_drop, random_color_jitter
 from vivit_jax.augment.geometry import Clip, mirror, random_erase
+from vivit_jax.augment.inputs import normalize_clips
 from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.augment.randaugment import random_augment
 from vivit_jax.augment.targets import smooth_one_hot, swap_labels
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.parallel.mesh import on_each_device
-from vivit_jax.video.preprocessing import Preprocessing, normalize, to_unit_range
+from vivit_jax.video.preprocessing import Preprocessing, to_unit_range
 
 
 class TrainInputs(NamedTuple):
     """What a training step computes its loss and accuracy from.
 
     Attributes:
-        clip: float32 [b t h w 3], in the value range and colour order of the preprocessing.
+        clips: `rgb` float32 [b t h w 3] and/or `depth` float32 [b t h w 1], in the value range and
+            colour order of the preprocessing.
         targets: probabilities float32 [b classes], of each head.
         label: int32 [b], of each head: the class of every clip before mixing.
     """
 
-    clip: jax.Array
+    clips: Clip
     targets: PerHead[jax.Array]
     label: PerHead[jax.Array]
 
@@ -46,7 +48,8 @@ def augment_batch(
 
     Args:
         keys: random keys of the mirroring, of the other changes of each clip, and of the mixing.
-        batch: `rgb` uint8 [b t h w 3] and `label` int32 [b], of each head.
+        batch: `rgb` uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1], and `label` int32 [b], of
+            each head.
         policy: the settings.
         spec: value range and colour order of the result.
         num_classes: of each head.
@@ -54,16 +57,21 @@ def augment_batch(
         mirrored: class of the mirrored clip for each class, see `mirrored_labels`; None: the same.
     """
     mirror_key, clips_key, mix_key = keys
-    is_mirrored = jax.random.bernoulli(mirror_key, policy.flip, batch['rgb'].shape[:1])
-    label = swap_labels(batch['label'], is_mirrored, mirrored)
+    label = batch['label']
+    pixels = {kind: batch[kind] for kind in ('rgb', 'depth') if kind in batch}
+    num_clips = len(next(iter(pixels.values())))
+    is_mirrored = jax.random.bernoulli(mirror_key, policy.flip, (num_clips,))
+    label = swap_labels(label, is_mirrored, mirrored)
     targets = map_heads(
         lambda label, size: smooth_one_hot(label, size, label_smoothing), label, num_classes
     )
-    clips = augment_clips(clips_key, {'rgb': batch['rgb']}, is_mirrored, policy)
+    clips = augment_clips(clips_key, pixels, is_mirrored, policy)
+    # The mean of a depth and of no measurement would be a depth where nothing is.
+    clips = normalize_clips(clips, spec)
     clips, targets = mix(
         mix_key, clips, targets, policy.mixup_alpha, policy.cutmix_alpha, policy.repeats
     )
-    return TrainInputs(normalize(clips['rgb'], spec), targets, label)
+    return TrainInputs(clips, targets, label)
 
 
 def augment_clips(

@@ -20,9 +20,8 @@ def mix(
     x_i becomes w_i x_i + (1 - w_i) x_(i-r); the first clips' partners are the last. In mixup w_i is
     a number from Beta(alpha, alpha), for clips and targets alike. In cutmix it is 0 in a box and 1
     around it, the same in all frames, and for targets its mean. The box has a random centre and
-    covers a part 1 - w ~ Beta(alpha, alpha), unless it reaches out of the frame. It commutes with
-    normalisation. Costs one pass over the clips, and of a sharded batch each device sends its
-    neighbour r clips.
+    covers a part 1 - w ~ Beta(alpha, alpha), unless it reaches out of the frame. Costs one pass
+    over the clips, and of a sharded batch each device sends its neighbour r clips.
 
     Args:
         key: random key.

@@ -39,7 +39,7 @@ class ArrayRecords(VideoSource):
                 'pack the videos again'
             )
 
-    def open(self, index: int) -> VideoReader:
+    def open_video(self, index: int, path: str) -> VideoReader:
         from tensorflow_datasets.proto.tf_example_generated_pb2 import Example  # 45 MB
 
         name = self.name(index)

@@ -10,6 +10,7 @@ from vivit_jax.annotations.annotation import Annotations
 from vivit_jax.annotations.catalog import DATASETS, read_dataset
 from vivit_jax.annotations.check import check_annotations
 from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.annotations.depth_videos import choose_videos
 from vivit_jax.annotations.label_map import read_label_map, read_label_maps
 from vivit_jax.annotations.readers.csv_files import read_csv_files
 from vivit_jax.annotations.validation_split import draw_validation
@@ -31,6 +32,8 @@ def load_dataset(
     num_classes: PerHead[int] | None = None,
     label_names: LabelNames | None = None,
     splits: Sequence[str] = _SPLITS,
+    modality: str = 'rgb',
+    stretch_depth: bool = False,
 ) -> Dataset[VideoSource]:
     """Reads and checks the annotations of the section `data` of a config.
 
@@ -46,6 +49,9 @@ def load_dataset(
         num_classes: of the model, if it is fixed.
         label_names: the classes of a trained model, which win over the classes of the data.
         splits: the splits to read, as far as the dataset has them.
+        modality: `'rgb'`; `'depth'`, for which depth videos take the place of the videos; or
+            `'rgbd'`.
+        stretch_depth: see `Preprocessing`.
 
     Returns:
         A source of videos for each split.
@@ -58,19 +64,23 @@ def load_dataset(
     if label_names is None and data.label_map:
         label_names = read_label_maps(data.label_map, heads)
     _check_fraction(data)
+    _check_modality(data, modality)
     if data.source == 'tfrecords':  # they hold labels and videos in one
         return _load_tfrecords(data, label_names, splits)
     columns = dict(zip(heads, heads, strict=True))
     if data.source == 'synthetic':
         columns = _embedded_columns(heads)
     annotations = _read_annotations(
-        data, tuple(columns.values()), _SPLITS if data.val_fraction else splits
+        data, tuple(columns.values()), _SPLITS if data.val_fraction else splits, modality
     )
+    if data.source != 'records':  # they hold the videos of one modality
+        annotations = choose_videos(annotations, modality)
     fraction = annotations.val_fraction if data.val_fraction is None else data.val_fraction
     if fraction:
         annotations = draw_validation(annotations, fraction, seed, tuple(columns.values()))
+    annotations = _keep_splits(annotations, splits, data.root)
     dataset = check_annotations(
-        _keep_splits(annotations, splits, data.root),
+        annotations,
         label_columns=columns,
         label_names=label_names,
         num_classes=num_classes,
@@ -78,20 +88,22 @@ def load_dataset(
         has_files=data.source != 'records',
     )
     sources = {
-        split: _find_records(data.root, split, videos)
+        split: _find_records(data.root, split, videos, modality)
         if data.source == 'records'
-        else VideoFiles(videos)
+        else VideoFiles(videos, modality=modality, is_stretched=stretch_depth)
         for split, videos in dataset.splits.items()
     }
     return dataclasses.replace(dataset, splits=sources, val_is_drawn=bool(fraction))
 
 
 def _read_annotations(
-    data: ConfigDict, columns: Sequence[str], splits: Sequence[str]
+    data: ConfigDict, columns: Sequence[str], splits: Sequence[str], modality: str
 ) -> Annotations:
     if data.source == 'synthetic':
         folder = create_synthetic_videos(
-            SyntheticVideos(**data.synthetic.to_dict()), data.cache_dir
+            SyntheticVideos(**data.synthetic.to_dict()),
+            data.cache_dir,
+            has_depth=modality != 'rgb',
         )
         return read_csv_files(
             {split: str(folder / f'{split}.csv') for split in splits}, '', columns
@@ -112,6 +124,18 @@ def _keep_splits(annotations: Annotations, splits: Sequence[str], root: str) -> 
             f'{" or ".join(splits)}'
         )
     return dataclasses.replace(annotations, splits=kept)
+
+
+def _check_modality(data: ConfigDict, modality: str):
+    if (data.source, modality) in (
+        ('records', 'rgbd'),
+        ('tfrecords', 'rgbd'),
+        ('tfrecords', 'depth'),
+    ):
+        raise UserError(
+            f'model.modality={modality!r} cannot be read from {data.source}, which hold one video '
+            'each: give the video files and their depth, with a CSV or a dataset as data.source'
+        )
 
 
 def _check_fraction(data: ConfigDict):
@@ -187,14 +211,16 @@ def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) ->
     )
 
 
-def _find_records(folder: str, split: str, videos: Sequence[LabeledVideo]) -> ArrayRecords:
+def _find_records(
+    folder: str, split: str, videos: Sequence[LabeledVideo], modality: str
+) -> ArrayRecords:
     """What `python -m vivit_jax.prepare records` wrote: row i of a split's CSV is record i."""
     # A record is not a file: its id is the path as the CSV has it.
     videos = [
         dataclasses.replace(video, video_path=os.path.relpath(video.video_path, folder))
         for video in videos
     ]
-    return ArrayRecords(videos, find_shards(folder, split))
+    return ArrayRecords(videos, find_shards(folder, split), modality=modality)
 
 
 def _load_tfrecords(

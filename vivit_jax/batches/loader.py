@@ -22,6 +22,7 @@ from vivit_jax.video.clips import read_random_clip, read_view
 from vivit_jax.video.crops import RandomCrop
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.recording import PIXELS, blank_clips
 
 Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 
@@ -70,10 +71,10 @@ def train_batches(
         host: see `Host`.
 
     Returns:
-        An iterator with a `close()`. The batches hold `rgb` uint8 [b t h w 3], `label` int32 [b]
-        (of each head), `video_id` int32 [b], and per clip the video that could not be used and was
-        substituted: `bad_id` int32 [b], -1 if all was well, and `error` uint8 [b 512], text in
-        UTF-8.
+        An iterator with a `close()`. The batches hold `rgb` uint8 [b t h w 3] and/or `depth` uint16
+        [b t h w 1], `label` int32 [b] (of each head), `video_id` int32 [b], and per clip the video
+        that could not be used and was substituted: `bad_id` int32 [b], -1 if all was well, and
+        `error` uint8 [b 512], text in UTF-8. In clips of units, t is the frames of all units.
 
     Raises:
         UserError: the batch does not divide among the hosts and into repeats.
@@ -106,9 +107,10 @@ def view_batches(
 
     Returns:
         An iterator with a `close()`. The batches hold, per temporal view of a video, the spatial
-        views as `rgb` uint8 [b views t h w 3], `label` (of each head), `video_id` and `view` int32
-        [b], `mask` bool [b], false if the row only fills the last batch, and `error` as in
-        `train_batches`; the pixels of a video with an error are zero.
+        views as `rgb` uint8 [b views t h w 3] and/or `depth` uint16 [b views t h w 1], `label` (of
+        each head), `video_id` and `view` int32 [b], `mask` bool [b], false if the row only
+        fills the last batch, and `error` as in `train_batches`; the pixels of a
+        video with an error are zero.
     """
     num_items = len(source) * views[0]
     num_batches = -(-num_items // batch_size)
@@ -134,7 +136,7 @@ class _LoadClips(grain.transforms.RandomMap):
         bad_id, error = -1, ''
         for _ in range(_MAX_SUBSTITUTES):
             try:
-                rgb = self._load(index, rng)
+                pixels = self._load(index, rng)
                 break
             except VideoError as problem:
                 if bad_id < 0:
@@ -148,12 +150,12 @@ class _LoadClips(grain.transforms.RandomMap):
             'bad_id': np.int32(bad_id),
             'error': _error_bytes(error),
         }
-        return {'rgb': rgb} | _as_rows(item, self._repeats)
+        return pixels | _as_rows(item, self._repeats)
 
-    def _load(self, index: int, rng: np.random.Generator) -> np.ndarray:
+    def _load(self, index: int, rng: np.random.Generator) -> Batch:
         with self._source.open(index) as video:
             clips = [read_random_clip(video, self._crop, rng) for _ in range(self._repeats)]
-        return np.concatenate(clips) if len(clips) > 1 else clips[0]
+        return _join(clips) if len(clips) > 1 else clips[0]
 
 
 class _LoadViews(grain.transforms.Map):
@@ -168,18 +170,18 @@ class _LoadViews(grain.transforms.Map):
         temporal, spatial = self._views
         index, view = divmod(item, temporal)
         mask = index < len(self._source)
-        rgb = np.zeros((spatial, *self._spec.clip_shape, 3), np.uint8)
+        pixels = blank_clips(self._source.kinds, (spatial, *self._spec.clip_shape))
         error = ''
         if mask:
             try:
                 with self._source.open(index) as video:
-                    rgb = read_view(
+                    pixels = read_view(
                         video, self._spec, view=view, num_views=temporal, num_crops=spatial
                     )
             except VideoError as problem:
                 error = str(problem)
         item = {
-            'rgb': rgb,
+            **pixels,
             'label': map_heads(np.int32, self._source.label(index if mask else 0)),
             'video_id': np.int32(index if mask else -1),
             'view': np.int32(view),
@@ -210,14 +212,19 @@ def _join_for_trainer(items: Sequence[Batch]) -> Batch:
     The pixels are written through the file of the shared memory: 1.8 ms per clip of 32x224x224,
     while touching as many new pages takes 2.8 ms.
     """
-    pixels = [item['rgb'] for item in items]
-    items = [{key: value for key, value in item.items() if key != 'rgb'} for item in items]
-    shape = (sum(map(len, pixels)), *pixels[0].shape[1:])
-    rgb = SharedMemoryArray(shape, np.uint8)
-    with (_SHARED_MEMORY / rgb.shm.name).open('r+b', buffering=0) as file:
-        for rows in pixels:
+    kinds = PIXELS.keys() & items[0].keys()
+    pixels = {kind: _share([item[kind] for item in items]) for kind in kinds}
+    rest = [{key: value for key, value in item.items() if key not in kinds} for item in items]
+    return pixels | _join(rest)
+
+
+def _share(clips: Sequence[np.ndarray]) -> SharedMemoryArray:
+    shape = (sum(map(len, clips)), *clips[0].shape[1:])
+    joined = SharedMemoryArray(shape, clips[0].dtype)
+    with (_SHARED_MEMORY / joined.shm.name).open('r+b', buffering=0) as file:
+        for rows in clips:
             file.write(rows)
-    return {'rgb': rgb} | _join(items)
+    return joined
 
 
 def _iterate(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.heads import PerHead
-from vivit_jax.video.frame_reader import FrameReader
+from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.open import open_video
+from vivit_jax.video.recording import Recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +17,18 @@ class VideoSource(abc.ABC):
 
     Attributes:
         videos: one for each index.
+        modality: `'rgb'`, or `'depth'` if the videos are depth videos, or `'rgbd'`.
+        is_stretched: see `Recording`.
     """
 
     videos: Sequence[LabeledVideo]
+    modality: str = dataclasses.field(default='rgb', kw_only=True)
+    is_stretched: bool = dataclasses.field(default=False, kw_only=True)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the clips of the videos hold: `rgb`, `depth` or both."""
+        return ('rgb', 'depth') if self.modality == 'rgbd' else (self.modality,)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -32,12 +42,28 @@ class VideoSource(abc.ABC):
         return self.videos[index].video_path
 
     @abc.abstractmethod
-    def open(self, index: int) -> FrameReader:
-        """Opens a video.
+    def open_video(self, index: int, path: str) -> FrameReader:
+        """Opens a video, or the depth of a video, which have different paths.
 
         Raises:
             VideoError: it cannot be used.
         """
+
+    def open(self, index: int) -> Recording:
+        """Opens everything that was recorded for an index.
+
+        Raises:
+            VideoError: a video cannot be used, or the depth does not fit the RGB.
+        """
+        video, readers = self.videos[index], {}
+        try:
+            for kind, path in zip(self.kinds, (video.video_path, video.depth_path), strict=False):
+                readers[kind] = self.open_video(index, path)
+        except VideoError:
+            for reader in readers.values():
+                reader.close()
+            raise
+        return Recording(readers, self.is_stretched)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +80,10 @@ class VideoFiles(VideoSource):
             return video.video_path
         return f'{video.video_path} [{video.start_sec}, {video.end_sec}] s'
 
-    def open(self, index: int) -> FrameReader:
+    def open_video(self, index: int, path: str) -> FrameReader:
         video = self.videos[index]
         return open_video(
-            video.video_path,
+            path,
             start_sec=video.start_sec,
             end_sec=video.end_sec,
             start_frame=video.start_frame,

@@ -48,7 +48,7 @@ class TfRecords(VideoSource):
     files: tuple[str, ...]
     places: np.ndarray
 
-    def open(self, index: int) -> ImageReader:
+    def open_video(self, index: int, path: str) -> ImageReader:
         name = self.name(index)
         file, start, size = self.places[index].tolist()
         try:
@@ -86,7 +86,7 @@ def load_tfrecords(pattern: str, label_names: Sequence[str]) -> TfRecords:
         raise UserError(f'{pattern}: its {len(files)} files hold no records')
     _log.info('%s: %d records in %d files', pattern, len(videos), len(files))
     source = TfRecords(videos, files, np.array(places, np.int64))
-    with source.open(0) as video:
+    with source.open_video(0, '') as video:
         if not _USUAL_FRAMES / 2 <= len(video) <= 2 * _USUAL_FRAMES:
             _log.warning(
                 '%s has %d frames. The published configs count on %d, 10 s at 25 per second, but '

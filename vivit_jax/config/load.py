@@ -27,6 +27,12 @@ def check_ranges(config: ConfigDict):
         if key.low > -math.inf and value is not None:
             check_range(name, value, key.low, key.high)
     augmentation(config)
+    depth_from = config.init.depth_from
+    if depth_from and not (config.init_from and config.model.modality == 'rgbd'):
+        raise UserError(
+            f'init.depth_from={depth_from!r} starts the depth stream of a model for both: it needs '
+            "model.modality='rgbd', and the weights for RGB in init_from"
+        )
     sizes = config.model.num_classes
     if sizes is not None and not all(type(n) is int and n >= 1 for n in by_head(sizes).values()):
         raise UserError(

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from vivit_jax.annotations.catalog import find_dataset
 from vivit_jax.config.schema import default_config
 from vivit_jax.models.registry import MODELS, model_keywords
+from vivit_jax.video.synthetic import DEPTH_RANGE
 
 
 def check_argument(arg: str, *known: str):
@@ -14,9 +15,9 @@ def check_argument(arg: str, *known: str):
 
 
 def small(model: str, **sizes) -> ConfigDict:
-    """A model of four blocks that a CPU trains from scratch; `sizes`: further keywords."""
+    """A model of four blocks that a CPU trains from scratch; `sizes` are for transformers alone."""
     config = default_config(model)
-    config.model.update(_known(model, num_heads=4, num_layers=4), **sizes)
+    config.model.update(_known(model, num_heads=4, num_layers=4, **sizes))
     config.model.update(MODELS[model].SMALL)
     return config
 
@@ -105,7 +106,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     Model class, heads and augmentations stay; sizes, data and steps become small. Mirroring is
     off, because the embedded classes have a left and a right.
     """
-    config.init_from = ''
+    config.init_from = config.init.depth_from = ''
     name = config.model.name
     config.model.update(size=None, num_classes=None)
     config.model.update(_known(name, hidden_size=48, num_layers=2, num_heads=4, mlp_dim=96))
@@ -118,6 +119,7 @@ def runlocal(config: ConfigDict) -> ConfigDict:
         if config.model[keyword] != 0:
             config.model[keyword] = value
     config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
+    config.preprocessing.depth_range = DEPTH_RANGE
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
     config.augment.flip = 0.0

@@ -81,6 +81,10 @@ KEYS = {
         "weights to start from: a file, folder or name that vivit_jax.convert reads; '': none",
         may_change=True,
     ),
+    'init.depth_from': Key(
+        '',
+        "of modality 'rgbd': weights that the depth stream starts from; '': init_from",
+    ),
     'init.reinit': Key((), "('head',): a new classifier; all other weights must be in init_from"),
     'init.tubelet': Key(
         'central_frame',
@@ -248,6 +252,12 @@ KEYS = {
         64, 'temporal views of a step, of all devices together', 1, may_change=True
     ),
     'eval.views': Key('4x3', 'temporal x spatial views of each video in the test', may_change=True),
+    'eval.num_units': Key(
+        int,
+        'units of a clip in the test, for models that take units; None: as many as in training',
+        1,
+        may_change=True,
+    ),
     'eval.merge': Key(
         'logits', "mean over the views of 'logits' or 'probabilities'", may_change=True
     ),

@@ -4,11 +4,13 @@
     python -m vivit_jax.convert --source=runs/mine --to=torch --output=mine.safetensors --verify
     python -m vivit_jax.convert --source=ViT-B_16.npz --to=orbax --output=start \\
         --model=vivit_fe --reinit=head num_classes=174 tubelet_size=4,16,16
+    python -m vivit_jax.convert --source=runs/rgb --depth=runs/depth --to=orbax --output=both
 
 The content of the source tells its format. `--model`, keywords of a model, `--frames` and
 `--crop_size` describe another model to put the weights into: a ViT for images is inflated, learned
-positions are resized. A report of what became of each parameter is printed, and saved beside the
-output.
+positions are resized. `--depth` joins two runs of one model, one on RGB and one on
+depth, to a model that averages their scores. A report of what became of each parameter is printed,
+and saved beside the output.
 """
 
 import dataclasses
@@ -27,13 +29,13 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import MODELS, create_model, model_keywords
 from vivit_jax.models.variables import abstract_variables, init_variables
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.batch_statistics import fit_statistics
 from vivit_jax.weights.copy_rules import TEMPORAL_ATTENTION_INITS
 from vivit_jax.weights.huggingface import write_huggingface
-from vivit_jax.weights.init_from import find_untrained_heads, init_from
+from vivit_jax.weights.init_from import find_untrained_heads
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.orbax import write_checkpoint
 from vivit_jax.weights.report import Report
+from vivit_jax.weights.streams import fuse_weights, start_variables
 from vivit_jax.weights.torch_export import export_torch
 from vivit_jax.weights.tubelets import TUBELET_INITS
 from vivit_jax.weights.vivit_jax_npz import write_npz
@@ -43,6 +45,9 @@ _SOURCE = flags.DEFINE_string('source', None, 'File or folder with the weights.'
 _TO = flags.DEFINE_enum('to', None, ['orbax', 'huggingface', 'torch', 'npz'], 'What to write.')
 _OUTPUT = flags.DEFINE_string(
     'output', None, 'Folder for orbax and huggingface, file for torch (.safetensors) and npz.'
+)
+_DEPTH = flags.DEFINE_string(
+    'depth', None, 'Weights of the same model for depth: the output sees RGB and depth.'
 )
 _MODEL = flags.DEFINE_string('model', None, 'Model to put the weights into; by default their own.')
 _REINIT = flags.DEFINE_list('reinit', [], '"head": a new classifier, all zero.')
@@ -76,14 +81,19 @@ _WRITERS = {
 }
 _SUFFIXES = {'torch': '.safetensors', 'npz': '.npz'}
 
-# The keywords that a model for video takes over from an image ViT, unless they are given.
-_INHERITED = {'hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'}
+# The keywords that a model for video takes over from a model for images, unless they are given.
+_INHERITED = {
+    *('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'),
+    *('stage_blocks', 'width', 'pixel_mean'),
+}
 
 
 def main(settings: list[str]) -> int:
     """Converts weights; returns 1 if `--verify` finds a difference."""
     output = _checked_output(Path(_OUTPUT.value), _TO.value)
     weights = read_weights(_SOURCE.value, model=_MODEL.value, value_range=_value_range())
+    if _DEPTH.value:
+        weights = fuse_weights(weights, read_weights(_DEPTH.value))
     print(f'Found {_describe(weights)}')
     try:
         card = _target_card(weights, settings)
@@ -96,7 +106,7 @@ def main(settings: list[str]) -> int:
     if heads := find_untrained_heads(variables['params']):
         print(f'Untrained, all zero: {", ".join(heads)}')
     reference = verify.Reference(card, variables) if _VERIFY.value else None
-    is_same = not _REINIT.value and (card.model, card.preprocessing) == (
+    is_same = not (_REINIT.value or _DEPTH.value) and (card.model, card.preprocessing) == (
         weights.card.model,
         weights.card.preprocessing,
     )
@@ -155,15 +165,16 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     becomes_video = weights.is_image_model and keywords.get('tokenizer', 'tubelet') == 'tubelet'
     if becomes_video:
         known = model_keywords(name)
-        length = keywords.get('tubelet_size', known['tubelet_size'])[0]
-        patch = source.model['tubelet_size'][1:]
         choices = MODELS[name].choices()
         inherited = {
             key: value
             for key, value in source.model.items()
             if key in known.keys() & _INHERITED and value in choices.get(key, (value,))
         }
-        model = {'name': name, **inherited, 'tubelet_size': (length, *patch), **keywords}
+        if 'tubelet_size' in known.keys() & source.model.keys():
+            length = keywords.get('tubelet_size', known['tubelet_size'])[0]
+            inherited['tubelet_size'] = (length, *source.model['tubelet_size'][1:])
+        model = {'name': name, **inherited, **keywords}
         default = Preprocessing()
         spec = dataclasses.replace(
             spec, num_frames=default.num_frames, frame_stride=default.frame_stride
@@ -209,17 +220,15 @@ def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:
         fresh = abstract_variables(model, spec.clip_shape)  # nothing will be new
     else:
         fresh = jax.jit(lambda: init_variables(jax.random.key(0), model, spec.clip_shape))()
-    params, report = init_from(
+    return start_variables(
         model,
-        fresh['params'],
+        fresh,
         weights,
         clip_shape=spec.clip_shape,
         reinit=tuple(_REINIT.value),
         tubelet_init=_TUBELET_INIT.value,
         temporal_attention_init=_TEMPORAL_ATTENTION_INIT.value,
     )
-    statistics = fit_statistics(fresh['batch_stats'], weights.batch_stats)
-    return {'params': params, 'batch_stats': statistics}, report
 
 
 if __name__ == '__main__':

@@ -47,6 +47,10 @@ def evaluate_checkpoint(
     model, variables = create_weights_model(weights)
     model = fit_dtype(model, platform_of(mesh))
     spec, label_names = weights.card.preprocessing, weights.card.label_names
+    try:
+        spec = spec.with_units(config.eval.num_units)
+    except ValueError as error:
+        raise UserError(f'eval.num_units={config.eval.num_units}: {error}') from error
     untrained = find_untrained_heads(variables['params'])
     if untrained and not config.eval.allow_untrained_head:
         raise UserError(
@@ -56,7 +60,12 @@ def evaluate_checkpoint(
             '--config.eval.allow_untrained_head=True'
         )
     videos = load_dataset(
-        config.data, seed=config.seed, label_names=label_names, splits=('val', 'test')
+        config.data,
+        seed=config.seed,
+        label_names=label_names,
+        splits=('val', 'test'),
+        modality=model.spec.modality,
+        stretch_depth=spec.stretch_depth,
     )
     for folder in (workdir, checkpoint, *checkpoint.parents[:2]):  # RUN/checkpoints/60 and RUN/best
         check_drawn_lists(folder, videos, config.data.label_columns)
@@ -68,7 +77,8 @@ def evaluate_checkpoint(
     )
     results = evaluator(variables, source, views)
     metrics = results.metrics(config.eval.merge)
-    protocol = f'{config.eval.views} views (temporal x spatial), mean of {config.eval.merge}'
+    units = f' of {spec.num_units} units' if model.spec.takes_units else ''
+    protocol = f'{config.eval.views} views{units} (temporal x spatial), mean of {config.eval.merge}'
     step = checkpoint.stem if weights.step is None else f'step {weights.step}'
     _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
     if jax.process_index() == 0:

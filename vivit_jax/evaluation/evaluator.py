@@ -37,7 +37,7 @@ class Evaluator:
 
     def __init__(
         self,
-        forward: Callable[[dict, jax.Array], ModelOutput],
+        forward: Callable[..., ModelOutput],
         mesh: Mesh,
         spec: Preprocessing,
         batch_size: int,
@@ -86,13 +86,13 @@ class Evaluator:
         num_batches = -(-len(source) * temporal // self._batch_size)
         bar = tqdm(total=num_batches, desc='evaluating', leave=False, disable=None)
         sharding = batch_sharding(self._mesh)
-        feed = prefetch(batches, sharding, ['rgb'])
+        feed = prefetch(batches, sharding, source.kinds)
         try:
             for batch, on_device in feed:
                 if stop():
                     return None
                 with jax.set_mesh(self._mesh), log_choices(platform, 'evaluation step'):
-                    output = self._forward(variables, on_device['rgb'])
+                    output = self._forward(variables, on_device)
                 rows = to_every_host(batch, sharding, _ROWS)
                 output = map_heads(np.asarray, output)
                 if logits is None:

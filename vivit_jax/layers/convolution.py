@@ -17,6 +17,7 @@ def convolution(
     features: int,
     kernel_size: tuple[int, ...],
     depthwise: bool = False,
+    dilation: int = 1,
     fold: Callable[[jax.Array], jax.Array] = lambda kernel: kernel,
     **keywords,
 ) -> nn.Conv:
@@ -26,6 +27,7 @@ def convolution(
         features: number of channels of the result.
         kernel_size: size along each axis; odd.
         depthwise: whether every channel is convolved by itself.
+        dilation: distance of a kernel's taps, which are padded with as many times more zeros.
         fold: computes the kernel that is used from the kernel that is a parameter.
         **keywords: of `nn.Conv`.
     """
@@ -36,7 +38,8 @@ def convolution(
     return nn.Conv(
         features,
         kernel_size,
-        padding=[(size // 2, size // 2) for size in kernel_size],
+        padding=[2 * (size // 2 * dilation,) for size in kernel_size],
+        kernel_dilation=dilation,
         feature_group_count=features if depthwise else 1,
         conv_general_dilated=convolve_with,
         **keywords,

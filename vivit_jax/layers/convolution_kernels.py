@@ -6,6 +6,7 @@ and convolutions of frames.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -34,6 +35,9 @@ def _choose_form(
     native = functools.partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, **keywords
     )
+    if math.prod(kernel.shape[:-2]) == 1 and keywords['feature_group_count'] == 1:
+        steps = (slice(None, None, stride) for stride in strides)
+        return project(x[:, *steps], kernel.reshape(kernel.shape[-2:]))
     dilations = [keywords.get(name) or (1,) for name in ('lhs_dilation', 'rhs_dilation')]
     if max(map(max, dilations)) > 1:
         return native(x, kernel)

@@ -1,7 +1,6 @@
 """Completes the keywords of a model with sizes and defaults, and checks them."""
 
 import dataclasses
-import re
 import typing
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
@@ -38,6 +37,8 @@ class CheckedKeywords:
     EXTENDS: ClassVar[tuple[str, ...]] = ()
     # Patterns of parameters that neither an image ViT nor a model in EXTENDS has.
     own_parameters: ClassVar[tuple[str, ...]] = ()
+    # Whether a clip may consist of units: [b u t h w c].
+    takes_units: ClassVar[bool] = False
     # For each module of its own: pattern of the Flax name, PyTorch name, and kind (see
     # `weights.torch_layout`).
     TORCH_NAMES: ClassVar[tuple[tuple[str, str, str], ...]] = ()
@@ -58,18 +59,14 @@ class CheckedKeywords:
 
     @classmethod
     def preset(cls, size: str | None) -> Keywords:
-        """The keywords of one of `PRESETS`, or of `'B/16x2'`: encoder/patch x tubelet length."""
-        if not size or size in cls.PRESETS:
-            return cls.PRESETS.get(size, {})
-        match = re.fullmatch(r'(\w+)/(\d+)x(\d+)', size)
-        if not match or match[1] not in SIZES:
-            presets = f', and none of {", ".join(cls.PRESETS)}' if cls.PRESETS else ''
-            raise ValueError(
-                f"size={size!r} is not of the form 'B/16x2' (encoder/patch x tubelet length) with "
-                f'one of the encoders {", ".join(SIZES)}{presets}'
-            )
-        patch, length = int(match[2]), int(match[3])
-        return {**SIZES[match[1]], 'tubelet_size': (length, patch, patch)}
+        """The keywords of one of `PRESETS`, or of no size.
+
+        Raises:
+            ValueError: there is no such size.
+        """
+        if size and size not in cls.PRESETS:
+            raise ValueError(f'size={size!r} must be one of {", ".join(cls.PRESETS)}')
+        return cls.PRESETS.get(size, {})
 
     @classmethod
     def choices(cls) -> dict[str, tuple]:

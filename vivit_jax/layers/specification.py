@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Literal
 
-from vivit_jax.layers.keywords import CheckedKeywords
+from vivit_jax.layers.keywords import SIZES, CheckedKeywords, Keywords
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,10 @@ class Specification(CheckedKeywords):
             if not 0 <= getattr(self, keyword) < 1:
                 raise ValueError(f'{keyword}={getattr(self, keyword)} must lie in [0, 1)')
 
-    def grid(self, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    def grid(self, clip_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Places along time, height and width that a clip of (t, h, w) frames and pixels becomes.
+
+        If the model takes units, the clip may also be (u, t, h, w).
 
         Raises:
             ValueError: the model cannot take such a clip.
@@ -108,6 +111,21 @@ class TransformerSpecification(Specification):
 
     attention_implementation: Literal['auto', 'einsum', 'chunked', 'cudnn', 'pallas'] = 'auto'
     scan_layers: bool = False
+
+    @classmethod
+    def preset(cls, size: str | None) -> Keywords:
+        """The keywords of one of `PRESETS`, or of `'B/16x2'`: encoder/patch x tubelet length."""
+        match = re.fullmatch(r'(\w+)/(\d+)x(\d+)', size or '')
+        if match and match[1] in SIZES:
+            patch, length = int(match[2]), int(match[3])
+            return {**SIZES[match[1]], 'tubelet_size': (length, patch, patch)}
+        if size and size not in cls.PRESETS:
+            presets = f', and none of {", ".join(cls.PRESETS)}' if cls.PRESETS else ''
+            raise ValueError(
+                f"size={size!r} is not of the form 'B/16x2' (encoder/patch x tubelet length) with "
+                f'one of the encoders {", ".join(SIZES)}{presets}'
+            )
+        return super().preset(size)
 
     @property
     def num_features(self) -> int:

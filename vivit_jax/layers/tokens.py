@@ -35,14 +35,20 @@ class ModelOutput:
 
 
 def find_grid(spec: Specification, clip: jax.Array) -> tuple[int, int, int]:
-    """Tokens along time, height and width of float clips [b t h w c].
+    """Places along time, height and width of float clips [b t h w c], or [b u t h w c] of units.
 
     Raises:
         ValueError: the shape or the type is another, or clips do not divide into whole tubelets.
     """
-    if clip.ndim != 5:
-        hint = ', so that the batch is missing: clip[None] adds it' if clip.ndim == 4 else ''
-        raise ValueError(f'a model takes clips [b t h w c]; this array is {list(clip.shape)}{hint}')
+    if clip.ndim != 5 and not (clip.ndim == 6 and spec.takes_units):
+        hint = {
+            4: ', so that the batch is missing: clip[None] adds it',
+            6: '; [b u t h w c] is for models of several units',
+        }
+        raise ValueError(
+            f'a model takes clips [b t h w c]; this array is {list(clip.shape)}'
+            f'{hint.get(clip.ndim, "")}'
+        )
     if clip.shape[-1] != spec.num_channels:
         raise ValueError(
             f'a model of modality={spec.modality!r} takes clips of {spec.num_channels} channels; '
@@ -53,7 +59,7 @@ def find_grid(spec: Specification, clip: jax.Array) -> tuple[int, int, int]:
             f'a model takes float clips in the value_range of the preprocessing, not {clip.dtype}: '
             'vivit_jax.evaluation.forward.create_forward(model, preprocessing) takes uint8 pixels'
         )
-    return spec.grid(clip.shape[1:4])
+    return spec.grid(clip.shape[1:-1])
 
 
 class Tokenizer(nn.Module):

@@ -32,8 +32,8 @@ RULES: dict[str, tuple[str | None, ...]] = {
     r'Dense_1/kernel': ('tensor', 'fsdp'),  # [m d]
     r'Dense_1/bias': _WHOLE,  # [d]
     # Tubelets, convolutions and projections between channels, [... c d] and [d].
-    r'(embedding|conv|dense_in|dense_out|shortcut)/kernel': ('fsdp',),
-    r'(embedding|conv|dense_in|dense_out|shortcut)/bias': _WHOLE,
+    r'(embedding|\w*conv\d?|dense_in|dense_out|shortcut)/kernel': ('fsdp',),
+    r'(embedding|\w*conv\d?|dense_in|dense_out|shortcut)/bias': _WHOLE,
     # Positions and class tokens, [1 n d].
     r'pos_embedding': ('fsdp',),
     r'cls(_\w+)?': _WHOLE,

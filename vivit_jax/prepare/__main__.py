@@ -155,7 +155,13 @@ def _bench(config: ConfigDict) -> int:
 
 
 def _videos(config: ConfigDict) -> Dataset:
-    videos = load_dataset(config.data, seed=config.seed, num_classes=config.model.num_classes)
+    videos = load_dataset(
+        config.data,
+        seed=config.seed,
+        num_classes=config.model.num_classes,
+        modality=config.model.modality or 'rgb',
+        stretch_depth=config.preprocessing.stretch_depth,
+    )
     if _SPLIT.value and _SPLIT.value not in videos.splits:
         raise UserError(f'--split={_SPLIT.value}: there are {", ".join(videos.splits)}')
     return videos

@@ -23,6 +23,7 @@ from vivit_jax.prepare.encode import Encoding
 from vivit_jax.prepare.pack import pack
 from vivit_jax.prepare.plan import make_plan
 from vivit_jax.train.experiment import Experiment
+from vivit_jax.video.recording import blank_clips
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ def bench(config: ConfigDict, seconds: float = 10.0):
     experiment = Experiment(config)
     with tempfile.TemporaryDirectory() as folder:
         is_files = isinstance(experiment.train_source, VideoFiles)
+        is_packed = is_files and experiment.train_source.modality != 'rgbd'
         sources = {'files' if is_files else config.data.source: experiment.train_source}
-        if is_files:
+        if is_packed:
             sources['records'] = _pack(experiment, Path(folder))
         _log.info('Decoding, %.0f s for each of %d rates', seconds, 2 * len(sources))
         for name, source in sources.items():
@@ -71,7 +73,10 @@ def bench(config: ConfigDict, seconds: float = 10.0):
 def _pack(experiment: Experiment, folder: Path) -> VideoSource:
     """Records of some of the training videos, as they are."""
     videos = experiment.train_source.videos
-    some = VideoFiles(videos[:: max(1, len(videos) // _PACKED_VIDEOS)])
+    some = VideoFiles(
+        videos[:: max(1, len(videos) // _PACKED_VIDEOS)],
+        modality=experiment.train_source.modality,
+    )
     plan = make_plan(
         Dataset({'train': some}, experiment.dataset.label_names),
         folder,
@@ -82,9 +87,13 @@ def _pack(experiment: Experiment, folder: Path) -> VideoSource:
     pack(plan, max_bad_fraction=1.0, num_workers=os.cpu_count())
     data = experiment.config.data.copy_and_resolve_references()
     data.update(source='records', root=str(plan.folder), val_fraction=None)
-    return load_dataset(data, label_names=experiment.dataset.label_names, splits=('train',)).splits[
-        'train'
-    ]
+    records = load_dataset(
+        data,
+        label_names=experiment.dataset.label_names,
+        splits=('train',),
+        modality=experiment.train_source.modality,
+    )
+    return records.splits['train']
 
 
 def _decoding_rate(
@@ -105,7 +114,7 @@ def _decoding_rate(
             next(batches)
         began, clips = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
-            clips += len(next(batches)['rgb'])
+            clips += len(next(batches)['video_id'])
         return clips / (time.perf_counter() - began)
     finally:
         batches.close()
@@ -131,7 +140,9 @@ def _step_sec(
     """Median time of a step; measures for `seconds`, and at least one step."""
     state = create()
     batch = {
-        'rgb': np.zeros((batch_size, *experiment.programs.spec.clip_shape, 3), np.uint8),
+        **blank_clips(
+            experiment.train_source.kinds, (batch_size, *experiment.programs.spec.clip_shape)
+        ),
         'label': map_heads(
             lambda _: np.zeros(batch_size, np.int32), experiment.dataset.label_names
         ),

@@ -146,8 +146,9 @@ def _probe(
     try:
         with source.open(index) as video:
             count = len(video)
-            _, height, width, _ = video.read([0, count // 2, count - 1]).shape
-            times = video.timestamps_sec
+            clips = video.read([0, count // 2, count - 1])
+            _, height, width, _ = next(iter(clips.values())).shape
+            times = video.main.timestamps_sec
     except Exception as error:  # nothing that a damaged file does may end the check
         text = str(error) if isinstance(error, VideoError) else repr(error)
         reason = text.removeprefix(f'{source.videos[index].video_path}: ')

@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from vivit_jax.batches.sources import VideoSource
+from vivit_jax.errors import UserError
 from vivit_jax.video.crops import Crops, resize_short_side
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
 from vivit_jax.video.image_reader import IMAGES_PER_SEC, ImageReader
@@ -56,13 +57,18 @@ def encode(source: VideoSource, index: int, encoding: Encoding) -> bytes:
     """
     row = source.videos[index]
     is_part = row.start_sec is not None or row.end_sec is not None
-    with source.open(index) as video:
+    if source.modality == 'depth' and (encoding.is_new or is_part):
+        raise UserError(
+            f'{source.name(index)}: depth cannot be encoded anew without loss: leave out '
+            '--short_side, --gop and parts of videos'
+        )
+    with source.open_video(index, row.video_path) as video:
         if encoding.is_new or is_part:
             content = _encode_anew(video, encoding, is_part)
         elif isinstance(video, ImageReader):
             content = _join_images(video)
         else:
-            video.read([0])
+            video.read([0], kind=source.modality)
             content = _read_file(row.video_path)
     if len(content) > _MAX_BYTES:
         raise VideoError(f'{source.name(index)}: {len(content):,} bytes are too many for a record')

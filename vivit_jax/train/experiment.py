@@ -16,6 +16,7 @@ from vivit_jax.parallel.mesh import check_batch_size, create_mesh
 from vivit_jax.parallel.to_device import find_host
 from vivit_jax.train.optimizer import create_schedule
 from vivit_jax.train.programs import Programs
+from vivit_jax.video.depth_range import describe_depths
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,11 @@ class Experiment:
         )
         check_repeats(config.train.batch_size, policy.repeats, find_host(self.mesh).count)
         self.dataset = load_dataset(
-            config.data, seed=config.seed, num_classes=config.model.num_classes
+            config.data,
+            seed=config.seed,
+            num_classes=config.model.num_classes,
+            modality=config.model.modality or 'rgb',
+            stretch_depth=spec.stretch_depth,
         )
         if 'train' not in self.dataset.splits:
             raise UserError(
@@ -62,6 +67,8 @@ class Experiment:
                 'training split in data.root'
             )
         self.train_source = self.dataset.splits['train']
+        if self.train_source.modality != 'rgb' and not spec.depth_range:
+            raise UserError(describe_depths(self.train_source.open, len(self.train_source)))
         for head, names in by_head(self.dataset.label_names).items():
             if len(names) < 2:
                 raise UserError(

@@ -10,17 +10,19 @@ from vivit_jax.models.variables import init_variables
 from vivit_jax.parallel.to_device import put_whole
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.state import TrainState, start_state
-from vivit_jax.weights.batch_statistics import fit_statistics
-from vivit_jax.weights.classes import match_classes
-from vivit_jax.weights.init_from import describe_differences, init_from
+from vivit_jax.weights.init_from import describe_differences
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.report import Report
+from vivit_jax.weights.streams import start_variables
+from vivit_jax.weights.weights import Weights
 
 _log = logging.getLogger(__name__)
 
 
 def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Report]:
     """Variables that start from `init_from`, on this host, and what became of each.
+
+    If `init.depth_from` is set, the depth stream of a `Fusion` starts from there.
 
     Args:
         programs: of the config.
@@ -30,26 +32,32 @@ def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Rep
         UserError: the weights cannot be read, or do not fit the model.
     """
     config, model, spec = programs.config, programs.model, programs.spec
-    weights = read_weights(config.init_from)
-    _log.info('Starting from %s: %s', config.init_from, weights.kind)
-    for line in describe_differences(card, weights):
-        _log.warning('%s', line)
-    if 'head' not in config.init.reinit:
-        weights = match_classes(weights, card.label_names)
+    weights, depth_weights = (
+        _read(path, card) if path else None for path in (config.init_from, config.init.depth_from)
+    )
     key = jax.random.key(config.seed)
     fresh = jax.jit(lambda: init_variables(key, model, spec.clip_shape))()
-    params, report = init_from(
+    variables, report = start_variables(
         model,
-        fresh['params'],
+        fresh,
         weights,
+        depth_weights,
+        label_names=None if 'head' in config.init.reinit else card.label_names,
         clip_shape=spec.clip_shape,
         reinit=config.init.reinit,
         tubelet_init=config.init.tubelet,
         temporal_attention_init=config.init.temporal_attention,
     )
     _log.info('%s', report)
-    statistics = fit_statistics(fresh['batch_stats'], weights.batch_stats)
-    return jax.device_get({'params': params, 'batch_stats': statistics}), report
+    return jax.device_get(variables), report
+
+
+def _read(path: str, card: ModelCard) -> Weights:
+    weights = read_weights(path)
+    _log.info('Starting from %s: %s', path, weights.kind)
+    for line in describe_differences(card, weights):
+        _log.warning('%s', line)
+    return weights
 
 
 def create_first_state(programs: Programs, variables: dict | None = None) -> TrainState:

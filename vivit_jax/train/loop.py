@@ -174,7 +174,9 @@ class Trainer:
             first_step=first,
             num_steps=experiment.num_steps,
         )
-        feed = prefetch(batches, batch_sharding(experiment.mesh), ('rgb', 'label'))
+        feed = prefetch(
+            batches, batch_sharding(experiment.mesh), (*experiment.train_source.kinds, 'label')
+        )
         try:
             with ThreadPoolExecutor(1) as pool:  # decodes while the step is compiled
                 first_batch = pool.submit(next, feed)

@@ -21,6 +21,7 @@ from vivit_jax.parallel.rules import split_arrays
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step, jit_train_step
+from vivit_jax.video.recording import PIXELS
 
 
 class Programs:
@@ -101,7 +102,7 @@ class Programs:
         return jit_train_step(step, self.state_sharding, self.mesh)
 
     def eval_step(self) -> Wrapped:
-        """(variables, rgb) -> logits, as the evaluator runs it."""
+        """(variables, pixels) -> logits, as the evaluator runs it."""
         return jit_logits(create_forward(self.model, self.spec), self.mesh)
 
     def plan_training(
@@ -125,14 +126,18 @@ class Programs:
     def abstract_batch(self, batch_size: int) -> dict:
         """Shapes of a training batch of so many clips, all devices together."""
         label = map_heads(lambda _: self._of_batch((batch_size,), jnp.int32), self._num_classes)
-        return {'rgb': self._clips(batch_size), 'label': label}
+        return {**self._clips(batch_size), 'label': label}
 
-    def abstract_views(self, batch_size: int) -> jax.ShapeDtypeStruct:
-        """The shape of a batch of the test: `eval.views` gives the crops of each temporal view."""
+    def abstract_views(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of a batch of the test: `eval.views` gives the crops of each temporal view."""
         return self._clips(batch_size, parse_views(self.config.eval.views)[1])
 
-    def _clips(self, *leading: int) -> jax.ShapeDtypeStruct:
-        return self._of_batch((*leading, *self.spec.clip_shape, 3), jnp.uint8)
+    def _clips(self, *leading: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            kind: self._of_batch((*leading, *self.spec.clip_shape, channels), dtype)
+            for kind, (channels, dtype) in PIXELS.items()
+            if kind in self.model.spec.streams
+        }
 
     def _of_batch(self, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(self.mesh))

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jax.stages import Wrapped
 
 from vivit_jax.augment.batch import TrainInputs, augment_batch
+from vivit_jax.augment.inputs import to_model_input
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.parallel.mesh import platform_of, replicated
@@ -47,9 +48,10 @@ def create_train_step(
     """Makes the function (state, batch) -> (state, metrics).
 
     The function is pure: all that is random follows from `seed` and the step. A batch holds `rgb`
-    uint8 [b t h w 3] and `label` int32 [b] (of each head); the metrics are scalars: loss (the mean
-    over heads), acc1 (all heads right), lr and grad_norm (before clipping), and of several heads
-    also `<head>/loss` and `<head>/acc1`.
+    uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1], as the modality of the model asks for, and
+    `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over heads),
+    acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
+    `<head>/loss` and `<head>/acc1`.
 
     Args:
         model: the model.
@@ -81,7 +83,7 @@ def create_train_step(
         def loss_fn(params: dict, batch_stats: dict, inputs: TrainInputs, key: jax.Array):
             output, changed = model.apply(
                 {'params': stop_frozen(params, freeze), 'batch_stats': batch_stats},
-                inputs.clip,
+                to_model_input(inputs.clips, spec, model.spec),
                 train=True,
                 rngs={'dropout': key},
                 mutable='batch_stats',

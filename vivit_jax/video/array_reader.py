@@ -15,20 +15,28 @@ class ArrayReader(FrameReader):
         frames: uint8 [t h w 3] in RGB, or a sequence of uint8 [h w 3].
         fps: frames per second.
         name: what messages call the video.
+        kind: `'rgb'`, or `'depth'`, whose frames are uint16 or uint8 [h w].
 
     Raises:
         VideoError: there are no frames, or frames of another type or shape.
     """
 
-    def __init__(self, frames: np.ndarray | Sequence[np.ndarray], fps: float, name: str = 'array'):
+    def __init__(
+        self,
+        frames: np.ndarray | Sequence[np.ndarray],
+        fps: float,
+        name: str = 'array',
+        kind: str = 'rgb',
+    ):
         self.name = name
         self._frames = frames
         self._fps = fps
+        self._kind = kind
         if not len(frames):
             raise VideoError(f'{name}: has no frames')
         if not 0 < fps < np.inf:
             raise VideoError(f'{name}: fps={fps} must be a positive number of frames per second')
-        shapes = {check_frame(frame, name).shape for frame in frames}
+        shapes = {check_frame(frame, name, kind).shape for frame in frames}
         if len(shapes) > 1:
             raise VideoError(f'{name}: has frames of different sizes: {sorted(shapes)}')
 
@@ -44,12 +52,19 @@ class ArrayReader(FrameReader):
 
     def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         for place in places:
-            yield place, as_frame(self._frames[place])
+            yield place, as_frame(self._frames[place], self._kind)
 
 
-def check_frame(frame: np.ndarray, name: str) -> np.ndarray:
-    """Returns the frame; raises a VideoError unless it is a uint8 array [h w 3]."""
+def check_frame(frame: np.ndarray, name: str, kind: str = 'rgb') -> np.ndarray:
+    """Returns the frame; raises a VideoError unless it is an array of the kind."""
     dtype, shape = getattr(frame, 'dtype', type(frame).__name__), np.shape(frame)
+    if kind == 'depth':
+        if dtype not in (np.uint8, np.uint16) or len(shape) != 2 or 0 in shape:
+            raise VideoError(
+                f'{name}: a frame is {dtype} {list(shape)}, but must be uint16 [h w], the depth in '
+                'units of the sensor'
+            )
+        return frame
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise VideoError(
             f'{name}: a frame is {dtype} {list(shape)}, but must be uint8 [h w 3], in RGB from 0 '
@@ -58,6 +73,8 @@ def check_frame(frame: np.ndarray, name: str) -> np.ndarray:
     return frame
 
 
-def as_frame(pixels: np.ndarray) -> av.VideoFrame:
-    """A frame uint8 [h w 3] as FFmpeg has it; the pixels are copied."""
+def as_frame(pixels: np.ndarray, kind: str = 'rgb') -> av.VideoFrame:
+    """A frame uint8 [h w 3], or depth [h w], as FFmpeg has it; the pixels are copied."""
+    if kind == 'depth':
+        return av.VideoFrame.from_ndarray(pixels.astype(np.uint16), format='gray16le')
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format='rgb24')

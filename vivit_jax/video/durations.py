@@ -7,6 +7,7 @@ import numpy as np
 
 from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.video.recording import Recording
 from vivit_jax.video.sampling import sample_view_frames
 
 # A single clip from a whole video is worth a word if the video is this many times longer than the
@@ -16,7 +17,7 @@ _FAR_SEC = 1.0
 
 
 def median_duration_sec(
-    open_video: Callable[[int], FrameReader], num_videos: int, most: int = 32
+    open_video: Callable[[int], Recording], num_videos: int, most: int = 32
 ) -> float | None:
     """The median duration of some videos, without decoding them.
 
@@ -32,7 +33,7 @@ def median_duration_sec(
     for number in range(count):
         try:
             with open_video(number * num_videos // count) as video:
-                durations.append(video.duration_sec)
+                durations.append(video.main.duration_sec)
         except VideoError:  # training reports it
             continue
     return statistics.median(durations) if durations else None

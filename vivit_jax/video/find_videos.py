@@ -40,11 +40,12 @@ def find_videos(path: str) -> list[str]:
     return sorted(found)
 
 
-def read_list(path: str) -> list[str]:
+def read_list(path: str) -> list[tuple[str, str]]:
     """Reads a list of videos: a path a line, or a CSV with the column `video_path`.
 
     Returns:
-        Paths. Those in the file are relative to the folder of the file.
+        For each video its path, and the path of its depth, which is empty if the CSV has no column
+        `depth_path`. Those in the file are relative to the folder of the file.
 
     Raises:
         UserError: the file cannot be read, or names no video.
@@ -52,10 +53,18 @@ def read_list(path: str) -> list[str]:
     lines = read_lines(Path(path))
     if lines and 'video_path' in next(csv.reader([lines[0][1]])):
         rows = read_table(Path(path), ['video_path'])
-        lines = [(place, values['video_path']) for place, values in rows]
-    if not lines:
+        found = [
+            (place, values['video_path'], values.get('depth_path', '')) for place, values in rows
+        ]
+    else:
+        found = [(place, video, '') for place, video in lines]
+    if not found:
         raise UserError(f'{path}: names no videos')
-    for place, video in lines:
+    for place, video, _ in found:
         if not video:
             raise UserError(f'{place}: no video_path')
-    return [os.path.join(os.path.dirname(path), video) for _, video in lines]
+    folder = os.path.dirname(path)
+    return [
+        (os.path.join(folder, video), os.path.join(folder, depth) if depth else '')
+        for _, video, depth in found
+    ]

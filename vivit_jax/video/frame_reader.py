@@ -9,6 +9,7 @@ from av.video.reformatter import VideoReformatter
 
 from vivit_jax.errors import UserError
 from vivit_jax.video.crops import Crops
+from vivit_jax.video.depth import DepthCutter
 
 __all__ = ['FrameReader', 'VideoError']
 
@@ -80,6 +81,7 @@ class FrameReader(abc.ABC):
         indices: Sequence[int],
         crops: Callable[[int, int], Crops] | None = None,
         interpolation: str = 'bilinear',
+        kind: str = 'rgb',
     ) -> np.ndarray:
         """Decodes, resizes and cuts frames.
 
@@ -87,10 +89,12 @@ class FrameReader(abc.ABC):
             indices: places in presentation order, in any order, repeats allowed.
             crops: given height and width of the upright frames, says how to resize and cut them;
                 it is called once. By default the frames are kept whole.
-            interpolation: of the resizing.
+            interpolation: of the resizing of RGB.
+            kind: what the frames are, `'rgb'` or `'depth'`.
 
         Returns:
-            uint8 [n h w 3], or [crops n size size 3].
+            uint8 [n h w 3], or [crops n size size 3]. Depth is uint16 [… 1], as it was recorded,
+            and a resized pixel is the nearest one.
 
         Raises:
             VideoError: a frame that was asked for cannot be decoded.
@@ -108,13 +112,12 @@ class FrameReader(abc.ABC):
                 pixels.clear()
             if cut is None:
                 height, width = upright_size(frame)
-                cut = Cutter((crops or _whole)(height, width), interpolation)
+                cut = create_cutter((crops or whole_frame)(height, width), interpolation, kind)
             try:
                 pixels[place] = cut(frame)
             except DECODE_ERRORS as error:
                 raise VideoError(
-                    f'{self.name}: damaged: frame {place} of {len(self)} cannot be resized '
-                    f'({reason(error)})'
+                    f'{self.name}: frame {place} of {len(self)} cannot be used: {reason(error)}'
                 ) from error
             last = place
         # Fewer frames than announced: the last one stands for the missing.
@@ -151,13 +154,24 @@ def mean_step(times_sec: np.ndarray) -> float:
     return float(times_sec[-1] - times_sec[0]) / max(len(times_sec) - 1, 1)
 
 
-def _whole(height: int, width: int) -> Crops:
+def whole_frame(height: int, width: int) -> Crops:
+    """Keeps frames as they are."""
     return Crops(height, width, ((0, 0),), (height, width))
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
     """Counter-clockwise turns that make a frame upright."""
     return round(frame.rotation / 90) % 4
+
+
+def create_cutter(
+    crops: Crops, interpolation: str, kind: str
+) -> Callable[[av.VideoFrame], np.ndarray]:
+    """A function that turns frames of a kind upright, resizes and cuts them, see `read`."""
+    if kind == 'rgb':
+        return Cutter(crops, interpolation)
+    cutter = DepthCutter(crops)
+    return lambda frame: cutter(frame, _quarter_turns(frame))
 
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:

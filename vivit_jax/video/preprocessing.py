@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ['Preprocessing', 'normalize', 'to_unit_range']
+__all__ = ['Preprocessing', 'normalize', 'normalize_depth', 'to_unit_range']
 
 _Array = TypeVar('_Array')  # of NumPy or of JAX, which decoding processes must not import
 
@@ -37,6 +37,11 @@ class Preprocessing:
         interpolation: `'bilinear'`, `'bicubic'` or `'area'`.
         value_range: what the pixel values 0 and 255 become.
         color_order: `'rgb'` or `'bgr'`.
+        depth_range: (far, near), the depths in units of the sensor that become the two numbers of
+            `value_range`; depths beyond are cut off. Depth 0, which is no measurement, becomes the
+            first number, like `far`.
+        stretch_depth: of RGB with depth, whether the depth may have other sizes and another number
+            of frames than the RGB; its frames are then stretched to the shape of the RGB frames.
 
     Raises:
         ValueError: an unknown choice, or sizes that do not fit each other.
@@ -52,6 +57,8 @@ class Preprocessing:
     interpolation: str = 'bilinear'
     value_range: tuple[float, float] = (-1.0, 1.0)
     color_order: str = 'rgb'
+    depth_range: tuple[float, ...] = ()
+    stretch_depth: bool = False
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
@@ -74,12 +81,42 @@ class Preprocessing:
             )
         if self.value_range[0] == self.value_range[1]:
             raise ValueError(f'preprocessing.value_range={self.value_range} must be two numbers')
-        object.__setattr__(self, 'value_range', tuple(self.value_range))  # JSON has only lists
+        for name in ('value_range', 'depth_range'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has only lists
+        depth = self.depth_range
+        if depth and (len(depth) != 2 or depth[0] == depth[1] or min(depth) < 0):
+            raise ValueError(
+                f'preprocessing.depth_range={depth} must be (far, near), two different depths, '
+                'from 0'
+            )
+
+    def with_units(self, num_units: int | None) -> 'Preprocessing':
+        """The same with another number of units; None changes nothing.
+
+        Raises:
+            ValueError: clips have no units, because `sampling` is not `'units'`.
+        """
+        return self if num_units is None else dataclasses.replace(self, num_units=num_units)
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
         """(t, h, w) of a clip in frames and pixels; t is of all units."""
         return self.num_units * self.num_frames, self.crop_size, self.crop_size
+
+
+def normalize_depth(depth: _Array, spec: Preprocessing) -> _Array:
+    """Depths [...] in units of the sensor to float32 in the value range of `spec`.
+
+    Raises:
+        ValueError: `depth_range` is not set.
+    """
+    if not spec.depth_range:
+        raise ValueError('preprocessing.depth_range is not set, which says what depths become')
+    far, near = spec.depth_range
+    low, high = spec.value_range
+    depth = depth.astype(np.float32)
+    part = ((depth - far) / (near - far)).clip(0, 1) * (depth > 0)
+    return low + (high - low) * part
 
 
 def to_unit_range(rgb: _Array) -> _Array:

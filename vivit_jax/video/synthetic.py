@@ -1,9 +1,12 @@
-"""Embedded data: rendered H.264 videos whose class only motion tells.
+"""Embedded data: rendered H.264 videos whose class only motion tells, with their depth.
 
 A textured sprite over a textured background moves in one of eight ways. Position, size, angle,
 colours, textures and speed are random and independent of the class at the middle of the video,
 and every path is symmetric around it: the reverse of a `move_left` is a `move_right`, so no single
 frame tells them apart.
+
+Depth is what a sensor would measure in the scene: millimetres in 16 bits, in a lossless FFV1 video.
+A sprite is as far away as its size in the frame says.
 """
 
 import csv
@@ -34,6 +37,11 @@ MOTIONS = (
 SHAPES = ('square', 'bar', 'triangle', 'cross')
 
 LABEL_COLUMNS = ('label', 'sprite')  # motion and shape
+
+# (far, near) in mm, for `Preprocessing.depth_range`.
+DEPTH_RANGE = (4500.0, 500.0)
+_WALL_MM = 4000  # distance of the background
+_SPRITE_MM = 1500  # distance of a sprite whose radius is a quarter of the frame's height
 
 _VERSION = 1  # raise when the rendering changes: the cache folder carries it
 
@@ -69,17 +77,21 @@ class SyntheticVideos:
             )
 
 
-def create_synthetic_videos(what: SyntheticVideos, cache_dir: str = '') -> Path:
+def create_synthetic_videos(
+    what: SyntheticVideos, cache_dir: str = '', has_depth: bool = False
+) -> Path:
     """Renders the videos, unless the cache has them, and lists them in `<split>.csv`.
 
     Args:
         what: numbers, sizes and difficulty.
         cache_dir: by default `vivit_jax` in the user's cache folder.
+        has_depth: whether the depth of each video is rendered, too.
 
     Returns:
-        The folder of the CSV files (`video_path,label,sprite`).
+        The folder of the CSV files (`video_path,label,sprite` and, with depth, `depth_path`).
     """
     name = '_'.join(str(value) for value in dataclasses.astuple(what))
+    name += '_depth' if has_depth else ''
     folder = Path(cache_dir or user_cache_folder()) / f'synthetic_v{_VERSION}_{name}'
     if folder.is_dir():
         return folder
@@ -90,7 +102,7 @@ def create_synthetic_videos(what: SyntheticVideos, cache_dir: str = '') -> Path:
     try:
         sizes = {'train': what.num_train, 'val': what.num_val, 'test': what.num_test}
         for number, (split, size) in enumerate(sizes.items()):
-            _create_split(unfinished, split, size, what, seed=(what.seed, number))
+            _create_split(unfinished, split, size, what, (what.seed, number), has_depth)
         try:
             unfinished.rename(folder)
         except OSError:
@@ -101,22 +113,35 @@ def create_synthetic_videos(what: SyntheticVideos, cache_dir: str = '') -> Path:
     return folder
 
 
-def _create_split(folder: Path, split: str, size: int, what: SyntheticVideos, seed: tuple):
+def _create_split(
+    folder: Path, split: str, size: int, what: SyntheticVideos, seed: tuple, has_depth: bool
+):
     (folder / split).mkdir()
     with (folder / f'{split}.csv').open('w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow(['video_path', *LABEL_COLUMNS])
+        writer.writerow(['video_path', *LABEL_COLUMNS, *(['depth_path'] if has_depth else [])])
         for index in range(size):
             rng = np.random.default_rng([*seed, index])
             motion = MOTIONS[index % len(MOTIONS)]
             shape = SHAPES[rng.integers(len(SHAPES))]
             path = f'{split}/{index:05d}.mp4'
-            write_video(folder / path, render(motion, shape, what, rng))
-            writer.writerow([path, motion, shape])
+            rgb, depth = render(motion, shape, what, rng)
+            write_video(folder / path, rgb)
+            row = [path, motion, shape]
+            if has_depth:
+                row.append(f'{split}/{index:05d}_depth.mkv')
+                write_video(folder / row[-1], depth)
+            writer.writerow(row)
 
 
-def render(motion: str, shape: str, what: SyntheticVideos, rng: np.random.Generator) -> np.ndarray:
-    """Draws one video, uint8 [num_frames height width 3]."""
+def render(
+    motion: str, shape: str, what: SyntheticVideos, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one video.
+
+    Returns:
+        RGB, uint8 [num_frames height width 3], and depth in mm, uint16 [num_frames height width].
+    """
     time = np.linspace(-0.5, 0.5, what.num_frames)
     background = _texture(rng, size=8, brightness=(40, 110), contrast=25)
     scene = _Path(zoom=max(what.height, what.width) / 2 * rng.uniform(1.5, 2.5))
@@ -137,27 +162,41 @@ def render(motion: str, shape: str, what: SyntheticVideos, rng: np.random.Genera
     x = columns - (what.width - 1) / 2 + shake[1][:, None, None]
     video = np.empty((what.num_frames, what.height, what.width, 3), np.float32)
     video[:] = _sample(background, *scene.place(x, y))
+    depth = np.full(video.shape[:3], _WALL_MM, np.uint16)
     for kind, path in sprites:
         u, v = path.place(x, y)
         inside = np.broadcast_to(_inside(kind, u, v), video.shape[:3])
         texture = _texture(rng, size=4, brightness=(140, 230), contrast=50)
         u, v = (np.broadcast_to(a, inside.shape)[inside] for a in (u, v))
         video[inside] = _sample(texture, u, v)
-    return video.round().clip(0, 255).astype(np.uint8)
+        distance = _SPRITE_MM * 0.25 * what.height / np.reshape(path.zoom, (-1, 1, 1))
+        depth[inside] = np.broadcast_to(distance, inside.shape)[inside].round()
+    return video.round().clip(0, 255).astype(np.uint8), depth
 
 
 def write_video(path: str | os.PathLike, video: np.ndarray, rate: int = 12):
-    """Encodes uint8 [t h w 3] as H.264 at `rate` frames per second."""
+    """Encodes a video at `rate` frames per second.
+
+    Args:
+        path: with the extension of a container.
+        video: uint8 [t h w 3], which becomes H.264; or depth, uint16 [t h w], which becomes FFV1
+            without loss.
+        rate: frames per second.
+    """
     import av  # here: the config's schema needs only `SyntheticVideos`
 
-    with av.open(os.fspath(path), 'w') as container:
+    if video.dtype == np.uint16:
+        codec, options, stored, given = 'ffv1', {}, 'gray16le', 'gray16le'
+    else:
         # Few key frames, as in files from the web.
         options = {'crf': '20', 'preset': 'veryfast', 'g': '48', 'threads': '1'}
-        stream = container.add_stream('libx264', rate=rate, options=options)
+        codec, stored, given = 'libx264', 'yuv420p', 'rgb24'
+    with av.open(os.fspath(path), 'w') as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = 'yuv420p'
+        stream.pix_fmt = stored
         for frame in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format=given)))
         container.mux(stream.encode())
 
 

@@ -16,7 +16,7 @@ from vivit_jax.weights.positions import (
     table_places,
 )
 from vivit_jax.weights.report import Entry, Report
-from vivit_jax.weights.tubelets import fit_kernel
+from vivit_jax.weights.tubelets import fit_kernel, is_of_frames, sums_colours
 
 
 def copy_parameters(
@@ -31,6 +31,8 @@ def copy_parameters(
     unused: tuple[str, ...] = (),
 ) -> tuple[dict, Report]:
     """Fills the parameters of a model from other weights; resizes positions and tubelets to fit.
+
+    If the target reads one channel of depth, kernels that read colours are summed over them.
 
     Args:
         model: the model whose parameters are filled.
@@ -66,6 +68,10 @@ def copy_parameters(
             entries.append(Entry('new', name, detail='zero' if origin == ZERO else ''))
             continue
         value, status, detail = source[origin], 'copied', ''
+        has_one_channel = model.spec.num_channels == 1 and name.endswith('/kernel')
+        is_summed = has_one_channel and sums_colours(value, fresh)
+        if is_summed:  # the same function of a clip whose colours are equal
+            value = jnp.asarray(value, jnp.float32).sum(-2, keepdims=True)
         if name in places:
             value, (status, detail) = fit_positions(
                 jnp.asarray(value, jnp.float32),
@@ -76,6 +82,10 @@ def copy_parameters(
             )
         elif name == 'embedding/kernel':
             value, (status, detail) = fit_kernel(value, fresh, tubelet_init)
+        elif is_of_frames(value, fresh):
+            value, (status, detail) = fit_kernel(value[0], fresh, tubelet_init)
+        if is_summed:
+            detail = ', '.join(filter(None, (detail, 'summed over colours')))
         if value.shape == fresh.shape:
             is_shape = isinstance(fresh, jax.ShapeDtypeStruct)
             result[name] = value if is_shape else jnp.array(value, fresh.dtype)

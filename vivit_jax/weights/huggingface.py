@@ -146,7 +146,13 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
         UserError: `VivitForVideoClassification` has no such model, or a file cannot be written.
     """
     model, spec = specify(**card.model), card.preprocessing
-    needed = {'pool': 'cls', 'position': 'learned', 'tokenizer': 'tubelet', 'knn_ratio': 1.0}
+    needed = {
+        'pool': 'cls',
+        'position': 'learned',
+        'tokenizer': 'tubelet',
+        'knn_ratio': 1.0,
+        'modality': 'rgb',
+    }
     if isinstance(model, Joint):
         values = {key: getattr(model, key) for key in needed}
         wrong = [f'{key}={value}' for key, value in values.items() if value != needed[key]]

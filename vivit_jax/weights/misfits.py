@@ -8,6 +8,7 @@ import numpy as np
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
+from vivit_jax.parameter_names import name_in_stream
 
 
 def find_misfits(
@@ -31,8 +32,8 @@ def find_misfits(
         for tree in collections
         for name, shape in flax.traverse_util.flatten_dict(tree, sep='/').items()
     }
-    if not any(name.startswith('output_projection') for name in arrays):
-        expected = {k: v for k, v in expected.items() if not k.startswith('output_projection')}
+    if not any(map(_is_of_head, arrays)):
+        expected = {name: shape for name, shape in expected.items() if not _is_of_head(name)}
     lines = []
     for name in [*expected, *(name for name in arrays if name not in expected)]:
         shown = origins.get(name, name)
@@ -43,3 +44,7 @@ def find_misfits(
         elif arrays[name].shape != expected[name].shape:
             lines.append(f'{shown}: {arrays[name].shape}, needed {expected[name].shape} ({name})')
     return lines
+
+
+def _is_of_head(name: str) -> bool:
+    return name_in_stream(name).startswith('output_projection')

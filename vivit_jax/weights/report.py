@@ -26,8 +26,8 @@ _ADVICE = {
         'check(unused=...)'
     ),
     'misfit': (
-        'misfit: the shapes differ. Set hidden_size, mlp_dim, num_heads and tubelet_size to the '
-        "source's, or take weights of these sizes"
+        'misfit: the shapes differ. Set hidden_size, mlp_dim, num_heads, tubelet_size and '
+        "depth_channels to the source's, or take weights of these sizes"
     ),
 }
 

@@ -13,6 +13,7 @@ from vivit_jax.heads import LabelNames, map_heads
 from vivit_jax.layers.specification import Specification
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import find_keywords
+from vivit_jax.parameter_names import name_in_stream
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import write_checkpoint
@@ -75,7 +76,7 @@ def _find_problems(card: ModelCard, arrays: Mapping[str, jax.Array]) -> list[str
     problems = []
     if counts != num_classes:
         problems.append(f'label_names has {counts} names, and the model has {num_classes} classes')
-    if not any(name.startswith('output_projection') for name in arrays):
+    if not any(name_in_stream(name).startswith('output_projection') for name in arrays):
         problems.append('output_projection: missing, the classifier of the model')
     try:
         problems += find_misfits(card, arrays)

@@ -55,6 +55,7 @@ RELATIVE_POSITION = tuple((name, name, SAME) for name in ('key_table', 'query_ta
 KINDS = {
     'norm': NORM,
     'linear': LINEAR,
+    'linear_without_bias': LINEAR[:1],
     'batch_norm': BATCH_NORM,
     'convolution': CONV,
     'convolution_without_bias': CONV[:1],

@@ -11,6 +11,7 @@ import pytest
 
 from vivit_jax.annotations.catalog import find_dataset, read_dataset
 from vivit_jax.annotations.check import check_annotations
+from vivit_jax.annotations.depth_videos import choose_videos
 from vivit_jax.heads import numbered_labels
 
 
@@ -48,7 +49,7 @@ def check_example(tmp_path, read_example, caplog):
     def check(dataset, files, videos, rows, classes, says, protocol=''):
         columns = {column: column for column in find_dataset(dataset).label_columns}
         with caplog.at_level(logging.INFO):
-            listing = read_example(dataset, files, videos, protocol)
+            listing = choose_videos(read_example(dataset, files, videos, protocol), 'rgb')
             data = check_annotations(listing, label_columns=columns, max_bad_fraction=1.0)
         expected = {
             split: [dataclasses.replace(x, video_path=str(tmp_path / x.video_path)) for x in found]

@@ -14,8 +14,11 @@ from vivit_jax.annotations.readers.video_folder import is_video
 
 _log = logging.getLogger(__name__)
 
-_COLOR_ENDS = ('', '_rgb', '_color')  # of names; other ends are other sensors'
-_OTHER_SENSORS = ('depth', 'skeleton', 'infrared')  # in the names of folders
+# What may follow the code in the name of a colour video, or of a depth video. Other ends, such as
+# `_ir`, are other sensors'.
+_ENDS = {'rgb': ('', '_rgb', '_color'), 'depth': ('', '_depth')}
+# The sensor whose videos a folder holds, by a part of its name; in other folders they are colour.
+_SENSORS = ('depth', 'skeleton', 'infrared')
 
 _NTU60_SUBJECTS = {1, 2, 4, 5, 8, 9, *range(13, 20), 25, 27, 28, 31, 34, 35, 38}
 _NTU120_SUBJECTS = _NTU60_SUBJECTS | {
@@ -93,11 +96,13 @@ _CODES = {
 
 
 def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> Annotations:
-    """Lists the color videos, or folders of frames, under a folder by their names.
+    """Lists the videos, or folders of frames, under a folder by their names, with their depth.
 
     NTU RGB+D may have lists, `@CS/{train,valid}.txt` or `@CV/{train,valid}.txt` for its protocols
     `cross_subject` and `cross_view`, with lines `name num_frames label`; they win, and `valid` is
-    the test split. Folders of depth and of skeletons are left out.
+    the test split. Depth videos have the same codes. They lie in a folder with `depth` in its name,
+    or have a name that ends in `_depth`; where there is no color video, the depth video stands for
+    it, too. Folders of other sensors are left out.
 
     Raises:
         AnnotationError: no such names, or an impossible action.
@@ -105,45 +110,54 @@ def read(root: Path, annotations: Path, dataset: DatasetInfo, protocol: str) -> 
     code = _CODES[dataset.name]
     actions = range(1, dataset.num_classes + 1)
     names = code.class_names or tuple(f'A{action:03d}' for action in actions)
-    samples = _samples(root, code)
+    samples, depths = _samples(root, code)
     folder = annotations / {'cross_subject': '@CS', 'cross_view': '@CV'}.get(protocol, '@')
     if folder.is_dir() and dataset.name.startswith('ntu'):
         splits = {'train': folder / 'train.txt', 'test': folder / 'valid.txt'}
         lists = {
-            split: _listed(path, root, re.compile(code.pattern), samples, names)
+            split: _listed(path, root, re.compile(code.pattern), samples, names, depths)
             for split, path in splits.items()
             if path.is_file()
         }
         return Annotations(lists, {'label': names})
-    if not samples:
+    if not samples and not depths:
         raise AnnotationError(
             f'no videos of {dataset.name} under {root.absolute()}: names should be like '
             f'{code.example}'
         )
     splits = {'train': [], 'test': []}
-    for name, path in sorted(samples.items()):
+    for name in sorted(samples.keys() | depths.keys()):
+        place = samples.get(name) or depths[name]
         groups = re.match(code.pattern, name).groupdict()
         numbers = {key: int(value) for key, value in groups.items()}
-        label = class_at(names, numbers['action'], path, first=1)
+        label = class_at(names, numbers['action'], place, first=1)
         split = 'train' if code.is_train[protocol](numbers) else 'test'
-        values = {'video_path': path, 'label': label, 'subject': groups['subject']}
-        splits[split].append(Annotation(path, values))
+        values = {'video_path': place, 'label': label, 'subject': groups['subject']}
+        if name in depths:
+            values['depth_path'] = depths[name]
+        splits[split].append(Annotation(place, values))
     return Annotations(splits, {'label': names})
 
 
-def _samples(root: Path, code: _Code) -> dict[str, str]:
-    """Path of every sample by its code."""
-    found, strange = {}, []
+def _samples(root: Path, code: _Code) -> tuple[dict[str, str], dict[str, str]]:
+    """Paths of the color videos by their codes, and of the depth videos."""
+    found, strange = {'rgb': {}, 'depth': {}}, []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(x for x in folders if not any(y in x.lower() for y in _OTHER_SENSORS))
+        sensor = _sensor_of(os.path.relpath(folder, root))
+        if sensor not in found:
+            folders.clear()
+            continue
+        folders.sort()
         names = [*sorted(filter(is_video, files)), *folders]
         matches = {name: re.match(code.pattern, name) for name in names}
         for name, match in matches.items():
             path = os.path.join(folder, name)
-            stem = os.path.splitext(name)[0] if is_video(name) else name
-            if match and stem[match.end() :] in _COLOR_ENDS:
-                found.setdefault(match[0], path)
-            elif not match and is_video(name):
+            if match:
+                stem = os.path.splitext(name)[0] if is_video(name) else name
+                kind = 'depth' if stem.endswith('_depth') else sensor
+                if stem[match.end() :] in _ENDS[kind]:
+                    found[kind].setdefault(match[0], path)
+            elif is_video(name):
                 strange.append(path)
         folders[:] = [name for name in folders if not matches[name]]
     if strange:
@@ -153,11 +167,21 @@ def _samples(root: Path, code: _Code) -> dict[str, str]:
             code.example,
             min(strange),
         )
-    return found
+    return found['rgb'], found['depth']
+
+
+def _sensor_of(folder: str) -> str:
+    """`rgb`, or the other sensor that a part of a path names."""
+    return next((sensor for sensor in _SENSORS if sensor in folder.lower()), 'rgb')
 
 
 def _listed(
-    path: Path, root: Path, pattern: re.Pattern, samples: dict[str, str], names: tuple[str, ...]
+    path: Path,
+    root: Path,
+    pattern: re.Pattern,
+    samples: dict[str, str],
+    names: tuple[str, ...],
+    depths: dict[str, str],
 ) -> list[Annotation]:
     lines = []
     for place, text in read_lines(path):
@@ -168,6 +192,8 @@ def _listed(
         values = {'video_path': samples.get(match[0], str(root / name))}
         values['label'] = class_at(names, label, place)
         values['subject'] = match['subject']
+        if match[0] in depths:
+            values['depth_path'] = depths[match[0]]
         if not is_video(values['video_path']):
             values['num_frames'] = num_frames
         lines.append(Annotation(place, values))

@@ -21,7 +21,8 @@ def read_csv_files(
     Args:
         files: CSV by split.
         root: folder of the video paths; '': the folder of each CSV.
-        label_columns: columns that must be there, besides `video_path`.
+        label_columns: columns that must be there, besides `video_path`, or `depth_path` in a list
+            of depth videos.
         separator: the character between two columns.
 
     Raises:
@@ -49,22 +50,32 @@ def _read_csv(
             'folder or to data.root. To see a config run without its data, add ":runlocal" to '
             '--config.'
         )
-    _check_header(path, needed, separator)
+    is_depth = _check_header(path, needed, separator)
+    if is_depth:
+        needed = ('depth_path', *label_columns)
     hint = '. Those with labels are named by data.label_columns'
     lines = []
     for place, values in read_table(path, needed, hint, separator):
         empty = [name for name in needed if not values[name]]
         if empty:
             raise AnnotationError(f'{place}: no {" and no ".join(empty)}')
-        values['video_path'] = os.path.join(root or path.parent, values['video_path'])
+        for column in ('video_path', 'depth_path'):
+            if values.get(column):
+                values[column] = os.path.join(root or path.parent, values[column])
+        if is_depth:
+            values['video_path'] = values['depth_path']
         lines.append(Annotation(place, values))
     if not lines:
         raise AnnotationError(f'{path}: the split is empty: it has a header and no videos')
     return lines
 
 
-def _check_header(path: Path, needed: Sequence[str], separator: str):
-    """Raises an AnnotationError if the first line is a video, or has another separator."""
+def _check_header(path: Path, needed: Sequence[str], separator: str) -> bool:
+    """Whether the file lists depth videos alone: it has depth_path instead of video_path.
+
+    Raises:
+        AnnotationError: the first line is a video, or has another separator.
+    """
     for place, header in read_lines(path)[:1]:
         if any(map(is_video, re.split(r'[,;|\s]+', header))):
             raise AnnotationError(
@@ -77,3 +88,6 @@ def _check_header(path: Path, needed: Sequence[str], separator: str):
                 f'{place}: {header!r} looks separated by {others[0]!r} and not by {separator!r}: '
                 f'give --config.data.separator={_SEPARATORS[others[0]]}'
             )
+        columns = {column.strip() for column in header.split(separator)}
+        return 'depth_path' in columns and 'video_path' not in columns
+    return False

@@ -1,5 +1,7 @@
-"""ChaLearn IsoGD, the color videos: the official lists, and lists of frame folders."""
+"""ChaLearn IsoGD, colour and depth: the official lists, and lists of frame folders."""
 
+import os
+import re
 from pathlib import Path
 
 from vivit_jax.annotations.annotation import Annotation, AnnotationError, Annotations
@@ -39,8 +41,15 @@ def _line(place: str, text: str, names: tuple[str, ...], videos: VideoFolder) ->
         )
     values = {'video_path': videos.find([parts[0]])}
     is_frame_list = parts[1].isdecimal()
+    values['depth_path'] = videos.find([_depth_of(parts[0]) if is_frame_list else parts[1]])
     if is_frame_list and not is_video(values['video_path']):
         values['num_frames'] = parts[1]
     if len(parts) == 3:  # the test list has labels only since the challenge is over
         values['label'] = class_at(names, parts[2], place, first=0 if is_frame_list else 1)
     return Annotation(place, values)
+
+
+def _depth_of(path: str) -> str:
+    """`train/001/K_00001` of `train/001/M_00001`; M is colour and K is depth."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, re.sub('^M_', 'K_', name))

@@ -1,6 +1,5 @@
 """`vivit_jax.layers.convolution` in PyTorch; as there, the channels are the last axis."""
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -11,14 +10,13 @@ _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRUNCATED_STD = 0.87962566103423978  # standard deviation of a normal truncated at -2 and 2
 
 
-def lecun_normal(weight: torch.Tensor, gain: float = 1.0):
-    """Fills a weight [outputs inputs ...] so that the variance 1 of inputs becomes `gain`."""
-    std = (gain / weight[0].numel()) ** 0.5 / _TRUNCATED_STD
+def lecun_normal(weight: torch.Tensor, scale: float = 1.0):
+    """Fills a weight [outputs inputs ...] so that inputs of variance 1 become `scale`.
+
+    A scale of 2, after which a ReLU keeps the mean square 1, is He's initialization.
+    """
+    std = (scale / weight[0].numel()) ** 0.5 / _TRUNCATED_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
-
-
-# So that the variance stays 1 where a ReLU halves it.
-he_normal = functools.partial(lecun_normal, gain=2.0)
 
 
 def identity(weight: torch.Tensor):
@@ -36,6 +34,7 @@ class Convolution(nn.Module):
         kernel_size: size along each axis between the first and the last.
         stride: stride along each of these axes, or one stride for all of them.
         depthwise: whether every channel is convolved by itself.
+        dilation: distance of the kernel's taps; they are padded with as many times more zeros.
         has_bias: whether there is a bias.
         init: fills the weight.
     """
@@ -48,12 +47,14 @@ class Convolution(nn.Module):
         *,
         stride: int | tuple[int, ...] = 1,
         depthwise: bool = False,
+        dilation: int = 1,
         has_bias: bool = True,
         init: Callable[[torch.Tensor], object] = lecun_normal,
     ):
         super().__init__()
         self.stride = stride
-        self.padding = tuple(size // 2 for size in kernel_size)
+        self.dilation = dilation
+        self.padding = tuple(size // 2 * dilation for size in kernel_size)
         self.groups = inputs if depthwise else 1
         self.weight = nn.Parameter(torch.empty(outputs, inputs // self.groups, *kernel_size))
         self.bias = nn.Parameter(torch.zeros(outputs)) if has_bias else None
@@ -67,7 +68,8 @@ class Convolution(nn.Module):
             self.bias,
             self.stride,
             self.padding,
-            groups=self.groups,
+            self.dilation,
+            self.groups,
         ).movedim(1, -1)
 
     def kernel(self) -> torch.Tensor:

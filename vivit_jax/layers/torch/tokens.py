@@ -33,13 +33,14 @@ class VideoModel(nn.Module):
 
     Args:
         spec: sizes and rates.
-        clip_shape: (t, h, w) in frames and pixels; the model takes only clips of this shape.
+        clip_shape: (t, h, w) in frames and pixels; the model takes only clips of this shape. If
+            `spec.takes_units`, it may also be (u, t, h, w), and clips may have any number of units.
 
     Raises:
         ValueError: the clip does not divide into whole patches.
     """
 
-    def __init__(self, spec: Specification, clip_shape: tuple[int, int, int]):
+    def __init__(self, spec: Specification, clip_shape: tuple[int, ...]):
         super().__init__()
         self.spec = spec
         self.clip_shape = tuple(clip_shape)
@@ -58,14 +59,15 @@ class VideoModel(nn.Module):
         """Classifies clips.
 
         Args:
-            clip: float [b t h w c] in the range of the preprocessing, usually [-1, 1], with
-                `spec.num_channels` channels.
+            clip: float [b t h w c], or [b u t h w c] if the model takes units, in the range of the
+                preprocessing, usually [-1, 1], with `spec.num_channels` channels.
 
         Raises:
             ValueError: the clip has another shape than the model was made for.
         """
-        shape = (*self.clip_shape, self.spec.num_channels)
-        if clip.shape[1:] != shape:
+        shape = (*self.clip_shape[-3:], self.spec.num_channels)
+        has_units = self.spec.takes_units and clip.ndim == 6
+        if clip.shape[2 if has_units else 1 :] != shape:
             raise ValueError(
                 f'the clip has the shape {tuple(clip.shape)}, but this model was made for '
                 f'[b t h w c] with (t, h, w, c)={shape}'

@@ -12,12 +12,13 @@ from einops import rearrange, reduce
 from torch import nn
 
 from vivit_jax.layers.grid import sincos_sequence
-from vivit_jax.layers.torch.convolution import BatchNorm, Convolution, he_normal, max_pool
+from vivit_jax.layers.torch.convolution import BatchNorm, Convolution, lecun_normal, max_pool
 from vivit_jax.layers.torch.tokens import VideoModel, linear
 from vivit_jax.layers.torch.transformer import Encoder, EncoderBlock, SelfAttention, layer_norm
 from vivit_jax.models.mfst import specification
 
 _WINDOW = (1, 3, 3)  # of all poolings
+_he_normal = functools.partial(lecun_normal, scale=2.0)
 
 
 class Mfst(VideoModel):
@@ -64,7 +65,7 @@ class ConvBlock(nn.Module):
         if kind != 'vanilla':
             make = functools.partial(CentralDifference, kind, theta)
         self.conv = make(
-            inputs, channels, kernel_size, stride=strides, has_bias=False, init=he_normal
+            inputs, channels, kernel_size, stride=strides, has_bias=False, init=_he_normal
         )
         self.norm = BatchNorm(channels, momentum=0.99, epsilon=1e-3)  # the constants of I3D
         self.has_relu = has_relu
