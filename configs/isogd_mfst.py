@@ -14,7 +14,7 @@ from vivit_jax.config.presets import check_argument, published_mfst, runlocal
 
 
 def get_config(arg=''):
-    """`arg`: '', or with a comma between a modality, 'rgb', 'depth' or 'rgbd', and 'runlocal'."""
+    """`arg`: '', or with a comma between a modality, `rgb`, 'depth' or `rgbd`, and 'runlocal'."""
     words = [word for word in arg.split(',') if word]
     for word in words:
         check_argument(word, 'rgb', 'depth', 'rgbd', 'runlocal')

@@ -5,7 +5,8 @@
         --config.data.root=/data/ntu60
 
 Published top-1, cross-subject and cross-view: 92.1 and 95.8 % of RGB; 93.8 and 97.3 % of depth;
-94.6 and 98.2 % of both. `:cross_view` chooses the other protocol, `:depth` and `:rgbd` what is seen.
+94.6 and 98.2 % of both. `:cross_view` chooses the other protocol, `:depth` and `:rgbd` what the
+model sees.
 Ma 2024 leaves open how RGB and depth are fused, and tells neither sampling nor batch: sampling,
 flips, label smoothing and clipping follow De+Recouple (arXiv 2112.09129), but without its rotations
 by up to 10 degrees; batch, mixup's strength and the range of depths are chosen here.
@@ -18,9 +19,9 @@ from vivit_jax.config.presets import check_argument, published_mfst, runlocal
 
 
 def get_config(arg=''):
-    """`arg`: '', or with commas between 'cross_subject', 'cross_view', a modality, 'runlocal'.
+    """`arg`: '', or with commas between 'cross_view', a modality, such as 'rgbd', and 'runlocal'.
 
-    The modalities are 'rgb', 'depth' and 'rgbd'.
+    Without them, the protocol is `cross_subject` and the modality `rgb`; another is `depth`.
     """
     words = [word for word in arg.split(',') if word]
     for word in words:
