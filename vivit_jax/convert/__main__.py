@@ -81,8 +81,11 @@ _WRITERS = {
 }
 _SUFFIXES = {'torch': '.safetensors', 'npz': '.npz'}
 
-# The keywords that a model for video takes over from an image ViT, unless they are given.
-_INHERITED = {'hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'}
+# The keywords that a model for video takes over from a model for images, unless they are given.
+_INHERITED = {
+    *('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'),
+    *('stage_blocks', 'width', 'pixel_mean'),
+}
 
 
 def main(settings: list[str]) -> int:
@@ -162,15 +165,16 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     becomes_video = weights.is_image_model and keywords.get('tokenizer', 'tubelet') == 'tubelet'
     if becomes_video:
         known = model_keywords(name)
-        length = keywords.get('tubelet_size', known['tubelet_size'])[0]
-        patch = source.model['tubelet_size'][1:]
         choices = MODELS[name].choices()
         inherited = {
             key: value
             for key, value in source.model.items()
             if key in known.keys() & _INHERITED and value in choices.get(key, (value,))
         }
-        model = {'name': name, **inherited, 'tubelet_size': (length, *patch), **keywords}
+        if 'tubelet_size' in known.keys() & source.model.keys():
+            length = keywords.get('tubelet_size', known['tubelet_size'])[0]
+            inherited['tubelet_size'] = (length, *source.model['tubelet_size'][1:])
+        model = {'name': name, **inherited, **keywords}
         default = Preprocessing()
         spec = dataclasses.replace(
             spec, num_frames=default.num_frames, frame_stride=default.frame_stride

@@ -53,6 +53,7 @@ UNUSED = (
     'cls*',  # the target pools by the mean over tokens, or has another temporal encoder
     'TemporalTransformer/*',
     '*posembed_input/*',  # the target's positions are not learned
+    'conv*_block/*',  # the target has other blocks over units
     '*Transformer/encoder_norm/*',  # the target has norm='post'
 )
 

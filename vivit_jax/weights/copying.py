@@ -16,7 +16,7 @@ from vivit_jax.weights.positions import (
     table_places,
 )
 from vivit_jax.weights.report import Entry, Report
-from vivit_jax.weights.tubelets import fit_kernel, sums_colours
+from vivit_jax.weights.tubelets import fit_kernel, is_of_frames, sums_colours
 
 
 def copy_parameters(
@@ -82,6 +82,8 @@ def copy_parameters(
             )
         elif name == 'embedding/kernel':
             value, (status, detail) = fit_kernel(value, fresh, tubelet_init)
+        elif is_of_frames(value, fresh):
+            value, (status, detail) = fit_kernel(value[0], fresh, tubelet_init)
         if is_summed:
             detail = ', '.join(filter(None, (detail, 'summed over colours')))
         if value.shape == fresh.shape:

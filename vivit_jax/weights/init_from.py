@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vivit_jax.errors import UserError
+from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import find_keywords, specify
 from vivit_jax.parameter_names import name_in_stream
@@ -13,6 +14,7 @@ from vivit_jax.weights.copy_rules import NEW_HEAD, SAME, UNUSED, extended_model_
 from vivit_jax.weights.copying import copy_parameters
 from vivit_jax.weights.inflation import init_from_image_vit
 from vivit_jax.weights.report import Report
+from vivit_jax.weights.tubelets import TEMPORAL_KERNEL_INITS
 from vivit_jax.weights.weights import Weights
 
 __all__ = ['init_from']
@@ -21,6 +23,7 @@ _REINIT = ('head',)
 
 # Keywords that change the function of a model, but not its parameters.
 _SILENT = (
+    'pixel_mean',
     'gelu',
     'layer_norm_eps',
     'attention_order',
@@ -50,16 +53,17 @@ def init_from(
 
     If the weights belong to a ViT for images, `init_from_image_vit` inflates them. If they belong
     to the same model, they are copied: learned positions are resized to the tokens of the clip,
-    and the tokenizer's kernel to the length of the tubelet. If they belong to a ViViT that the
+    and the tokenizer's kernel to the length of the tubelet. If they belong to a model that this
     model extends, they are copied in the same way, but temporal encoders and the parameters that
-    only the model has keep their fresh values.
+    only the model has keep their fresh values. A ResNet for images is such a model, whose kernels
+    are inflated in time.
 
     Args:
-        model: a model made of transformer blocks, for RGB or for depth; `start_variables` takes
+        model: a model for RGB or for depth; `start_variables` takes
             models for both.
         params: the model's freshly initialized parameters, for clips of `clip_shape`. Their shapes
             are enough if none of them is to be kept.
-        weights: weights of a ViT for images, of the same model, or of a ViViT that it extends.
+        weights: weights of a model for images, of the same model, or of a model that it extends.
         clip_shape: (t, h, w) in frames and pixels.
         reinit: `('head',)` keeps the fresh classifier, whatever the weights have.
         tubelet_init, temporal_attention_init: see `init_from_image_vit`.
@@ -79,7 +83,11 @@ def init_from(
             f'these weights ({weights.kind}) are of a model for {modality}, and a model for '
             f'{model.spec.modality} cannot start from them: take weights of RGB, or an image ViT'
         )
-    if weights.is_image_model:
+    source_spec = specify(**weights.card.model)
+    is_transformer, has_vit = (
+        isinstance(spec, TransformerSpecification) for spec in (model.spec, source_spec)
+    )
+    if weights.is_image_model and has_vit and is_transformer:
         return init_from_image_vit(
             model,
             params,
@@ -92,21 +100,34 @@ def init_from(
         )
     source_name = weights.card.model['name']
     name = find_keywords(model.spec)['name']
+    image_model = f'a {"ViT" if is_transformer else "ResNet"} for images'
     if source_name not in (name, *model.spec.EXTENDS):
         raise UserError(
             f'these weights ({weights.kind}) belong to {source_name}, and the model is {name}: set '
             f'model.name={source_name!r}, or start from '
-            f'{" or ".join((*model.spec.EXTENDS, "a ViT for images"))}'
+            f'{" or ".join((*model.spec.EXTENDS, image_model))}'
+        )
+    if weights.is_image_model and tubelet_init not in TEMPORAL_KERNEL_INITS:
+        raise UserError(
+            f'init.tubelet={tubelet_init!r} is for ViTs: temporal kernels start from a ResNet for '
+            f'images by one of {TEMPORAL_KERNEL_INITS}'
         )
     target = flax.traverse_util.flatten_dict(params, sep='/')
     source = flax.traverse_util.flatten_dict(weights.params, sep='/')
-    rules, unused = (
-        (SAME, ()) if source_name == name else (extended_model_rules(model.spec, source), UNUSED)
-    )
+    rules, unused = SAME, ()
+    if source_name != name or not getattr(source_spec, 'blocks', True):
+        rules, unused = extended_model_rules(model.spec, source), UNUSED
     if 'head' in reinit:
         rules, unused = (*NEW_HEAD, *rules), (*unused, 'output_projection*')
     return copy_parameters(
-        model, target, source, rules, clip_shape=clip_shape, grid=weights.grid, unused=unused
+        model,
+        target,
+        source,
+        rules,
+        clip_shape=clip_shape,
+        grid=weights.grid,
+        tubelet_init=tubelet_init,
+        unused=unused,
     )
 
 

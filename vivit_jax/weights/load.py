@@ -14,7 +14,13 @@ from vivit_jax.heads import LabelNames
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights import from_imagenet_vit, huggingface, torch_export, vivit_jax_npz
+from vivit_jax.weights import (
+    from_imagenet_resnet,
+    from_imagenet_vit,
+    huggingface,
+    torch_export,
+    vivit_jax_npz,
+)
 from vivit_jax.weights.from_scenic import read_scenic
 from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import is_name_of_checkpoint, read_checkpoint
@@ -77,6 +83,7 @@ def read_weights(
     Args:
         path: a run folder, its `best` or `last`, or a checkpoint of this package; an image ViT
             (`.npz` of vision_transformer or big_vision; `.safetensors` or `.pth` of timm or Hugging
+            Face) or an image ResNet (`.safetensors` or `.pth` of torchvision, timm or Hugging
             Face); a checkpoint of the original ViViT; a Hugging Face ViViT folder; or an output of
             `vivit_jax.convert`.
         model: the name of the model, if the file does not tell it.
@@ -129,8 +136,10 @@ def _read_file(path: Path, model: str | None) -> Weights:
         return vivit_jax_npz.read_npz(tensors, path)
     if from_imagenet_vit.matches(tensors.keys()):
         return from_imagenet_vit.read_image_vit(tensors, path)
+    if from_imagenet_resnet.matches(tensors.keys()):
+        return from_imagenet_resnet.read_image_resnet(tensors, path)
     names = ', '.join(list(tensors)[:5])
     raise UserError(
         f'{path} holds {len(tensors)} arrays ({names}, ...), which belong to no model that can be '
-        'read: an image ViT, an original ViViT checkpoint, or a file of vivit_jax'
+        'read: an image ViT or ResNet, an original ViViT checkpoint, or a file of vivit_jax'
     )

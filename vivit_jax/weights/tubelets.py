@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-TUBELET_INITS = ('central_frame', 'filter_inflation', 'random')
+TEMPORAL_KERNEL_INITS = ('central_frame', 'filter_inflation')
+TUBELET_INITS = (*TEMPORAL_KERNEL_INITS, 'random')
 
 
 def sums_colours(kernel: jax.Array, fresh: jax.Array) -> bool:
@@ -13,6 +14,15 @@ def sums_colours(kernel: jax.Array, fresh: jax.Array) -> bool:
         kernel.ndim > 1
         and (kernel.shape[-2], fresh.shape[-2]) == (3, 1)
         and kernel.shape[-1] == fresh.shape[-1]
+    )
+
+
+def is_of_frames(kernel: jax.Array, fresh: jax.Array) -> bool:
+    """Whether a kernel [1 h w c d] sees single frames, and the target, [t h w c d], several."""
+    return (
+        kernel.ndim == fresh.ndim == 5
+        and kernel.shape[0] == 1 < fresh.shape[0]
+        and kernel.shape[1:] == fresh.shape[1:]
     )
 
 

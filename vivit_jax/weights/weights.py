@@ -14,7 +14,8 @@ class Weights:
         kind: the kind of file, for people, such as `'image ViT, AugReg .npz'`.
         card: model, preprocessing and classes. If the file does not tell them, the card has the
             original ViViT's preprocessing and numbers as class names. A ViT for images is a
-            `vivit_joint` with the tokenizer `uniform_frames` for clips of one frame.
+            `vivit_joint` with the tokenizer `uniform_frames`, a ResNet for images a `v4d` without
+            blocks and without temporal kernels, both for clips of one frame.
         params: the parameters of that model, a tree of float32 NumPy arrays.
         grid: tokens along time, height and width for which the position table was made.
         unused: names of arrays in the file for which the model has no place.
@@ -37,8 +38,10 @@ class Weights:
 
     @property
     def is_image_model(self) -> bool:
-        """Whether the weights belong to a ViT for images."""
-        return self.grid[0] == 1 and self.card.model.get('tokenizer') == 'uniform_frames'
+        """Whether the weights belong to a model for images."""
+        model = self.card.model
+        embeds_frames = model.get('tokenizer') == 'uniform_frames'
+        return self.grid[0] == 1 and (embeds_frames or max(model.get('temporal_kernels', [3])) == 1)
 
 
 def clip_grid(card: ModelCard) -> tuple[int, int, int]:

@@ -62,7 +62,8 @@ class UnitNetwork(nn.Module):
 
         if spec.remat != 'none':
             run = nn.remat(run, policy=REMAT_POLICIES[spec.remat])
-        x = clip.astype(spec.dtype) if clip.ndim == 6 else clip.astype(spec.dtype)[:, None]
+        clip = (clip - jnp.asarray(spec.pixel_mean, clip.dtype)).astype(spec.dtype)
+        x = clip if clip.ndim == 6 else clip[:, None]
         x = _conv(spec.width, (1, 7, 7), strides=(1, 2, 2), dtype=spec.dtype, name='conv1')(x)
         x = nn.relu(norm(name='norm1')(x))
         if 'conv1' in spec.blocks:

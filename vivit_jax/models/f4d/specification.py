@@ -23,6 +23,9 @@ class UnitNetwork(Specification):
         blocks: places of the blocks over units: `'conv3.1'` is after bottleneck 1 of conv3, counted
             from zero, `'conv3'` after the last bottleneck of conv3, `'conv1'` before the pooling.
         block_kernel: (u, t, h, w) size of the blocks' convolutions, each odd.
+        pixel_mean: what is subtracted from the pixels before the first convolution, which pads with
+            zeros: a number for each channel, or one for all; the means of the pixels, in the range
+            of the preprocessing, on which the weights were trained that the model starts from.
         dropout_rate: dropout of each unit's features.
     """
 
@@ -32,6 +35,7 @@ class UnitNetwork(Specification):
     temporal_kernels: tuple[int, int, int, int] = (1, 1, 3, 3)
     blocks: tuple[str, ...] = ('conv3.1', 'conv3.3')
     block_kernel: tuple[int, int, int, int] = (3, 3, 1, 1)
+    pixel_mean: tuple[float, ...] = (0.0,)
     dropout_rate: float = 0.5
 
     # The places of F4D's ablation, by the names in the paper, and the network without blocks.
@@ -84,6 +88,11 @@ class UnitNetwork(Specification):
             if len(value) != 4 or min(value) < 1 or not is_odd:
                 numbers = 'numbers' if keyword == 'stage_blocks' else 'odd numbers'
                 raise ValueError(f'{keyword}={value} must be four {numbers} from 1')
+        if len(self.pixel_mean) not in (1, self.num_channels):
+            raise ValueError(
+                f'pixel_mean={self.pixel_mean} must have one number, or one for each of the '
+                f'{self.num_channels} channels'
+            )
         names = [name for name, _ in itertools.chain(*map(self.places, range(len(STAGES))))]
         known = {'conv1', *STAGES, *(name.replace('_', '.') for name in names)}
         for place in self.blocks:

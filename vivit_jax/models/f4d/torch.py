@@ -50,6 +50,7 @@ class UnitNetwork(VideoModel):
         raise NotImplementedError
 
     def encode(self, clip: torch.Tensor) -> torch.Tensor:
+        clip = clip - torch.tensor(self.spec.pixel_mean, dtype=clip.dtype, device=clip.device)
         x = clip if clip.ndim == 6 else clip[:, None]
         x = F.relu(self.norm1(_each_unit(self.conv1, x)))
         if 'conv1' in self.blocks:
