@@ -22,6 +22,15 @@ def test_schedule_rises_linearly_and_falls_as_half_a_cosine(warmup_steps):
     assert schedule(150) == 0
 
 
+def test_schedule_falls_to_a_tenth_at_each_decay():
+    schedule = create_schedule(0.4, 10, 100, (30, 60))
+    expected = {0: 0, 5: 0.2, 10: 0.4, 29: 0.4, 30: 0.04, 59: 0.04, 60: 0.004, 99: 0.004}
+    for step, rate in expected.items():
+        assert float(schedule(step)) == pytest.approx(rate), step
+    with pytest.raises(UserError, match='decays at step 5, within a warm-up of 10'):
+        create_schedule(0.4, 10, 100, (30, 5))
+
+
 @pytest.mark.parametrize('warmup_steps', [20, 21])
 def test_warmup_that_does_not_fit_is_an_error(warmup_steps):
     with pytest.raises(UserError, match=f'warm-up of {warmup_steps} steps .* 20 steps'):

@@ -117,6 +117,37 @@ def published_mfst(dataset: str) -> ConfigDict:
     return config
 
 
+def published_f4d(model: str, dataset: str, num_epochs: float, *decays: int) -> ConfigDict:
+    """The recipe of F4D and V4D; the learning rate is a tenth from each of the epochs `decays` on.
+
+    Frames are resized to 224 pixels and not to 256, of which the papers cut and resize squares.
+    Weight decay and clipping are from V4D's public code.
+
+    Source: F4D (Al-Saad et al. 2024), section 4; V4D (arXiv 2002.07442), section 4.
+    """
+    config = published(model, dataset, num_epochs)
+    config.preprocessing.update(
+        num_frames=8,
+        frame_stride=4,
+        sampling='units',
+        num_units=4,
+        short_side=224,
+        crop_size=224,
+    )
+    config.augment.scale_jitter = (1.0, 1.5)
+    config.train.update(
+        batch_size=128,
+        learning_rate=0.01,
+        warmup_fraction=None,
+        warmup_steps=0,
+        decay_epochs=decays,
+        weight_decay=5e-4,
+        clip_norm=20.0,
+    )
+    config.eval.update(views='1x3', num_units=10)
+    return config
+
+
 def runlocal(config: ConfigDict) -> ConfigDict:
     """Shrinks any config to about a minute on a laptop, with the embedded data.
 
@@ -135,7 +166,10 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     for keyword, value in MODELS[name].TINY.items():
         if config.model[keyword] != 0:
             config.model[keyword] = value
-    config.preprocessing.update(num_frames=8, frame_stride=2, short_side=48, crop_size=40)
+    units = config.preprocessing.num_units
+    config.preprocessing.update(
+        num_frames=max(2, 8 // units), frame_stride=2, short_side=48, crop_size=40
+    )
     config.preprocessing.depth_range = DEPTH_RANGE
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
