@@ -12,11 +12,13 @@ from vivit_jax.layers.convolution import convolution
 from vivit_jax.layers.grid import sincos_sequence
 from vivit_jax.models.mfst.model import (
     Inception,
+    Stage,
+    Stem,
     TemporalTransformer,
     central_difference,
     pool_residual,
 )
-from vivit_jax.models.registry import create_model, specify
+from vivit_jax.models.registry import specify
 
 SIZES = {
     'hidden_size': 16,
@@ -84,26 +86,27 @@ def test_differences_cost_one_convolution():
     assert count('cdc_st') == count('vanilla') == 1
 
 
-def _features(clip=(2, 6, 16, 12, 3), **keywords):
-    """Features of a model whose parameters depend on their names only."""
-    model = create_model('mfst', **{**SIZES, **keywords})
-    clip = _random(*clip)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), clip)
-
-    def fill(path, x):
-        seed = sum(jax.tree_util.keystr(path).encode())
-        return 0.3 * _random(*x.shape, seed=seed) + (0.5 if 'var' in str(path[-1]) else 0)
-
-    variables = jax.tree_util.tree_map_with_path(fill, shapes)
-    variables['batch_stats'] = jax.tree.map(abs, variables['batch_stats'])
-    return jax.jit(model.apply)(variables, clip).features
+def _variables(module, *inputs, **keywords):
+    """Random parameters and running statistics of a module, and the module compiled."""
+    init = functools.partial(module.init, **keywords)
+    shapes, rng = jax.eval_shape(init, jax.random.key(0), *inputs), np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    if 'batch_stats' in variables:
+        variables['batch_stats'] = jax.tree.map(np.abs, variables['batch_stats'])
+    return variables, jax.jit(functools.partial(module.apply, **keywords))
 
 
 def test_theta_of_zero_is_vanilla():
-    vanilla = _features(stem_rgb='vanilla')
+    clip = _random(1, 4, 16, 12, 3)
+
+    def stem(**keywords):
+        variables, apply = _variables(Stem(specify('mfst', **SIZES, **keywords)), clip, train=False)
+        return apply(variables, clip)
+
+    vanilla = stem(stem_rgb='vanilla')
     for kind in ('cdc_st', 'cdc_t'):
-        np.testing.assert_array_equal(_features(stem_rgb=kind, theta=0.0), vanilla)
-        assert np.abs(_features(stem_rgb=kind) - vanilla).max() > 1e-3
+        np.testing.assert_allclose(stem(stem_rgb=kind, theta=0.0), vanilla, rtol=1e-5, atol=1e-6)
+        assert np.abs(stem(stem_rgb=kind) - vanilla).max() > 1e-3
 
 
 @pytest.mark.parametrize(('modality', 'kind'), [('rgb', 'cdc_t'), ('depth', 'vanilla')])
@@ -124,50 +127,43 @@ def test_stem_follows_the_modality(modality, kind):
 def test_stem_and_first_pooling_make_the_tokens(tubelet, strides):
     spec = specify('mfst', **{**SIZES, 'tubelet_size': tubelet})
     assert spec.stem_strides == strides
-    model, clip = create_model('mfst', **{**SIZES, 'tubelet_size': tubelet}), (1, 4, 32, 48, 3)
-    output = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), jnp.zeros(clip), capture_attention=True)[
-            0
-        ]
-    )
-    grid = spec.grid(clip[1:4])
-    assert grid == tuple(size // part for size, part in zip(clip[1:4], tubelet, strict=True))
-    weights = jax.tree.leaves(output.intermediates['stage_0/SpatialTransformer'])
-    places = grid[1] * grid[2]
-    assert weights[0].shape == (1, grid[0], 2, places, places)
+    clip = jax.ShapeDtypeStruct((1, 4, 32, 48, 3), jnp.float32)
+    grid = spec.grid(clip.shape[1:4])
+    assert grid == tuple(size // part for size, part in zip(clip.shape[1:4], tubelet, strict=True))
+    stem = functools.partial(Stem(spec).init_with_output, jax.random.key(0), train=False)
+    maps, _ = jax.eval_shape(stem, clip)
+    # The first stage halves height and width.
+    assert maps.shape == (1, grid[0], 2 * grid[1], 2 * grid[2], 24)
 
 
-def test_late_stages_halve_height_and_width_upwards():
-    model, clip = create_model('mfst', **SIZES, num_stages=4), jnp.zeros((1, 4, 28, 28, 3))
-    output = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), clip, capture_attention=True)[0]
+@pytest.mark.parametrize('stage', range(4))
+def test_stages_halve_height_and_width_upwards(stage):
+    spec = specify('mfst', **SIZES, num_stages=4)
+    inputs = {0: 24, 1: 8, 2: 8, 3: 16}[stage]
+    assert spec.stage_inputs(stage) == inputs
+    x = jax.ShapeDtypeStruct((1, 4, 7, 2, inputs), jnp.float32)
+    module = functools.partial(Stage(spec, stage).init_with_output, jax.random.key(0))
+    (maps, captured), _ = jax.eval_shape(
+        functools.partial(module, train=False, capture_attention=True), x
     )
-    places = [
-        jax.tree.leaves(output.intermediates[f'stage_{stage}/SpatialTransformer'])[0].shape[-1]
-        for stage in range(4)
-    ]
-    assert places == [49, 16, 4, 1]
-    steps = {
-        scale: jax.tree.leaves(output.intermediates[f'stage_0/TemporalTransformer/{scale}'])[0]
-        for scale in (1, 2)
-    }
-    assert {scale: x.shape for scale, x in steps.items()} == {
-        1: (1, 49, 2, 4, 4),
-        2: (1, 49, 2, 2, 2),
+    assert maps.shape == (1, 4, 4, 1, 8 if stage < 2 else 16)
+    shapes = {name: jax.tree.leaves(weights)[0].shape for name, weights in captured.items()}
+    assert shapes == {
+        'SpatialTransformer': (1, 4, 2, 4, 4),
+        'TemporalTransformer/1': (1, 4, 2, 4, 4),
+        'TemporalTransformer/2': (1, 4, 2, 2, 2),
     }
 
 
 @pytest.mark.parametrize(('knn_spatial', 'knn_temporal'), [(True, False), (False, True)])
-def test_neighbours_are_counted_where_the_switches_say(random_params, knn_spatial, knn_temporal):
-    model = create_model(
-        'mfst', **SIZES, knn_ratio=0.5, knn_spatial=knn_spatial, knn_temporal=knn_temporal
-    )
-    clip = _random(1, 4, 16, 16, 3)
-    variables = model.init(jax.random.key(0), clip)
-    output = model.apply(variables, clip, capture_attention=True)
+def test_neighbours_are_counted_where_the_switches_say(knn_spatial, knn_temporal):
+    switches = {'knn_ratio': 0.5, 'knn_spatial': knn_spatial, 'knn_temporal': knn_temporal}
+    stage, x = Stage(specify('mfst', **SIZES, **switches), 0), _random(1, 4, 8, 8, 24)
+    variables, apply = _variables(stage, x, train=False, capture_attention=True)
+    _, captured = apply(variables, x)
 
     def neighbours(name):
-        (weights,) = jax.tree.leaves(output.intermediates[f'stage_0/{name}'])
+        (weights,) = jax.tree.leaves(captured[name])
         return set(np.ravel((weights > 0).sum(-1)).tolist())
 
     assert neighbours('SpatialTransformer') == {8 if knn_spatial else 16}
@@ -175,44 +171,35 @@ def test_neighbours_are_counted_where_the_switches_say(random_params, knn_spatia
     assert neighbours('TemporalTransformer/2') == {1 if knn_temporal else 2}
 
 
-def _temporal(weight_shared, scales, tokens, random_params):
-    spec = specify('mfst', **{**SIZES, 'weight_shared': weight_shared, 'scales': scales})
-    module = TemporalTransformer(spec.transformer(0, is_near=False))
-    apply = functools.partial(module.apply, train=False, capture_attention=False)
-
-    def init(key, tokens):
-        return module.init(key, tokens, train=False, capture_attention=False)
-
-    shapes = jax.eval_shape(init, jax.random.key(0), tokens)['params']
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype(np.float32), shapes)
-    return params, lambda params, tokens: apply({'params': params}, tokens)[0]
+def _temporal(tokens, **keywords):
+    spec = specify('mfst', **{**SIZES, **keywords}).transformer(0, is_near=False)
+    return _variables(TemporalTransformer(spec), tokens, train=False, capture_attention=False)
 
 
 @pytest.mark.parametrize('weight_shared', [True, False])
-def test_temporal_transformer_is_the_mean_of_its_scales(random_params, weight_shared):
+def test_temporal_transformer_is_the_mean_of_its_scales(weight_shared):
     tokens = _random(2, 12, 3, 8)
-    params, apply = _temporal(weight_shared, (1, 3, 4), tokens, random_params)
+    variables, apply = _temporal(tokens, scales=(1, 3, 4), weight_shared=weight_shared)
+    params = variables['params']
     assert sorted(params) == ['scales_0'] if weight_shared else ['scales_0', 'scales_1', 'scales_2']
-    _, single = _temporal(True, (1,), tokens, random_params)
+    _, single = _temporal(tokens, scales=(1,))
     expected = 0
     for index, scale in enumerate((1, 3, 4)):
         own = {'scales_0': params['scales_0' if weight_shared else f'scales_{index}']}
-        steps = np.stack(
-            [tokens[:, i : i + scale].mean(axis=1) for i in range(0, 12, scale)], axis=1
-        )
-        encoded = np.asarray(single(own, steps))
+        steps = [tokens[:, i : i + scale].mean(axis=1) for i in range(0, 12, scale)]
+        encoded = np.asarray(single({'params': own}, np.stack(steps, axis=1))[0])
         expected = expected + np.stack([encoded[:, i // scale] for i in range(12)], axis=1) / 3
-    np.testing.assert_allclose(apply(params, tokens), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply(variables, tokens)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_places_of_a_frame_do_not_mix_over_time(random_params):
+def test_places_of_a_frame_do_not_mix_over_time():
     tokens = _random(1, 4, 3, 8)
-    params, apply = _temporal(True, (1, 2), tokens, random_params)
+    variables, apply = _temporal(tokens)
     changed = tokens.copy()
     changed[:, 1, 2] += 1
-    difference = np.abs(apply(params, changed) - apply(params, tokens)).max(axis=(0, 1, 3))
-    np.testing.assert_array_equal(difference > 1e-5, [False, False, True])
+    difference = apply(variables, changed)[0] - apply(variables, tokens)[0]
+    moved = np.abs(difference).max(axis=(0, 1, 3)) > 1e-5
+    np.testing.assert_array_equal(moved, [False, False, True])
 
 
 def test_positions_alternate_sines_and_cosines():
@@ -236,40 +223,38 @@ def test_residual_is_the_mean_of_four_places_with_zeros_around():
 
 
 @pytest.mark.parametrize('residual', ['pool', 'proj', 'none'])
-def test_residual_joins_stages(residual):
-    model, clip = create_model('mfst', **SIZES, stage_residual=residual), _random(1, 4, 16, 16, 3)
-    variables = model.init(jax.random.key(0), clip)
-    # Blocks that are switched off leave the residual alone.
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, x: x * (0 if 'stage_2' in str(path) and 'shortcut' not in str(path) else 1),
-        variables['params'],
-    )
-    _, state = model.apply(
-        {**variables, 'params': params},
-        clip,
-        capture_intermediates=lambda module, _: module.name in ('stage_1', 'stage_2'),
-    )
-    before, after = (
-        state['intermediates'][name]['__call__'][0][0] for name in ('stage_1', 'stage_2')
-    )
-    positions = np.stack([sincos_sequence(4, 16), np.repeat(sincos_sequence(2, 16), 2, axis=0)])
-    residue = after - positions.mean(axis=0)[:, None, None]
-    has_shortcut = 'shortcut' in params['stage_2']
-    assert has_shortcut == (residual == 'proj') and 'shortcut' not in params['stage_0']
-    if residual == 'pool':
-        np.testing.assert_allclose(residue, pool_residual(before, 16), atol=1e-5)
-    elif residual == 'proj':
-        kernel = params['stage_2']['shortcut']['conv']['kernel'][0, 0, 0]
-        expected = before[:, :, ::2, ::2] @ kernel / np.sqrt(1 + 1e-3)
-        np.testing.assert_allclose(residue, expected, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize('index', [0, 2])
+def test_residual_is_the_input_of_every_stage_but_the_first(residual, index):
+    stage = Stage(specify('mfst', **SIZES, stage_residual=residual), index)
+    x = _random(1, 4, 3, 5, 8)
+    variables, apply = _variables(stage, x, train=False, capture_attention=False)
+    shortcut = variables['params'].get('shortcut')
+    assert (shortcut is not None) == (residual == 'proj' and index > 0)
+    # Without their parameters, the transformers return the positions.
+    variables['params'] = {
+        name: value if name == 'shortcut' else jax.tree.map(np.zeros_like, value)
+        for name, value in variables['params'].items()
+    }
+    maps, _ = apply(variables, x)
+    width = maps.shape[-1]
+    positions = sincos_sequence(4, width) + np.repeat(sincos_sequence(2, width), 2, axis=0)
+    found = maps - positions[:, None, None] / 2
+    if shortcut is not None:
+        mean, var = (variables['batch_stats']['shortcut']['norm'][key] for key in ('mean', 'var'))
+        expected = x[:, :, ::2, ::2] @ shortcut['conv']['kernel'][0, 0, 0]
+        expected = (expected - mean) / np.sqrt(var + 1e-3)
+        expected = expected * shortcut['norm']['scale'] + shortcut['norm']['bias']
+    elif residual == 'pool' and index > 0:
+        expected = pool_residual(jnp.asarray(x), width)
     else:
-        np.testing.assert_allclose(residue, 0, atol=1e-5)
+        expected = np.zeros_like(found)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_inception_has_four_branches_in_order(random_params):
+def test_inception_has_four_branches_in_order():
     spec = specify('mfst', **SIZES)
     module, x = Inception(spec, (1, 2, 3, 4, 5, 6)), np.abs(_random(1, 2, 4, 5, 3))
-    variables = module.init(jax.random.key(0), x, train=False)
+    variables = jax.jit(functools.partial(module.init, train=False))(jax.random.key(0), x)
     params = variables['params']
     assert {name: value['conv']['kernel'].shape for name, value in params.items()} == {
         'b0': (1, 1, 1, 3, 1),
@@ -279,7 +264,7 @@ def test_inception_has_four_branches_in_order(random_params):
         'b2b': (1, 3, 3, 4, 5),
         'b3': (1, 1, 1, 3, 6),
     }
-    found = module.apply(variables, x, train=False)
+    found = jax.jit(functools.partial(module.apply, train=False))(variables, x)
     assert found.shape == (1, 2, 4, 5, 15)
     scale = 1 / np.sqrt(1 + 1e-3)
     first = nn.relu(x @ params['b0']['conv']['kernel'][0, 0, 0] * scale)
