@@ -82,10 +82,11 @@ def _trace_update(config, keywords, optimizer, schedule):
     known = registry.model_keywords(keywords['name'])
     model = create_model(**{**keywords, **{x: shallow[x] for x in shallow if x in known}})
     state = jax.eval_shape(lambda: init_state(jax.random.key(0), model, optimizer, spec))
-    clip_shape = (spec.num_frames, spec.crop_size, spec.crop_size, 3)
+    clip_shape = (config.train.batch_size, spec.num_frames, spec.crop_size, spec.crop_size)
+    clips = {'rgb': ((*clip_shape, 3), jnp.uint8), 'depth': ((*clip_shape, 1), jnp.uint16)}
     label = jax.ShapeDtypeStruct((config.train.batch_size,), jnp.int32)
     batch = {
-        'rgb': jax.ShapeDtypeStruct((config.train.batch_size, *clip_shape), jnp.uint8),
+        **{kind: jax.ShapeDtypeStruct(*clips[kind]) for kind in model.spec.streams},
         'label': dict.fromkeys(heads, label) if len(heads) > 1 else label,
     }
     train_step = create_train_step(

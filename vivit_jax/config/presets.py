@@ -131,6 +131,23 @@ def published_f4d(model: str, dataset: str, num_epochs: float, *decays: int) -> 
     return config
 
 
+def published_mfst(dataset: str) -> ConfigDict:
+    """MFST's trainings, from scratch; details follow De+Recouple (arXiv 2112.09129)."""
+    config = published('mfst', dataset, num_epochs=100.0)
+    config.model.num_stages = 4
+    config.augment.mixup_alpha = 0.2
+    config.train.update(
+        batch_size=16,
+        learning_rate=0.01,
+        warmup_fraction=3 / 100,
+        weight_decay=3e-4,
+        label_smoothing=0.1,
+        clip_norm=5.0,
+    )
+    config.eval.views = '1x1'
+    return config
+
+
 def runlocal(config: ConfigDict) -> ConfigDict:
     """Shrinks any config to about a minute on a laptop, with the embedded data.
 

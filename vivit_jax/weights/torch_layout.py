@@ -51,7 +51,7 @@ CONV = (('kernel', 'weight', CONVOLUTION), ('bias', 'bias', SAME))
 POSITIONS = (('pos_embedding', 'table', SAME),)
 RELATIVE_POSITION = tuple((name, name, SAME) for name in ('key_table', 'query_table'))
 
-# The kinds of `Specification.TORCH_NAMES`.
+# The kinds of `Specification.TORCH_NAMES`, besides 'encoder'.
 KINDS = {
     'norm': NORM,
     'linear': LINEAR,
