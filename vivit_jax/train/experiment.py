@@ -89,7 +89,12 @@ class Experiment:
             config,
             self.mesh,
             map_heads(len, names),
-            create_schedule(config.train.learning_rate, warmup_steps, self.num_steps),
+            create_schedule(
+                config.train.learning_rate,
+                warmup_steps,
+                self.num_steps,
+                load.decay_steps(config.train, steps_per_epoch),
+            ),
             _mirrored_labels(config.augment, names) if config.augment.flip else None,
         )
 

@@ -3,6 +3,7 @@
 import operator
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -11,13 +12,21 @@ from vivit_jax.train.freezing import leave_frozen
 from vivit_jax.train.layer_decay import layer_scales
 
 
-def create_schedule(learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:
-    """Linear from 0 to `learning_rate` in `warmup_steps`, then half a cosine to 0."""
+def create_schedule(
+    learning_rate: float, warmup_steps: int, num_steps: int, decay_steps: tuple[int, ...] = ()
+) -> optax.Schedule:
+    """Linear from 0 to `learning_rate` in `warmup_steps`, then half a cosine to 0.
+
+    With `decay_steps`, the learning rate is constant instead, and a tenth from each of these on.
+    """
     if warmup_steps >= num_steps:
         raise UserError(
             f'a warm-up of {warmup_steps} steps does not fit into {num_steps} steps: make it a '
             'part of the training, as with --config.train.warmup_fraction=0.1'
         )
+    if decay_steps:
+        constant = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(decay_steps, 0.1))
+        return lambda step: jnp.minimum(1.0, (step + 1e-9) / (warmup_steps + 1e-9)) * constant(step)
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, num_steps)
 
 
