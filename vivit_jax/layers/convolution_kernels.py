@@ -127,9 +127,12 @@ def _of_frames(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple) 
     time = (x.shape[1] - length) // strides[0] + 1
     stop = (time - 1) * strides[0] + 1
     x = jnp.concatenate([x[:, i : i + stop : strides[0]] for i in range(length)], axis=-1)
+    kernel = jnp.moveaxis(kernel, 0, 2).reshape(*sizes, length * channels, features)
+    if max(*sizes, *strides[1:]) == 1:  # XLA's gradient of such a convolution is slow
+        return project(x, kernel[0, 0])
     frames = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[2:]),
-        jnp.moveaxis(kernel, 0, 2).reshape(*sizes, length * channels, features),
+        kernel,
         strides[1:],
         padding[1:],
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
