@@ -53,10 +53,12 @@ def test_model_is_lowered_for_gpus_and_tpus(any_gpu, create_tiny, name, pool, dt
     training = jax.jit(jax.grad(loss)).trace(variables['params'], others, clip)
     with record_choices('cuda') as taken:
         inference = jax.jit(model.apply).trace(variables, clip)
-    # Heads of 8 channels: cuDNN takes them, in 16 bits, but with relative positions nothing does.
+    # Heads of 8 channels: cuDNN takes them, in 16 bits, but with neither relative positions nor
+    # k-NN attention.
     layers = sum(implementation == 'cudnn' for implementation in taken.values())
     has_attention = 'attention_implementation' in model_keywords(name)
-    assert bool(layers) == (has_attention and dtype == 'bfloat16' and name != 'rpe_stdt')
+    has_kernel = has_attention and name not in ('rpe_stdt', 'mfst')
+    assert bool(layers) == (has_kernel and dtype == 'bfloat16')
     for traced, number in ((training, 2), (inference, 1)):
         found = _count('__cudnn', traced, 'cuda')
         assert found % number == 0 and bool(found) == bool(layers)

@@ -15,6 +15,7 @@ from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
 from vivit_jax.parallel.rules import RULES, find_rule, split_arrays
 
 KEYWORDS = {'hidden_size': 64, 'num_heads': 8, 'mlp_dim': 128, 'width': 16}
+OWN_KEYWORDS = {'mfst': {'stem_channels': 64}}  # channels that divide by eight
 
 
 def _mesh(*sizes):
@@ -22,7 +23,8 @@ def _mesh(*sizes):
 
 
 def _variables(create_tiny, name):
-    model = create_tiny(name, **known_keywords(name, **KEYWORDS))
+    keywords = {**known_keywords(name, **KEYWORDS), **OWN_KEYWORDS.get(name, {})}
+    model = create_tiny(name, **keywords)
     clip = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), clip)
 

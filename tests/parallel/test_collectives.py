@@ -19,7 +19,7 @@ from vivit_jax.parallel.mesh import create_mesh
 from vivit_jax.train.programs import Programs
 
 # Convolutions as they are on accelerators.
-convolution_kernels._by_platform = lambda x, kernel, native, on_cpu: native(x, kernel)
+convolution_kernels._by_platform = lambda native, on_cpu, *inputs: native(*inputs)
 
 name, sizes = sys.argv[1], eval(sys.argv[2])
 config = model_config(name, 'hidden_size=32', 'num_layers=1', 'num_heads=16', 'mlp_dim=64',

@@ -45,8 +45,10 @@ SWITCHES = {
         'unshared': {'shared_heads': False, 'subsample': 'conv'},
         'absolute': {'size': 'stdt_l8_full', 'pos_embed': 'absolute'},
     },
+    'mfst': {'projected': {'stage_residual': 'proj', 'weight_shared': False}},
     'f4d': {'compared': {'attention': ('se', 'cbam'), 'blocks': ('conv1', 'conv2.0')}},
 }
+GRIDS = {'vivit_joint_frames': (3, 2, 2), 'mfst': (4, 1, 1), 'mfst_projected': (4, 1, 1)}
 CASES = {
     f'{name}_{switch}' if switch else name: {**tiny_keywords(name, 4, **keywords), 'name': name}
     for name in list_models()
@@ -106,7 +108,7 @@ def test_export_is_read_back_bit_for_bit_without_pytorch(case, tmp_path, monkeyp
     export_torch(card, params, path, random_statistics(card))
     weights = read(path)
     assert weights.card == ModelCard.from_json(card.to_json())
-    grid = (2, 2, 2) if 'tubelet_size' in CASES[case] else (4, 1, 1)
+    grid = (2, 2, 2) if 'tubelet_size' in CASES[case] and 'mfst' not in case else (4, 1, 1)
     assert weights.grid == ((3, 2, 2) if case == 'vivit_joint_frames' else grid)
     assert weights.has_head and not weights.unused
     assert_equal_trees(weights.params, params)
@@ -155,8 +157,12 @@ def test_every_rule_is_used():
     unused = [
         pattern for pattern in rules if not any(re.fullmatch(pattern, name) for name in names)
     ]
-    # The encoders share their rules, but no block of these two has several attentions.
-    assert all(re.match('(Spatial|Temporal).*_\\(space', pattern) for pattern in unused)
+    # The encoders share their rules, but no block of these has several attentions, and those of
+    # MFST have neither positions, a final norm nor biases.
+    has_no_such = (
+        r'(Spatial|Temporal).*_\(\?P<axis>|stage_.*Transformer.*(_norm|_embedding|/bias|<axis>)'
+    )
+    assert all(re.match(has_no_such, pattern) for pattern in unused)
 
 
 @pytest.mark.parametrize('case', CASES)

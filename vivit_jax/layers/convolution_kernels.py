@@ -1,13 +1,15 @@
-"""Convolutions in forms that are fast on every kind of device.
+"""Convolutions and pooling in forms that are fast on every kind of device.
 
-On CPUs, XLA's convolutions along three axes and its depthwise convolutions are many times slower
-than the forms here, which are made of products with shifted inputs and convolutions of frames.
+On CPUs, XLA's convolutions along three axes, its depthwise convolutions and the gradient of its max
+pooling are many times slower than the forms here, which are made of shifted inputs, matrix products
+and convolutions of frames.
 """
 
 import functools
 import math
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,20 +43,32 @@ def _choose_form(
         return native(x, kernel)
     if kernel.shape[-2] == 1 and kernel.shape[-1] == x.shape[-1] and max(strides) == 1:
         on_cpu = functools.partial(_shifted_products, padding=padding)
+    elif kernel.ndim == 5 and max(*kernel.shape[:3], *strides) == 1:
+        on_cpu = _pointwise
     elif kernel.ndim == 5 and keywords['feature_group_count'] == 1:
         on_cpu = functools.partial(_of_frames, strides=strides, padding=padding)
     else:
         return native(x, kernel)
-    return _by_platform(x, kernel, native, on_cpu)
+    return _by_platform(native, on_cpu, x, kernel)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _by_platform(x: jax.Array, kernel: jax.Array, native: Callable, on_cpu: Callable) -> jax.Array:
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=native)
+def max_pool(x: jax.Array, window: tuple[int, ...], strides: tuple[int, ...]) -> jax.Array:
+    """The maximum in windows of [b ... c], padded by (k - 1) / 2 places on each side.
+
+    If places of a window are equal, devices differ in the place that gets the gradient.
+    """
+    padding = [(size // 2, size // 2) for size in window]
+    native = functools.partial(nn.max_pool, window_shape=window, strides=strides, padding=padding)
+    return _by_platform(native, functools.partial(_shifted_maxima, window, strides), x)
 
 
-def _by_platform_forward(x: jax.Array, kernel: jax.Array, native: Callable, on_cpu: Callable):
-    return _by_platform(x, kernel, native, on_cpu), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _by_platform(native: Callable, on_cpu: Callable, *inputs: jax.Array) -> jax.Array:
+    return lax.platform_dependent(*inputs, cpu=on_cpu, default=native)
+
+
+def _by_platform_forward(native: Callable, on_cpu: Callable, *inputs: jax.Array) -> tuple:
+    return _by_platform(native, on_cpu, *inputs), inputs
 
 
 def _by_platform_backward(native: Callable, on_cpu: Callable, kept: tuple, gradient: jax.Array):
@@ -66,6 +80,22 @@ def _by_platform_backward(native: Callable, on_cpu: Callable, kept: tuple, gradi
 
 
 _by_platform.defvjp(_by_platform_forward, _by_platform_backward)
+
+
+def _shifted_maxima(window: tuple, strides: tuple, x: jax.Array) -> jax.Array:
+    """`max_pool`, along one axis after the other."""
+    for axis, (size, stride) in enumerate(zip(window, strides, strict=True), 1):
+        stop = x.shape[axis] - (x.shape[axis] - 1) % stride
+        widths = [(size // 2 if i == axis else 0,) * 2 for i in range(x.ndim)]
+        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+        shifted = [lax.slice_in_dim(padded, i, i + stop, stride, axis=axis) for i in range(size)]
+        x = functools.reduce(jnp.maximum, shifted)
+    return x
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution whose kernel is a single place."""
+    return project(x, kernel.reshape(kernel.shape[-2:]))
 
 
 def _shifted_products(x: jax.Array, kernel: jax.Array, padding: tuple) -> jax.Array:

@@ -33,3 +33,15 @@ def sincos_positions(grid: tuple[int, ...], width: int) -> np.ndarray:
         table[..., start : start + pairs] = np.sin(angles)
         table[..., start + pairs : start + 2 * pairs] = np.cos(angles)
     return table.reshape(-1, width)
+
+
+def sincos_sequence(length: int, width: int) -> np.ndarray:
+    """Sines, in even channels, and cosines of the places of a sequence, float32 [length width].
+
+    `sin(p / 10000^(2i/d))` in channel 2i and `cos(p / 10000^(2i/d))` in channel 2i + 1.
+
+    Source: Attention Is All You Need (arXiv 1706.03762), section 3.5.
+    """
+    channels = np.arange(width)
+    angles = np.arange(length)[:, None] / 10000.0 ** (channels // 2 * 2 / width)
+    return np.where(channels % 2, np.cos(angles), np.sin(angles)).astype(np.float32)

@@ -137,10 +137,7 @@ class TransformerSpecification(Specification):
         self.check_at_least(0, 'num_layers')
         if len(self.tubelet_size) != 3 or min(self.tubelet_size) < 1:
             raise ValueError(f'tubelet_size={self.tubelet_size} must be (t, h, w), each from 1')
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f'num_heads={self.num_heads} must divide hidden_size={self.hidden_size}'
-            )
+        self.check_heads()
         self.check_rates('attention_dropout_rate', 'drop_path_rate')
         if not 0 < self.knn_ratio <= 1:
             raise ValueError(f'knn_ratio={self.knn_ratio} must be above 0 and at most 1')
@@ -153,6 +150,13 @@ class TransformerSpecification(Specification):
             raise ValueError(
                 f'attention_implementation={self.attention_implementation!r} has no dropout: '
                 "set attention_dropout_rate to 0, or take 'auto', 'einsum' or 'chunked'"
+            )
+
+    def check_heads(self):
+        """Raises a ValueError if the heads do not divide the width of the tokens."""
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f'num_heads={self.num_heads} must divide hidden_size={self.hidden_size}'
             )
 
     def grid(self, clip_shape: tuple[int, int, int]) -> tuple[int, int, int]:

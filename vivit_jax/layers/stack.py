@@ -14,6 +14,16 @@ REMAT_POLICIES = {
 }
 
 
+def rematerialize(run: Callable, remat: str) -> Callable:
+    """A function of a module and arrays that computes its activations twice to save memory.
+
+    Args:
+        run: the function; within a compact method.
+        remat: a key of `REMAT_POLICIES`, or `'none'`, which returns the function itself.
+    """
+    return run if remat == 'none' else nn.remat(run, policy=REMAT_POLICIES[remat])
+
+
 def run_blocks(
     encoder: nn.Module,
     names: Sequence[str],
@@ -38,15 +48,13 @@ def run_blocks(
         The tokens, and the attention weights that each block captured, by its name.
     """
     spec = encoder.spec
-    policy = REMAT_POLICIES.get(spec.remat)
     if spec.scan_layers and names and not encoder.is_initializing():
-        return _scan(encoder, names, tokens, rates, mode, policy)
+        return _scan(encoder, names, tokens, rates, mode)
 
     def run(block: nn.Module, tokens: jax.Array, rate: jax.Array | None):
         return block(tokens, rate, **mode)
 
-    if spec.remat != 'none':
-        run = nn.remat(run, policy=policy)
+    run = rematerialize(run, spec.remat)
     captured = {}
     for layer, name in enumerate(names):
         rate = None if rates is None else rates[layer]
@@ -60,7 +68,6 @@ def _scan(
     tokens: jax.Array,
     rates: jax.Array | None,
     mode: dict[str, bool],
-    policy: Callable | None,
 ) -> tuple[jax.Array, dict]:
     stacked = {
         collection: jax.tree.map(lambda *x: jnp.stack(x), *map(variables.get, names))
@@ -85,6 +92,7 @@ def _scan(
         return tokens, (captured, changed)
 
     if encoder.spec.remat != 'none':
+        policy = REMAT_POLICIES[encoder.spec.remat]
         run = jax.checkpoint(run, policy=policy, prevent_cse=False)
     tokens, results = lax.scan(run, tokens, (stacked, rates, keys))
     captured = {}

@@ -14,6 +14,7 @@ from vivit_jax.layers.specification import Specification
 from vivit_jax.models.convivit.specification import ConViViT
 from vivit_jax.models.ctn.specification import Ctn
 from vivit_jax.models.f4d.specification import F4d, V4d
+from vivit_jax.models.mfst.specification import Mfst
 from vivit_jax.models.rpe_stdt.specification import RpeStdt
 from vivit_jax.models.vivit import specification as vivit
 
@@ -28,6 +29,7 @@ MODELS: dict[str, type[Specification]] = {
     'convivit': ConViViT,
     'rpe_stdt': RpeStdt,
     'ctn': Ctn,
+    'mfst': Mfst,
     'f4d': F4d,
     'v4d': V4d,
 }

@@ -25,28 +25,29 @@ from vivit_jax.weights.weights import Weights, clip_grid
 _SIGN = 'tokenizer.projection.weight'
 
 
-def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
+def _encoder(ours: str, theirs: str) -> Rules:
     """Rules of an encoder. A block's only attention is called `_0`; two are `_space`, `_time`."""
-    block, attention = rf'{ours}/encoderblock_(\d+)', 'MultiHeadDotProductAttention'
-    their_block = rf'{theirs}.blocks.\1'
+    block, attention = rf'{ours}/encoderblock_(?P<block>\d+)', 'MultiHeadDotProductAttention'
+    their_block = rf'{theirs}.blocks.\g<block>'
+    heads, axis = '(?P<heads>query|key|value)', '(?P<axis>space|time)'
+    their_attention = rf'{their_block}.\g<axis>_attention'
     return (
-        (class_token, f'{theirs}.class_token', SAME),
         (f'{ours}/posembed_input/pos_embedding', f'{theirs}.position.table', SAME),
         *module_rules(
             (f'{block}/LayerNorm_0', f'{their_block}.attention_norm', NORM),
-            (f'{block}/LayerNorm_(space|time)', rf'{their_block}.\2_attention_norm', NORM),
+            (f'{block}/LayerNorm_{axis}', f'{their_attention}_norm', NORM),
             (
-                f'{block}/{attention}_0/(query|key|value)',
-                rf'{their_block}.attention.\2',
+                f'{block}/{attention}_0/{heads}',
+                rf'{their_block}.attention.\g<heads>',
                 INTO_HEADS,
             ),
             (f'{block}/{attention}_0/out', f'{their_block}.attention.out', LINEAR),
             (
-                f'{block}/{attention}_(space|time)/(query|key|value)',
-                rf'{their_block}.\2_attention.\3',
+                f'{block}/{attention}_{axis}/{heads}',
+                rf'{their_attention}.\g<heads>',
                 INTO_HEADS,
             ),
-            (f'{block}/{attention}_(space|time)/out', rf'{their_block}.\2_attention.out', LINEAR),
+            (f'{block}/{attention}_{axis}/out', rf'{their_attention}.out', LINEAR),
             (f'{block}/LayerNorm_(?:1|mlp)', f'{their_block}.mlp_norm', NORM),
             (f'{block}/MlpBlock(?:_0)?/Dense_0', f'{their_block}.mlp.fc1', LINEAR),
             (f'{block}/MlpBlock(?:_0)?/Dense_1', f'{their_block}.mlp.fc2', LINEAR),
@@ -57,8 +58,11 @@ def _encoder(ours: str, theirs: str, class_token: str) -> tuple:
 
 def rules_of(spec: Specification) -> Rules:
     """The rules between JAX and PyTorch names for all parameters of a model."""
-    own = ((ours, theirs, KINDS[kind]) for ours, theirs, kind in spec.TORCH_NAMES)
-    rules = (*module_rules(*own), *_SHARED)
+    rules = _SHARED
+    for ours, theirs, kind in reversed(spec.TORCH_NAMES):
+        is_encoder = kind == 'encoder'
+        own = _encoder(ours, theirs) if is_encoder else module_rules((ours, theirs, KINDS[kind]))
+        rules = (*own, *rules)
     if spec.modality != 'rgbd':
         return rules
     return tuple(
@@ -70,9 +74,12 @@ def rules_of(spec: Specification) -> Rules:
 
 _SHARED: Rules = (
     *module_rules(('embedding', 'tokenizer.projection', LINEAR)),
-    *_encoder('Transformer', 'encoder', 'cls'),
-    *_encoder('SpatialTransformer', 'spatial_encoder', 'cls_SpatialTransformer'),
-    *_encoder('TemporalTransformer', 'temporal_encoder', 'cls_TemporalTransformer'),
+    ('cls', 'encoder.class_token', SAME),
+    ('cls_SpatialTransformer', 'spatial_encoder.class_token', SAME),
+    ('cls_TemporalTransformer', 'temporal_encoder.class_token', SAME),
+    *_encoder('Transformer', 'encoder'),
+    *_encoder('SpatialTransformer', 'spatial_encoder'),
+    *_encoder('TemporalTransformer', 'temporal_encoder'),
     *module_rules(('output_projection(_.+)?', r'head\1', LINEAR)),
 )
 

@@ -64,7 +64,7 @@ class Convolution(nn.Module):
         return _CONVOLVE[len(self.padding)](
             # This makes a view; in memory the channels remain last, a format of PyTorch.
             x.movedim(-1, 1),
-            self.weight,
+            self.kernel(),
             self.bias,
             self.stride,
             self.padding,
@@ -72,18 +72,32 @@ class Convolution(nn.Module):
             self.groups,
         ).movedim(1, -1)
 
+    def kernel(self) -> torch.Tensor:
+        """The kernel that is used; subclasses compute one from the weight."""
+        return self.weight
+
+
+def max_pool(x: torch.Tensor, window: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    """The maximum in windows of [b t h w c], padded by (k - 1) / 2 places on each side."""
+    padding = tuple(size // 2 for size in window)
+    return F.max_pool3d(x.movedim(-1, 1), window, strides, padding).movedim(1, -1)
+
 
 class BatchNorm(nn.Module):
     """A batch norm over all axes but the last, with the constants and statistics of the JAX models.
 
     The running variance averages the batch's own variance (a sum divided by n). PyTorch's batch
     norm averages the unbiased estimate (a sum divided by n - 1).
+
+    Args:
+        channels: number of channels.
+        momentum: share of the old statistics in the new ones.
+        epsilon: added to the variance.
     """
 
-    MOMENTUM, EPSILON = 0.1, 1e-5  # the momentum is the share of the new batch
-
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, momentum: float = 0.9, epsilon: float = 1e-5):
         super().__init__()
+        self.share, self.epsilon = 1 - momentum, epsilon  # share of the new batch
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer('running_mean', torch.zeros(channels))
@@ -95,8 +109,8 @@ class BatchNorm(nn.Module):
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         result = self._normalize(x, mean, var, momentum=1.0)  # writes the batch's into mean, var
         count = x.numel() // x.shape[-1]
-        self.running_mean.lerp_(mean, self.MOMENTUM)
-        self.running_var.lerp_(var * (count - 1) / count, self.MOMENTUM)
+        self.running_mean.lerp_(mean, self.share)
+        self.running_var.lerp_(var * (count - 1) / count, self.share)
         return result
 
     def _normalize(
@@ -110,5 +124,5 @@ class BatchNorm(nn.Module):
             self.bias,
             self.training,
             momentum,
-            self.EPSILON,
+            self.epsilon,
         ).movedim(1, -1)

@@ -226,7 +226,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A class token, positions, dropout, blocks and a final LayerNorm; then pools the tokens.
+    """A class token, positions, dropout, blocks and a final LayerNorm; then may pool the tokens.
 
     Block l of L drops a residual branch of a clip with probability
     `drop_path_rate * l / max(L - 1, 1)`.
@@ -236,8 +236,8 @@ class Encoder(nn.Module):
         grid, position, token_axes: see `PositionEmbedding`.
         block: makes a block from `spec` and a rate.
         num_layers: L; None: `spec.num_layers`.
-        pool: `'cls'` returns the class token; `'mean'` returns the mean over tokens, and there is
-            no class token.
+        pool: `'cls'` returns the class token; `'mean'` the mean over tokens, and `'none'` all of
+            them; then there is no class token.
         has_final_norm: whether there is a final LayerNorm.
     """
 
@@ -256,7 +256,7 @@ class Encoder(nn.Module):
         super().__init__()
         width, has_class_token = spec.hidden_size, pool == 'cls'
         num_layers = spec.num_layers if num_layers is None else num_layers
-        self.token_axes = token_axes
+        self.token_axes, self.pool = token_axes, pool
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if has_class_token else None
         self.position = PositionEmbedding(position, grid, width, token_axes, has_class_token)
         self.dropout = nn.Dropout(spec.dropout_rate)
@@ -272,8 +272,10 @@ class Encoder(nn.Module):
             token = self.class_token.reshape(-1).expand(*tokens.shape[:-2], 1, -1)
             tokens = torch.cat([token, tokens], dim=-2)
         tokens = self.norm(self.run_blocks(self.dropout(self.position(tokens))))
-        if self.class_token is not None:
+        if self.pool == 'cls':
             return tokens[..., 0, :]
+        if self.pool == 'none':
+            return tokens
         return tokens.mean(dim=tuple(range(-1 - self.token_axes, -1)))
 
     def run_blocks(self, tokens: torch.Tensor) -> torch.Tensor:

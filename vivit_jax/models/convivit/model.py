@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import batch_norm, convolution
 from vivit_jax.layers.linear import Linear
-from vivit_jax.layers.stack import REMAT_POLICIES
+from vivit_jax.layers.stack import rematerialize
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid
 from vivit_jax.layers.transformer import Encoder, layer_norm
 from vivit_jax.models.convivit import specification
@@ -66,8 +66,7 @@ class ConViViT(nn.Module):
         def run(block: nn.Module, clip: jax.Array) -> jax.Array:
             return block(clip, train=train)
 
-        if spec.remat != 'none':
-            run = nn.remat(run, policy=REMAT_POLICIES[spec.remat])
+        run = rematerialize(run, spec.remat)
         if spec.cnn_stride > 1:
             window = (1, spec.cnn_stride, spec.cnn_stride)
             clip = nn.avg_pool(clip, window, strides=window)

@@ -16,6 +16,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import batch_norm, convolution
+from vivit_jax.layers.convolution_kernels import max_pool
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, SelfAttention
 from vivit_jax.models.ctn import specification
@@ -125,7 +126,7 @@ class ConvStem(nn.Module):
         if self.has_norm:
             x = batch_norm(train=train, dtype=self.dtype, name='norm')(x)
         if self.pool_stride:
-            x = nn.max_pool(x, (3, 3, 3), self.pool_stride, padding=3 * ((1, 1),))
+            x = max_pool(x, (3, 3, 3), self.pool_stride)
         return x
 
 

@@ -8,11 +8,16 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from vivit_jax.layers.torch.convolution import BatchNorm, Convolution, identity, lecun_normal
+from vivit_jax.layers.torch.convolution import (
+    BatchNorm,
+    Convolution,
+    identity,
+    lecun_normal,
+    max_pool,
+)
 from vivit_jax.layers.torch.tokens import Tokenizer, VideoModel
 from vivit_jax.layers.torch.transformer import Encoder, EncoderBlock, SelfAttention
 from vivit_jax.models.ctn import specification
@@ -111,7 +116,7 @@ class ConvStem(nn.Module):
         """Maps [b t h w c] to [b t' h' w' channels]."""
         x = self.norm(self.conv(clip))
         if self.pool_stride:
-            x = F.max_pool3d(x.movedim(-1, 1), 3, self.pool_stride, padding=1).movedim(1, -1)
+            x = max_pool(x, (3, 3, 3), self.pool_stride)
         return x
 
 
