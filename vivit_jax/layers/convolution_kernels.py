@@ -43,8 +43,6 @@ def _choose_form(
         return native(x, kernel)
     if kernel.shape[-2] == 1 and kernel.shape[-1] == x.shape[-1] and max(strides) == 1:
         on_cpu = functools.partial(_shifted_products, padding=padding)
-    elif kernel.ndim == 5 and max(*kernel.shape[:3], *strides) == 1:
-        on_cpu = _pointwise
     elif kernel.ndim == 5 and keywords['feature_group_count'] == 1:
         on_cpu = functools.partial(_of_frames, strides=strides, padding=padding)
     else:
@@ -91,11 +89,6 @@ def _shifted_maxima(window: tuple, strides: tuple, x: jax.Array) -> jax.Array:
         shifted = [lax.slice_in_dim(padded, i, i + stop, stride, axis=axis) for i in range(size)]
         x = functools.reduce(jnp.maximum, shifted)
     return x
-
-
-def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution whose kernel is a single place."""
-    return project(x, kernel.reshape(kernel.shape[-2:]))
 
 
 def _shifted_products(x: jax.Array, kernel: jax.Array, padding: tuple) -> jax.Array:

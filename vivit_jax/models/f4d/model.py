@@ -12,7 +12,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import batch_norm, convolution
-from vivit_jax.layers.convolution_kernels import convolve
+from vivit_jax.layers.convolution_kernels import convolve, max_pool
 from vivit_jax.layers.stack import REMAT_POLICIES
 from vivit_jax.layers.tokens import ModelOutput, classify, find_grid
 from vivit_jax.models.f4d import specification
@@ -69,7 +69,7 @@ class UnitNetwork(nn.Module):
         if 'conv1' in spec.blocks:
             x = run(self.make_block('conv1_block'), x)
         frames = x.reshape(-1, *x.shape[3:])
-        frames = nn.max_pool(frames, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        frames = max_pool(frames, (3, 3), (2, 2))
         x = frames.reshape(*x.shape[:3], *frames.shape[1:])
         for stage, length in enumerate(spec.temporal_kernels):
             for index, (name, has_block) in enumerate(spec.places(stage)):
