@@ -5,7 +5,6 @@
 
 Published top-1: 84.3 % with units of 16 frames (10 units, 3 crops), from Kinetics-400 weights.
 The paper states neither the weight decay (V4D's is taken) nor how the scale of the crops varies.
-Its test crops are 256 pixels wide, resized to 224; here they are 224 pixels of a short side of 256.
 
 `:runlocal` after the file name runs the same on the embedded data in about a minute;
 `--mode=show` prints the schedule and the cost.

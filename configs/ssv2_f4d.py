@@ -6,7 +6,6 @@
 Published top-1: 69.8 % with ImageNet and Kinetics-400 weights and blocks in conv2 to conv5, 66.3 %
 with ImageNet weights alone (10 units, 3 crops).
 The paper states neither the weight decay (V4D's is taken) nor how the scale of the crops varies.
-Its test crops are 256 pixels wide, resized to 224; here they are 224 pixels of a short side of 256.
 
 `:runlocal` after the file name runs the same on the embedded data in about a minute;
 `--mode=show` prints the schedule and the cost.
