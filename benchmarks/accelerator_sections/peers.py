@@ -140,13 +140,11 @@ def _huggingface(settings: Settings, model: str) -> tuple[object, Callable]:
 
 def _ours(settings: Settings, model: str) -> tuple[object, Callable]:
     """A model of `vivit_jax.torch`, and the function from uint8 clips to logits."""
-    from vivit_jax.models.registry import model_keywords
     from vivit_jax.torch import create_model
 
     sizes = {'size': _SIZE}
     if settings.tiny:
-        known = model_keywords(model)
-        sizes = tiny_keywords(known, known['tubelet_size'])
+        sizes = tiny_keywords(model)
     network = create_model(model, clip_shape=clip_shape(settings, model), **sizes)
     return network, lambda rgb: network(rgb / 127.5 - 1).logits
 

@@ -1,24 +1,18 @@
 """Sizes of clips and models in a real run and in a tiny run."""
 
-from collections.abc import Iterable
-
 from accelerator_sections.plan import Settings
+from vivit_jax.models.registry import MODELS, model_keywords
 
-_FRAMES = {'convivit': 16, 'rpe_stdt': 16, 'ctn': 8}  # of published recipes; ViViT's have 32
-
-_TINY = {
-    'num_classes': 8,
-    'hidden_size': 16,
-    'num_layers': 1,
-    'num_heads': 2,
-    'mlp_dim': 32,
-    'temporal_num_layers': 1,
-    'temporal_num_heads': 2,
-    'temporal_head_dim': 8,
-    'subsample_layers': (0,),
-    'cnn_channels': 4,
-    'stem_channels': 4,
+# Of published recipes; the ViViTs have 32.
+_FRAMES = {
+    'convivit': 16,
+    'rpe_stdt': 16,
+    'ctn': 8,
+    'f4d': 8,
+    'v4d': 8,
 }
+
+_TINY = {'num_classes': 8, 'hidden_size': 16, 'num_layers': 1, 'num_heads': 2, 'mlp_dim': 32}
 
 
 def clip_shape(settings: Settings, model: str) -> tuple[int, int, int]:
@@ -26,7 +20,10 @@ def clip_shape(settings: Settings, model: str) -> tuple[int, int, int]:
     return (8, 32, 32) if settings.tiny else (_FRAMES.get(model, 32), 224, 224)
 
 
-def tiny_keywords(known: Iterable[str], tubelet_size: tuple[int, int, int]) -> dict[str, object]:
+def tiny_keywords(model: str) -> dict[str, object]:
     """Small values for the keywords that a model has; the length of its tubelets stays."""
+    known = model_keywords(model)
     keywords = {name: value for name, value in _TINY.items() if name in known}
-    return {**keywords, 'tubelet_size': (tubelet_size[0], 8, 8)}
+    if 'tubelet_size' in known:
+        keywords['tubelet_size'] = (known['tubelet_size'][0], 8, 8)
+    return {**keywords, **MODELS[model].TINY}

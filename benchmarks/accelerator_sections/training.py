@@ -16,7 +16,7 @@ from vivit_jax.augment.policy import Augmentation
 from vivit_jax.config.schema import default_config
 from vivit_jax.costs import count_bytes, count_macs, model_call, plain_form
 from vivit_jax.evaluation.forward import create_forward
-from vivit_jax.models.registry import create_model, model_keywords
+from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
 from vivit_jax.train.state import TrainState, init_state
@@ -67,8 +67,7 @@ class Training:
         self.spec = Preprocessing(num_frames=frames, short_side=crop_size, crop_size=crop_size)
         sizes = {'size': size}
         if settings.tiny:
-            known = model_keywords(name)
-            sizes = tiny_keywords(known, known['tubelet_size'])
+            sizes = tiny_keywords(name)
         self.model = create_model(name, **{'dtype': 'bfloat16', **sizes, **keywords})
         self._runs = stand_in(self.model) if stand_in else self.model
         self.mesh = create_mesh()

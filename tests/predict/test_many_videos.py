@@ -50,7 +50,7 @@ def test_list_is_predicted_in_batches_like_each_video(predictor, by_three, paths
     monkeypatch.setattr(
         by_three,
         '_forward',
-        lambda variables, rgb: sizes.append(rgb.shape[0]) or forward(variables, rgb),
+        lambda variables, pixels: sizes.append(len(pixels['rgb'])) or forward(variables, pixels),
     )
     predictions = by_three(paths)
     assert sizes == [3] * 5  # 13 windows; the last batch is filled up

@@ -179,7 +179,7 @@ def test_images_become_packets_unchanged(tmp_path, suffix, options, mode):
     assert encode(source, 0, Encoding()) == content  # nothing random in it
     with VideoReader(content) as video, source.open(0) as folder:
         found = video.read(range(4))
-        np.testing.assert_array_equal(found, folder.read(range(4)))
+        np.testing.assert_array_equal(found, folder.read(range(4))['rgb'])
         np.testing.assert_allclose(video.timestamps_sec, np.arange(4) / 25)
     expected = [np.asarray(Image.open(file).convert('RGB'), int) for file in files[1:5]]
     np.testing.assert_allclose(found, expected, atol=3)
@@ -191,7 +191,7 @@ def test_images_in_memory_become_packets_too(tmp_path):
     files = sorted(tmp_path.iterdir())
 
     class VideoSource(VideoFiles):
-        def open(self, index):
+        def open_video(self, index, path):
             return ImageReader([file.read_bytes() for file in files], 'record 0')
 
     assert encode(VideoSource([LabeledVideo('record 0', 0)]), 0, Encoding()) == encode(

@@ -4,7 +4,6 @@ import numpy as np
 import optax
 import pytest
 
-from vivit_jax.config import load
 from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError
 from vivit_jax.train.optimizer import create_optimizer, create_schedule
@@ -23,23 +22,13 @@ def test_schedule_rises_linearly_and_falls_as_half_a_cosine(warmup_steps):
     assert schedule(150) == 0
 
 
-@pytest.mark.parametrize('warmup_steps', [0, 10])
-def test_schedule_with_decay_steps_falls_to_a_tenth_at_each(warmup_steps):
-    schedule = create_schedule(0.4, warmup_steps, 100, (30, 60))
-    for step in range(100):
-        expected = 0.4 * min(1, step / warmup_steps if warmup_steps else 1)
-        expected *= 1 if step < 30 else 0.1 if step < 60 else 0.01
-        np.testing.assert_allclose(schedule(step), expected, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize('epochs', [(0.0,), (20.0, 20.0), (-1.0,)])
-def test_decay_epochs_that_do_not_rise_are_an_error(epochs):
-    config = default_config().train
-    config.decay_epochs = (2.0, 3.5)
-    assert load.decay_steps(config, 10) == (20, 35)
-    config.decay_epochs = epochs
-    with pytest.raises(UserError, match='must be positive and rise'):
-        load.decay_steps(config, 10)
+def test_schedule_falls_to_a_tenth_at_each_decay():
+    schedule = create_schedule(0.4, 10, 100, (30, 60))
+    expected = {0: 0, 5: 0.2, 10: 0.4, 29: 0.4, 30: 0.04, 59: 0.04, 60: 0.004, 99: 0.004}
+    for step, rate in expected.items():
+        assert float(schedule(step)) == pytest.approx(rate), step
+    with pytest.raises(UserError, match='decays at step 5, within a warm-up of 10'):
+        create_schedule(0.4, 10, 100, (30, 5))
 
 
 @pytest.mark.parametrize('warmup_steps', [20, 21])

@@ -1,9 +1,9 @@
 """Optimizers and learning-rate schedules."""
 
 import operator
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -13,11 +13,19 @@ from vivit_jax.train.layer_decay import layer_scales
 
 
 def create_schedule(
-    learning_rate: float, warmup_steps: int, num_steps: int, decay_steps: tuple[int, ...] = ()
+    learning_rate: float, warmup_steps: int, num_steps: int, decay_steps: Sequence[int] = ()
 ) -> optax.Schedule:
-    """Linear from 0 to `learning_rate` in `warmup_steps`, then half a cosine to 0.
+    """The learning rate by step.
 
-    With `decay_steps`, the learning rate is constant instead, and a tenth from each of these on.
+    Args:
+        learning_rate: at the end of the warm-up.
+        warmup_steps: of a linear rise from 0.
+        num_steps: of the training.
+        decay_steps: steps from which on the learning rate is a tenth of what it was; without any,
+            half a cosine to 0 follows the warm-up.
+
+    Raises:
+        UserError: the warm-up does not end before the training, and before the first decay.
     """
     if warmup_steps >= num_steps:
         raise UserError(
@@ -25,8 +33,19 @@ def create_schedule(
             'part of the training, as with --config.train.warmup_fraction=0.1'
         )
     if decay_steps:
-        constant = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(decay_steps, 0.1))
-        return lambda step: jnp.minimum(1.0, (step + 1e-9) / (warmup_steps + 1e-9)) * constant(step)
+        if warmup_steps >= min(decay_steps):
+            raise UserError(
+                f'the learning rate decays at step {min(decay_steps)}, within a warm-up of '
+                f'{warmup_steps} steps: choose later train.decay_epochs, or a shorter warm-up'
+            )
+        tenths = {step - warmup_steps: 0.1 for step in decay_steps}
+        return optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, learning_rate, warmup_steps),
+                optax.piecewise_constant_schedule(learning_rate, tenths),
+            ],
+            [warmup_steps],
+        )
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, num_steps)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
+from vivit_jax.costs import PLAIN_FORM
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, by_head
 from vivit_jax.layers.specification import Specification
@@ -134,13 +135,16 @@ def _is_of_depth(key: str) -> bool:
 
 
 def _model_differences(rgb: Specification, depth: Specification) -> list[str]:
-    """Differences that change the function of a model. Rates act in training alone."""
+    """Differences that change the function of a model.
+
+    Rates act in training alone, and the keywords of `PLAIN_FORM` say how JAX computes.
+    """
     if type(rgb) is not type(depth):
         return [f'model: {type(rgb).__name__} of RGB, {type(depth).__name__} of depth']
     keys = [
         key
         for key in rgb.defaults()
-        if key not in ('modality', 'num_classes')
+        if key not in ('modality', 'num_classes', *PLAIN_FORM)
         and not (_is_of_depth(key) or key.endswith(('_rgb', '_rate')))
     ]
     return _differences('model', rgb, depth, keys)
