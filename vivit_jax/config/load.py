@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -45,18 +44,6 @@ def check_ranges(config: ConfigDict):
 def steps_per_epoch(num_videos: int, batch_size: int) -> int:
     """Steps of an epoch: the last batch must be whole; at least one step."""
     return max(1, num_videos // batch_size)
-
-
-def decay_steps(train: ConfigDict, steps_per_epoch: int) -> tuple[int, ...]:
-    """`train.decay_epochs` in steps.
-
-    Raises:
-        UserError: an epoch is not positive, or not later than the one before it.
-    """
-    epochs = tuple(train.decay_epochs)
-    if any(later <= earlier for earlier, later in itertools.pairwise((0, *epochs))):
-        raise UserError(f'train.decay_epochs={epochs} must be positive and rise')
-    return tuple(round(epoch * steps_per_epoch) for epoch in epochs)
 
 
 def steps(section: ConfigDict, name: str, steps_per_epoch: int, num_steps: int = 0) -> int:

@@ -100,33 +100,6 @@ def published_ctn(dataset: str) -> ConfigDict:
     return config
 
 
-def published_f4d(dataset: str, model: str = 'f4d') -> ConfigDict:
-    """F4D's trainings: four units of eight frames; weight decay and no warm-up are V4D's."""
-    config = published(model, dataset, num_epochs=80.0)
-    config.model.pixel_mean = (0.485, 0.456, 0.406)  # ImageNet's, on which ResNets were trained
-    config.init.tubelet = 'filter_inflation'
-    config.preprocessing.update(
-        num_frames=8,
-        num_units=4,
-        frame_stride=4,
-        sampling='units',
-        short_side=224,  # squares of the whole height, as those of 256 pixels that are resized
-        crop_size=224,
-        value_range=(0.0, 1.0),
-    )
-    config.augment.scale_jitter = (1.0, 1.5)
-    config.train.update(
-        batch_size=128,
-        learning_rate=0.01,
-        decay_epochs=(20.0, 40.0, 60.0),
-        warmup_fraction=None,
-        weight_decay=5e-4,
-        clip_norm=0.0,
-    )
-    config.eval.update(views='1x3', num_units=10)
-    return config
-
-
 def published_mfst(dataset: str) -> ConfigDict:
     """MFST's trainings, from scratch; details follow De+Recouple (arXiv 2112.09129)."""
     config = published('mfst', dataset, num_epochs=100.0)
@@ -141,6 +114,40 @@ def published_mfst(dataset: str) -> ConfigDict:
         clip_norm=5.0,
     )
     config.eval.views = '1x1'
+    return config
+
+
+def published_f4d(model: str, dataset: str, num_epochs: float, *decays: int) -> ConfigDict:
+    """The recipe of F4D and V4D; the learning rate is a tenth from each of the epochs `decays` on.
+
+    Frames are resized to 224 pixels and not to 256, of which the papers cut and resize squares.
+    Weight decay and clipping are from V4D's public code.
+
+    Source: F4D (Al-Saad et al. 2024), section 4; V4D (arXiv 2002.07442), section 4.
+    """
+    config = published(model, dataset, num_epochs)
+    config.model.pixel_mean = (0.485, 0.456, 0.406)  # of ImageNet, as in weights of ResNets
+    config.init.tubelet = 'filter_inflation'
+    config.preprocessing.update(
+        num_frames=8,
+        frame_stride=4,
+        sampling='units',
+        num_units=4,
+        short_side=224,
+        crop_size=224,
+        value_range=(0.0, 1.0),
+    )
+    config.augment.scale_jitter = (1.0, 1.5)
+    config.train.update(
+        batch_size=128,
+        learning_rate=0.01,
+        warmup_fraction=None,
+        warmup_steps=0,
+        decay_epochs=decays,
+        weight_decay=5e-4,
+        clip_norm=20.0,
+    )
+    config.eval.update(views='1x3', num_units=10)
     return config
 
 
@@ -162,9 +169,10 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     for keyword, value in MODELS[name].TINY.items():
         if config.model[keyword] != 0:
             config.model[keyword] = value
-    num_units = min(2, config.preprocessing.num_units)
-    config.preprocessing.update(num_frames=8 // num_units, num_units=num_units, frame_stride=2)
-    config.preprocessing.update(short_side=48, crop_size=40)
+    units = config.preprocessing.num_units
+    config.preprocessing.update(
+        num_frames=max(2, 8 // units), frame_stride=2, short_side=48, crop_size=40
+    )
     config.preprocessing.depth_range = DEPTH_RANGE
     config.data.update(source='synthetic', label_map='', num_workers=1)
     config.data.synthetic.update(num_train=64, num_val=16, num_test=16)
@@ -173,6 +181,6 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     config.train.update(warmup_epochs=None, warmup_steps=None, warmup_fraction=1 / 8)
     config.train.update(checkpoint_every_epochs=None, checkpoint_every_steps=20)
     config.eval.update(batch_size=8, every_epochs=None, every_steps=20, views='2x3')
-    if num_units > 1:
+    if units > 1:
         config.eval.update(views='1x3', num_units=3)
     return config

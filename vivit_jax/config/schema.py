@@ -180,11 +180,11 @@ KEYS = {
         float, 'linear rise of the learning rate from 0, as a part of the training', 0, 1
     ),
     'train.optimizer': Key('sgd', "'sgd' or 'adamw'"),
-    'train.learning_rate': Key(
-        0.1, 'at the end of the warm-up; a cosine to 0 follows, unless decay_epochs are set', 0
-    ),
+    'train.learning_rate': Key(0.1, 'at the end of the warm-up', 0),
     'train.decay_epochs': Key(
-        (), '(20.0, 40.0): the learning rate is constant, and a tenth from each of these epochs on'
+        (),
+        '(20, 40, 60): the learning rate is a tenth of what it was from each of these epochs on; '
+        '(): half a cosine to 0',
     ),
     'train.momentum': Key(0.9, 'momentum of SGD, or beta 1 of AdamW', 0, 1),
     'train.adam_b2': Key(0.999, 'beta 2 of AdamW', 0, 1),

@@ -164,10 +164,10 @@ def _schedule_table(
 
 
 def _decay(config: ConfigDict) -> tuple[str, str]:
+    if not config.train.decay_epochs:
+        return 'half a cosine', 'to 0'
     epochs = ', '.join(f'{epoch:g}' for epoch in config.train.decay_epochs)
-    return (
-        (f'a tenth from epochs {epochs} on', 'constant between') if epochs else ('a cosine', 'to 0')
-    )
+    return f'a tenth from epochs {epochs} on', 'constant in between'
 
 
 def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Row]]:

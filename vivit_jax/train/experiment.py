@@ -93,7 +93,7 @@ class Experiment:
                 config.train.learning_rate,
                 warmup_steps,
                 self.num_steps,
-                load.decay_steps(config.train, steps_per_epoch),
+                [round(epoch * steps_per_epoch) for epoch in config.train.decay_epochs],
             ),
             _mirrored_labels(config.augment, names) if config.augment.flip else None,
         )
