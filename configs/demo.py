@@ -26,12 +26,8 @@ def get_config(arg=''):
     check_argument(arg, 'blind', 'image', 'finetune', *list_models())
     models = {'': 'vivit_fe', 'blind': 'vivit_fe', 'image': 'vivit_joint', 'finetune': 'vivit_fe'}
     config = small(models.get(arg, arg), hidden_size=96, mlp_dim=192, tubelet_size=(4, 8, 8))
-    if arg == 'rpe_stdt':
-        config.model.tubelet_size = (
-            2,
-            8,
-            8,
-        )  # longer tubelets would leave too few frames to select from
+    if arg == 'rpe_stdt':  # longer tubelets would leave too few frames to select from
+        config.model.tubelet_size = (2, 8, 8)
     if arg == 'blind':
         config.model.update(
             tokenizer='uniform_frames',

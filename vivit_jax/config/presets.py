@@ -126,6 +126,8 @@ def published_f4d(model: str, dataset: str, num_epochs: float, *decays: int) -> 
     Source: F4D (Al-Saad et al. 2024), section 4; V4D (arXiv 2002.07442), section 4.
     """
     config = published(model, dataset, num_epochs)
+    config.model.pixel_mean = (0.485, 0.456, 0.406)  # of ImageNet, as in weights of ResNets
+    config.init.tubelet = 'filter_inflation'
     config.preprocessing.update(
         num_frames=8,
         frame_stride=4,
@@ -133,6 +135,7 @@ def published_f4d(model: str, dataset: str, num_epochs: float, *decays: int) -> 
         num_units=4,
         short_side=224,
         crop_size=224,
+        value_range=(0.0, 1.0),
     )
     config.augment.scale_jitter = (1.0, 1.5)
     config.train.update(
@@ -178,4 +181,6 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     config.train.update(warmup_epochs=None, warmup_steps=None, warmup_fraction=1 / 8)
     config.train.update(checkpoint_every_epochs=None, checkpoint_every_steps=20)
     config.eval.update(batch_size=8, every_epochs=None, every_steps=20, views='2x3')
+    if units > 1:
+        config.eval.update(views='1x3', num_units=3)
     return config

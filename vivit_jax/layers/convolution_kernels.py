@@ -43,8 +43,6 @@ def _choose_form(
         return native(x, kernel)
     if kernel.shape[-2] == 1 and kernel.shape[-1] == x.shape[-1] and max(strides) == 1:
         on_cpu = functools.partial(_shifted_products, padding=padding)
-    elif kernel.ndim == 5 and max(*kernel.shape[:3], *strides) == 1:
-        on_cpu = _pointwise
     elif kernel.ndim == 5 and keywords['feature_group_count'] == 1:
         on_cpu = functools.partial(_of_frames, strides=strides, padding=padding)
     else:
@@ -91,11 +89,6 @@ def _shifted_maxima(window: tuple, strides: tuple, x: jax.Array) -> jax.Array:
         shifted = [lax.slice_in_dim(padded, i, i + stop, stride, axis=axis) for i in range(size)]
         x = functools.reduce(jnp.maximum, shifted)
     return x
-
-
-def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution whose kernel is a single place."""
-    return project(x, kernel.reshape(kernel.shape[-2:]))
 
 
 def _shifted_products(x: jax.Array, kernel: jax.Array, padding: tuple) -> jax.Array:
@@ -157,9 +150,12 @@ def _of_frames(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple) 
     time = (x.shape[1] - length) // strides[0] + 1
     stop = (time - 1) * strides[0] + 1
     x = jnp.concatenate([x[:, i : i + stop : strides[0]] for i in range(length)], axis=-1)
+    kernel = jnp.moveaxis(kernel, 0, 2).reshape(*sizes, length * channels, features)
+    if max(*sizes, *strides[1:]) == 1:  # XLA's gradient of such a convolution is slow
+        return project(x, kernel[0, 0])
     frames = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[2:]),
-        jnp.moveaxis(kernel, 0, 2).reshape(*sizes, length * channels, features),
+        kernel,
         strides[1:],
         padding[1:],
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),

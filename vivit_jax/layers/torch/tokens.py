@@ -34,13 +34,13 @@ class VideoModel(nn.Module):
     Args:
         spec: sizes and rates.
         clip_shape: (t, h, w) in frames and pixels; the model takes only clips of this shape. If
-            `spec.takes_units`, it may also be (u, t, h, w), and clips may have any number of units.
+            `spec.takes_units`, it also takes [b u t h w c], with any number of units and frames.
 
     Raises:
         ValueError: the clip does not divide into whole patches.
     """
 
-    def __init__(self, spec: Specification, clip_shape: tuple[int, ...]):
+    def __init__(self, spec: Specification, clip_shape: tuple[int, int, int]):
         super().__init__()
         self.spec = spec
         self.clip_shape = tuple(clip_shape)
@@ -65,9 +65,9 @@ class VideoModel(nn.Module):
         Raises:
             ValueError: the clip has another shape than the model was made for.
         """
-        shape = (*self.clip_shape[-3:], self.spec.num_channels)
+        shape = (*self.clip_shape, self.spec.num_channels)
         has_units = self.spec.takes_units and clip.ndim == 6
-        if clip.shape[2 if has_units else 1 :] != shape:
+        if clip.shape[3 if has_units else 1 :] != shape[has_units:]:
             raise ValueError(
                 f'the clip has the shape {tuple(clip.shape)}, but this model was made for '
                 f'[b t h w c] with (t, h, w, c)={shape}'

@@ -12,7 +12,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 
 from vivit_jax.layers.convolution import batch_norm, convolution
-from vivit_jax.layers.convolution_kernels import convolve
+from vivit_jax.layers.convolution_kernels import convolve, max_pool
 from vivit_jax.layers.stack import REMAT_POLICIES
 from vivit_jax.layers.tokens import ModelOutput, classify, find_grid
 from vivit_jax.models.f4d import specification
@@ -69,7 +69,7 @@ class UnitNetwork(nn.Module):
         if 'conv1' in spec.blocks:
             x = run(self.make_block('conv1_block'), x)
         frames = x.reshape(-1, *x.shape[3:])
-        frames = nn.max_pool(frames, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        frames = max_pool(frames, (3, 3), (2, 2))
         x = frames.reshape(*x.shape[:3], *frames.shape[1:])
         for stage, length in enumerate(spec.temporal_kernels):
             for index, (name, has_block) in enumerate(spec.places(stage)):
@@ -174,9 +174,9 @@ class FullBlock(nn.Module):
 class Convolution4d(nn.Module):
     """A convolution of [b u t h w c] over units, time and space, padded with zeros, without bias.
 
-    XLA convolves at most three axes. Where a kernel sees a single pixel, height and width are one
-    axis of the convolution. Otherwise, the channels of all units that a unit depends on are joined
-    first.
+    XLA convolves at most three axes. Where a kernel sees single pixels of several units, height and
+    width are one axis of the convolution. Otherwise, the channels of all units that a unit depends
+    on are joined first.
 
     Attributes:
         features: channels of the result.
@@ -195,10 +195,10 @@ class Convolution4d(nn.Module):
         # All but the last axis are inputs.
         init = nn.initializers.he_normal(in_axis=range(len(shape) - 1))
         kernel = self.param('kernel', init, shape).astype(self.dtype)
-        if self.kernel_size[2:] == (1, 1):
+        length = self.kernel_size[0]
+        if length > 1 and self.kernel_size[2:] == (1, 1):
             x = _convolve(rearrange(x, 'b u t h w c -> b u t (h w) c'), kernel[:, :, 0])
             return rearrange(x, 'b u t (h w) c -> b u t h w c', h=height, w=width)
-        length = self.kernel_size[0]
         around = length // 2
         x = jnp.pad(x, ((0, 0), (around, around), *4 * [(0, 0)]))
         x = jnp.concatenate([x[:, i : i + units] for i in range(length)], axis=-1)

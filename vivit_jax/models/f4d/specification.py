@@ -47,7 +47,12 @@ class UnitNetwork(Specification):
         'conv3-4': {'blocks': ('conv3', 'conv4')},
         'conv2-5': {'blocks': STAGES},
     }
-    SMALL: ClassVar[Keywords] = {'stage_blocks': (1, 4, 1, 1), 'width': 16}
+    SMALL: ClassVar[Keywords] = {
+        'stage_blocks': (1, 1, 1, 1),
+        'width': 16,
+        'blocks': ('conv2', 'conv3'),
+        'dropout_rate': 0.1,
+    }
     TINY: ClassVar[Keywords] = {'stage_blocks': (1, 1, 1, 1), 'width': 8, 'blocks': ('conv2',)}
     TORCH_NAMES = (
         ('conv1', 'conv1', 'convolution_without_bias'),

@@ -21,13 +21,12 @@ _conv = functools.partial(Convolution, has_bias=False, init=he_normal)
 class UnitNetwork(VideoModel):
     """I3D-S, a ResNet with some temporal convolutions, on each unit; blocks see all units.
 
-    The logits are the mean over the units. A clip may have any number of units, whatever
-    `clip_shape` says.
+    The logits are the mean over the units.
 
     Source: V4D (arXiv 2002.07442), section 3 and table 1.
     """
 
-    def __init__(self, spec: specification.UnitNetwork, clip_shape: tuple[int, ...]):
+    def __init__(self, spec: specification.UnitNetwork, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
         self.conv1 = _conv(spec.num_channels, spec.width, (1, 7, 7), stride=(1, 2, 2))
         self.norm1 = BatchNorm(spec.width)

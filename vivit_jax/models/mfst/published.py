@@ -26,6 +26,13 @@ PUBLISHED = (
         published_parameters=49.7,
     ),
     Published(
+        'MFST-Large, RGB and depth',
+        {'name': 'mfst', 'size': 'Large', 'modality': 'rgbd'},
+        clip=_CLIP,
+        parameters=99_888_760,
+        costs={'GMAC': 359.28},
+    ),
+    Published(
         'MFST-Large, IsoGD',
         {'name': 'mfst', 'size': 'Large', 'num_classes': 249},
         clip=_CLIP,
