@@ -157,7 +157,7 @@ def _schedule_table(
         ('epoch', whole_epoch, f'of {config.train.batch_size} clips'),
         row('training', 'train', 'num', 'set train.num_epochs or train.num_steps'),
         row('warm-up', 'train', 'warmup', ''),
-        ('learning rate after it', *_decay(config)),
+        ('learning rate', *_decay(config)),
         row('validation every', 'eval', 'every', at_end),
         row('checkpoint every', 'train', 'checkpoint_every', f'after a validation, else {at_end}'),
     ]
@@ -165,9 +165,9 @@ def _schedule_table(
 
 def _decay(config: ConfigDict) -> tuple[str, str]:
     if not config.train.decay_epochs:
-        return 'half a cosine', 'to 0'
+        return 'half a cosine', 'to 0, after the warm-up'
     epochs = ', '.join(f'{epoch:g}' for epoch in config.train.decay_epochs)
-    return f'a tenth from epochs {epochs} on', 'constant in between'
+    return 'falls in steps', f'to a tenth from each of the epochs {epochs} on'
 
 
 def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Row]]:
