@@ -76,7 +76,7 @@ def test_one_channel_gives_the_results_of_equal_colours(name):
     assert summed and all(entry.name.endswith('/kernel') for entry in summed)
     clip = _clips(model)
     output = jax.jit(model.apply)(variables, clip)
-    of_colours = create_model(**weights.card.model)
+    of_colours = create_model(**weights.card.model, modality='depth')  # of three channels
     before = {'params': weights.params, 'batch_stats': weights.batch_stats}
     expected = jax.jit(of_colours.apply)(before, clip.repeat(3, axis=-1))
     np.testing.assert_allclose(output.features, expected.features, rtol=1e-4, atol=2e-5)
