@@ -28,6 +28,7 @@ def get_config(arg=''):
         check_argument(word, 'cross_subject', 'cross_view', 'rgb', 'depth', 'rgbd', 'runlocal')
     config = published_mfst('ntu60')
     config.preprocessing.depth_range = (4000.0, 500.0)  # mm, of a Kinect
+    config.preprocessing.stretch_depth = True  # 512x424 pixels, beside RGB of 1920x1080
     for word in words:
         if word in ('cross_subject', 'cross_view'):
             config.data.protocol = word

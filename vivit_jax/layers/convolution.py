@@ -49,7 +49,7 @@ def convolution(
 def batch_norm(
     *, train: bool, momentum: float = 0.9, epsilon: float = 1e-5, **keywords
 ) -> nn.BatchNorm:
-    """A batch norm over all axes but the last; the default constants are those of ResNet."""
+    """A batch norm over all axes but the last; the default constants are ResNet's."""
     return nn.BatchNorm(
         use_running_average=not train, momentum=momentum, epsilon=epsilon, **keywords
     )

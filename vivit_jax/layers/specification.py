@@ -92,8 +92,8 @@ class TransformerSpecification(Specification):
         drop_path_rate: stochastic depth of the last block, see `Encoder`.
         gelu: `'tanh'`, the approximation in JAX's ViTs, or `'exact'`, as in PyTorch's ViTs.
         layer_norm_eps: added to the variance in a LayerNorm.
-        knn_ratio: share of the tokens that each token attends to, above 0: those with the largest
-            logits, see `num_neighbours`. 1 is ordinary attention.
+        knn_ratio: share of the tokens that each token attends to, above 0: the tokens with the
+            largest logits, see `num_neighbours`. 1 is ordinary attention.
         attention_implementation: how JAX computes attention, see `dot_product_attention`.
         scan_layers: whether JAX compiles one block for all layers, see `run_blocks`.
     """

@@ -68,7 +68,7 @@ def _read_depth(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarr
         return pixels[..., 0]
     if kind.startswith(('yuv', 'nv')) and _is_8_bit(frame):
         # Lossy coding shifts the colours of grey a little.
-        for plane in frame.planes[1:]:
+        for plane in frame.planes[1:3]:  # the fourth would be transparency
             if np.abs(_pixels(plane).astype(int) - 128).mean() > _MOST_CHROMA:
                 raise ValueError(_COLOURED)
         return _pixels(reformatter.reformat(frame, format='gray', threads=1).planes[0])

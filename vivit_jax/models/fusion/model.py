@@ -35,7 +35,7 @@ class Fusion(nn.Module):
             capture_attention: see the models.
 
         Returns:
-            The fused logits; the features of RGB, then those of depth, [b 2·d]; intermediates and
+            The fused logits; the features of RGB, then of depth, [b 2·d]; intermediates and
             logits of both models by their names.
 
         Raises:

@@ -2,7 +2,7 @@
 
 Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
 2024), chapter 2; below, "Ma 2024". Widths, which Ma 2024 leaves open, follow De+Recouple (arXiv
-2112.09129), whose convolutions are those of I3D (arXiv 1705.07750).
+2112.09129), which has the convolutions of I3D (arXiv 1705.07750).
 """
 
 import functools
@@ -99,7 +99,7 @@ def central_difference(kernel: jax.Array, kind: str, theta: float) -> jax.Array:
     """The kernel whose convolution is a central-difference convolution by another kernel w.
 
     `y(p) = Σ_n w_n x(p+n) - θ x(p) Σ_n w_n`, where the second sum is over all taps n, `'cdc_st'`,
-    or over those of other times, `'cdc_t'`. With `'vanilla'` there is no second sum.
+    or over the taps at other times, `'cdc_t'`. With `'vanilla'` there is no second sum.
 
     Source: Ma 2024, chapter 2, after Searching Central Difference Convolutional Networks (arXiv
     2003.04092), equation 3. The second sum is one more weight of the central tap.

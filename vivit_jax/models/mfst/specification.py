@@ -1,7 +1,7 @@
 """Keywords of MFST, the multi-stage factorized spatio-temporal model for RGB-D.
 
 Source: Yujun Ma, Deep learning for action recognition in videos (PhD thesis, Massey University,
-2024), chapter 2; below, "Ma 2024". The channels are those of I3D (arXiv 1705.07750).
+2024), chapter 2; below, "Ma 2024". The channels are I3D's (arXiv 1705.07750).
 """
 
 import dataclasses
