@@ -27,8 +27,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vivit_jax.costs import count_costs, count_parameters, model_call, plain_form
-from vivit_jax.heads import map_heads
 from vivit_jax.models.registry import list_models
+from vivit_jax.models.variables import abstract_clip
 from vivit_jax.train.experiment import Experiment
 
 
@@ -77,8 +77,9 @@ def _facts(
         }
         times = _time_steps(experiments, args.turns)
         for model, experiment in experiments.items():
-            clip = jax.ShapeDtypeStruct((1, *experiment.programs.spec.clip_shape, 3), np.float32)
-            call = model_call(plain_form(experiment.programs.model), clip)
+            programs = experiment.programs
+            clip = abstract_clip(programs.model.spec, programs.spec.clip_shape)
+            call = model_call(plain_form(programs.model), clip)
             facts[model] = {
                 'parameters': count_parameters(call.params),
                 'gmac': count_costs(call)['GMAC'],
@@ -101,12 +102,7 @@ def _time_steps(experiments: dict[str, Experiment], turns: int) -> dict[str, flo
     for model, experiment in experiments.items():
         print(f'Compiling {model}', file=sys.stderr)
         programs, batch_size = experiment.programs, experiment.config.train.batch_size
-        shape = (batch_size, *programs.spec.clip_shape, 3)
-        rgb = np.random.default_rng(0).integers(0, 256, shape)
-        label = map_heads(
-            lambda _, n=batch_size: np.zeros(n, np.int32), experiment.dataset.label_names
-        )
-        batch = jax.device_put({'rgb': rgb.astype(np.uint8), 'label': label})
+        batch = jax.tree.map(_random_values, programs.abstract_batch(batch_size))
         with jax.set_mesh(experiment.mesh):
             state = jax.jit(programs.create_state, out_shardings=programs.state_sharding)()
             runs[model] = programs.train_step(), batch
@@ -118,6 +114,11 @@ def _time_steps(experiments: dict[str, Experiment], turns: int) -> dict[str, flo
                 states[model], _ = jax.block_until_ready(step(states[model], batch))
             times[model].append(1e3 * (time.perf_counter() - start))
     return {model: statistics.median(found) for model, found in times.items()}
+
+
+def _random_values(x: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros and ones, which are pixels, depths and labels."""
+    return jax.device_put(np.random.default_rng(0).integers(0, 2, x.shape, x.dtype), x.sharding)
 
 
 def _train(config: str, folder: Path, num_steps: int, overrides: list[str]):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from vivit_jax.costs import count_costs, count_parameters, model_call, part_calls, plain_form
+from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.models.registry import create_model, find_keywords
 from vivit_jax.models.variables import abstract_clip
 from vivit_jax.parallel.rules import find_rule
+from vivit_jax.video.preprocessing import Preprocessing
 
 HEADS = {'verb': 4, 'noun': 3}  # not in the order of the alphabet
 
@@ -138,6 +140,13 @@ def test_other_clips_are_errors(create_tiny, random_clip, change, message):
     clips = {'rgb': random_clip(), 'depth': random_clip((2, 4, 16, 16, 1))}
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), change(clips))
+
+
+def test_pixels_of_rgb_alone_are_an_error(create_tiny):
+    model = create_tiny('vivit_joint', modality='rgbd')
+    forward = create_forward(model, Preprocessing(num_frames=4, short_side=16, crop_size=16))
+    with pytest.raises(ValueError, match=r'takes a dict .*, and not ndarray'):
+        forward({}, np.zeros((2, 4, 16, 16, 3), np.uint8))
 
 
 def test_no_gradient_of_a_stream_reaches_the_other(create_streams):

@@ -10,6 +10,7 @@ from jax.stages import Wrapped
 from vivit_jax.augment.inputs import normalize_clips, to_model_input
 from vivit_jax.heads import PerHead
 from vivit_jax.layers.tokens import ModelOutput
+from vivit_jax.models.fusion.clips import check_clips
 from vivit_jax.parallel.mesh import replicated
 from vivit_jax.video.preprocessing import Preprocessing, to_unit_range
 
@@ -22,10 +23,14 @@ def create_forward(model: nn.Module, spec: Preprocessing) -> Callable[..., Model
     Pixels are `rgb` uint8 [... t h w 3], `depth` uint16 [... t h w 1] or a dict of both, as the
     modality of the model asks for. In clips of units, t is the frames of all units. Logits and
     features keep the leading axes, such as videos and their views.
+
+    The function raises a ValueError if a model of RGB and depth does not get a dict of both.
     """
 
     def forward(variables: dict, pixels: jax.Array | Mapping[str, jax.Array]) -> ModelOutput:
-        if not isinstance(pixels, Mapping):
+        if model.spec.modality == 'rgbd':
+            check_clips(pixels)
+        elif not isinstance(pixels, Mapping):
             pixels = {model.spec.modality: pixels}
         leading = next(iter(pixels.values())).shape[:-4]
         clips = {kind: x.reshape(-1, *x.shape[-4:]) for kind, x in pixels.items()}

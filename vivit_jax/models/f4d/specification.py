@@ -50,7 +50,7 @@ class UnitNetwork(Specification):
     SMALL: ClassVar[Keywords] = {
         'stage_blocks': (1, 1, 1, 1),
         'width': 16,
-        'blocks': ('conv2', 'conv3'),
+        'blocks': ('conv3',),
         'dropout_rate': 0.1,
     }
     TINY: ClassVar[Keywords] = {'stage_blocks': (1, 1, 1, 1), 'width': 8, 'blocks': ('conv2',)}

@@ -46,7 +46,8 @@ class Mfst(TransformerSpecification):
         weight_shared: whether a temporal transformer has the same parameters at all scales.
         stem_rgb: convolutions of the stem for RGB: central differences in space and time,
             `'cdc_st'`, or in time, `'cdc_t'`, or `'vanilla'`, see `central_difference`.
-        stem_depth: the same for depth.
+        stem_depth: the same for depth. A depth model that starts from the weights of an RGB model
+            computes differences of this kind with their kernels.
         theta: weight of the central differences; 0 is a vanilla convolution.
         stem_channels: channels of the first convolution; all others have channels in proportion.
         stage_residual: from stage 2 on, what is added to a stage's output: its input, pooled and
