@@ -1,9 +1,10 @@
 """The error of a mistake that a user can mend."""
 
+import contextlib
 import difflib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 __all__ = ['UserError']
@@ -14,6 +15,18 @@ class UserError(ValueError):
 
     The commands print it without a traceback.
     """
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises a UserError that names the path if something in the block cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be written ({error.strerror or error}): make room, or mend or name '
+            'another folder, and give the same command again'
+        ) from error
 
 
 def describe_range(low: float, high: float) -> str:

@@ -1,11 +1,16 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vivit_jax.errors import UserError
+from vivit_jax.train.tensorboard import TensorBoard
 from vivit_jax.train.writers import MetricWriter, Progress
+
+FULL_DISK = Path('/dev/full')
 
 
 def read(folder):
@@ -45,6 +50,26 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload().Scalars('train/loss')
     assert [event.step for event in events] == [1, 2, 3]
     assert [event.value for event in events] == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_full_disk_ends_the_metrics_with_a_message(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    with FULL_DISK.open('w') as writer._file:
+        writer.write(1, {'train/loss': 2.0})
+        with pytest.raises(UserError, match=r'metrics\.jsonl cannot be written \(No space left'):
+            writer.flush()
+        writer.write(2, {'train/loss': 2.0})
+        writer.close()
+
+
+def test_training_goes_on_without_tensorboard_if_its_disk_is_full(tmp_path, caplog):
+    board = TensorBoard(tmp_path, 0)
+    with FULL_DISK.open('wb') as board._writer._py_recordio_writer._writer:
+        for step in range(1, 300):
+            board.write(step, {'train/loss': 2.0, 'train/acc1': 0.5})
+        board.close()
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith('TensorBoard gets no more metrics of this run: ')
 
 
 def test_other_hosts_write_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """Metrics of a training: metrics.jsonl, TensorBoard and the terminal."""
 
+import contextlib
 import json
 import logging
 import resource
@@ -11,25 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vivit_jax.atomic_files import replace_text
+from vivit_jax.errors import UserError, writing
+from vivit_jax.train.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
-
-
-def _summary_writer() -> type:
-    """TensorboardX's `SummaryWriter`.
-
-    If PyTorch is installed, tensorboardX imports it, which takes seconds and serves nothing here.
-    So PyTorch is hidden during the import, unless this process has imported PyTorch before.
-    """
-    hides = 'torch' not in sys.modules
-    if hides:
-        sys.modules['torch'] = None
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hides:
-            del sys.modules['torch']
-    return SummaryWriter
 
 
 class MetricWriter:
@@ -42,17 +28,20 @@ class MetricWriter:
         folder: the run folder.
         step: lines of later steps, left by an interrupted run, are removed.
         active: False on all hosts but the first, where nothing is written.
+
+    Raises:
+        UserError: metrics.jsonl cannot be written.
     """
 
     def __init__(self, folder: Path, step: int, active: bool = True):
-        self._active = active
+        self._path, self._active = folder / 'metrics.jsonl', active
         self._step, self._metrics = step, {}
         if not active:
             return
-        path = folder / 'metrics.jsonl'
-        _keep_lines(path, step)
-        self._file = path.open('a', encoding='utf-8')
-        self._board = _summary_writer()(str(folder), purge_step=step + 1 if step else None)
+        with writing(self._path):
+            _keep_lines(self._path, step)
+            self._file = self._path.open('a', encoding='utf-8')
+        self._board = TensorBoard(folder, step)
 
     def write(self, step: int, metrics: Mapping[str, float]):
         """Adds metrics of a step; steps never go back."""
@@ -62,16 +51,32 @@ class MetricWriter:
         self._metrics.update(metrics)
 
     def flush(self):
-        """Writes the metrics that are held back to the disk."""
-        if self._active and self._metrics:
-            self._file.write(json.dumps({'step': self._step, **self._metrics}) + '\n')
-            self._file.flush()
-            for name, value in self._metrics.items():
-                self._board.add_scalar(name, value, self._step)
-        self._metrics = {}
+        """Writes the metrics that are held back to the disk.
+
+        Raises:
+            UserError: the disk refuses; nothing more is written.
+        """
+        metrics, self._metrics = self._metrics, {}
+        if not self._active or not metrics:
+            return
+        self._board.write(self._step, metrics)
+        try:
+            with writing(self._path):
+                self._file.write(json.dumps({'step': self._step, **metrics}) + '\n')
+                self._file.flush()
+        except UserError:
+            self._active = False
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._board.close()
+            raise
 
     def close(self):
-        """Flushes and closes the files."""
+        """Flushes and closes the files.
+
+        Raises:
+            UserError: the disk refuses.
+        """
         self.flush()
         if self._active:
             self._file.close()
