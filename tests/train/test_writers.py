@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboardX import record_writer
 
 from vivit_jax.errors import UserError
 from vivit_jax.train.tensorboard import TensorBoard
@@ -62,12 +63,12 @@ def test_full_disk_ends_the_metrics_with_a_message(tmp_path):
         writer.close()
 
 
-def test_training_goes_on_without_tensorboard_if_its_disk_is_full(tmp_path, caplog):
+def test_training_goes_on_without_tensorboard_if_its_disk_is_full(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(record_writer, 'open_file', lambda path: FULL_DISK.open('wb'))
     board = TensorBoard(tmp_path, 0)
-    with FULL_DISK.open('wb') as board._writer._py_recordio_writer._writer:
-        for step in range(1, 300):
-            board.write(step, {'train/loss': 2.0, 'train/acc1': 0.5})
-        board.close()
+    for step in range(1, 300):
+        board.write(step, {'train/loss': 2.0, 'train/acc1': 0.5})
+    board.close()
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith('TensorBoard gets no more metrics of this run: ')
 
