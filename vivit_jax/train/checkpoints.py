@@ -1,5 +1,6 @@
 """Saving and restoring the state of a training."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vivit_jax.atomic_files import replacing
-from vivit_jax.errors import UserError
+from vivit_jax.atomic_files import replace_text, replacing
+from vivit_jax.errors import UserError, writing
 from vivit_jax.model_card import ModelCard
 from vivit_jax.train.state import TrainState
 from vivit_jax.weights.orbax import BEST, BEST_METRIC, LAST, best_metric
@@ -90,8 +91,25 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), card=ocp.args.JsonSave(card.to_json())
         )
-        kept = {BEST_METRIC: float(metrics[BEST_METRIC])} if BEST_METRIC in metrics else None
+        kept = _kept(metrics) or None
         self._report(lambda: self._manager.save(step, args=items, metrics=kept))
+
+    def is_validated(self, step: int) -> bool:
+        """Whether the metrics of a validation belong to a checkpoint."""
+        return BEST_METRIC in (self._manager.metrics(step) or {})
+
+    def add_metrics(self, step: int, metrics: dict[str, float]):
+        """Adds the metrics of a validation to a checkpoint that was saved without.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        path = self._folder / str(step) / 'metrics' / 'metrics'  # where Orbax has them
+        if jax.process_index() == 0:
+            with writing(path):
+                path.parent.mkdir(exist_ok=True)
+                replace_text(path, json.dumps(_kept(metrics)))
+        self._manager.reload()
 
     def restore(self, step: int, state: TrainState) -> TrainState:
         """Restores into the shapes, types and shardings of an abstract state.
@@ -126,3 +144,8 @@ class Checkpoints:
                 f'checkpoints: {sorted(complete) or "none"}; make room and give the same command '
                 'again to go on from the newest'
             ) from error
+
+
+def _kept(metrics: dict[str, float]) -> dict[str, float]:
+    """What a checkpoint keeps of the metrics of a validation."""
+    return {name: float(value) for name, value in metrics.items() if name == BEST_METRIC}

@@ -1,5 +1,6 @@
 """Training from a config to a tested checkpoint."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -106,14 +107,14 @@ class Trainer:
                 watch(config.train.hang_sec, config.parallel.lost_sec) as self._watchdog,
                 end_if_process_is_lost(),
             ):
-                state = self._loop(checkpoints)
+                step, is_stopped = self._loop(checkpoints)
                 checkpoints.wait()
                 checkpoints.link()
                 named = checkpoints.best_and_last()
         finally:
             checkpoints.close()
-        if int(state.step) < self._experiment.num_steps:
-            _log.info('Saved step %d; --resume=%s goes on from there', state.step, self._workdir)
+        if is_stopped:
+            _log.info('Saved step %d; --resume=%s goes on from there', step, self._workdir)
             return self._stop.exit_status
         tested = ''
         if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
@@ -149,13 +150,26 @@ class Trainer:
         _log.info('Going on from step %d of %s', step, self._workdir)
         return checkpoints.restore(step, self._programs.abstract_state)
 
-    def _loop(self, checkpoints: Checkpoints) -> TrainState:
-        """Trains from the newest checkpoint, or from the start; returns the last state."""
+    def _loop(self, checkpoints: Checkpoints) -> tuple[int, bool]:
+        """Trains from the newest checkpoint, or from the start.
+
+        Returns:
+            The step of the newest checkpoint, and whether the run was asked to stop there.
+        """
         experiment = self._experiment
         first = checkpoints.latest_step() or 0
+        recorder = Recorder(
+            self._workdir,
+            self._config,
+            experiment.train_source,
+            heads=head_names(self._names),
+            first_step=first,
+            num_steps=experiment.num_steps,
+        )
         if first >= experiment.num_steps:
             _log.info('All %d steps are done; a larger train.num_epochs adds more', first)
-            return self._first_state(checkpoints)
+            with contextlib.closing(recorder):
+                return first, not self._make_up_validation(first, None, checkpoints, recorder)
         batches = train_batches(
             experiment.train_source,
             experiment.crop,
@@ -165,14 +179,6 @@ class Trainer:
             repeats=self._programs.policy.repeats,
             workers=load.workers(self._config),
             host=find_host(experiment.mesh),
-        )
-        recorder = Recorder(
-            self._workdir,
-            self._config,
-            experiment.train_source,
-            heads=head_names(self._names),
-            first_step=first,
-            num_steps=experiment.num_steps,
         )
         feed = prefetch(
             batches, batch_sharding(experiment.mesh), (*experiment.train_source.kinds, 'label')
@@ -184,6 +190,8 @@ class Trainer:
                 self._clock.ends('compilation')
                 state = self._first_state(checkpoints)
                 self._clock.ends('parameters')
+            if first and not self._make_up_validation(first, state, checkpoints, recorder):
+                return first, True
             for step in range(first + 1, experiment.num_steps + 1):
                 self._watchdog.alive(f'decoding for step {step}')
                 asked = time.monotonic()
@@ -204,6 +212,7 @@ class Trainer:
                     found = {}
                     if validates and not stop:
                         found = self._validate(step, state)
+                        stop, found = found is None, found or {}
                         recorder.write(step, found)
                     recorder.pause()
                     self._watchdog.alive(f'the checkpoint of step {step}')
@@ -214,9 +223,39 @@ class Trainer:
             recorder.close()
             feed.close()
             batches.close()
-        return state
+        return step, stop
 
-    def _validate(self, step: int, state: TrainState) -> dict[str, float]:
+    def _make_up_validation(
+        self,
+        step: int,
+        state: TrainState | None,
+        checkpoints: Checkpoints,
+        recorder: Recorder,
+    ) -> bool:
+        """Validates the newest checkpoint, if the run was stopped before it could.
+
+        Args:
+            step: of the checkpoint.
+            state: its state, if it is in memory.
+            checkpoints: of the run.
+            recorder: of the run.
+
+        Returns:
+            False if the run was stopped once more.
+        """
+        is_due = _is_due(step, self._experiment.eval_every) or step == self._experiment.num_steps
+        has_split = 'val' in self._experiment.dataset.splits
+        if not is_due or not has_split or checkpoints.is_validated(step):
+            return True
+        _log.info('Step %d was not validated before the run stopped', step)
+        found = self._validate(step, state or self._first_state(checkpoints))
+        if found:
+            recorder.amend(step, found)
+            checkpoints.add_metrics(step, found)
+        return found is not None
+
+    def _validate(self, step: int, state: TrainState) -> dict[str, float] | None:
+        """Metrics of the validation split, or none without one; None if asked to stop."""
         source = self._experiment.dataset.splits.get('val')
         if source is None:
             return {}
@@ -227,7 +266,7 @@ class Trainer:
 
         results = self._evaluator(state.eval_variables, source, views=(1, 1), stop=stop)
         if results is None:
-            return {}
+            return None
         metrics = results.metrics(self._config.eval.merge)
         _log.info('step %d: %s', step, describe_results(results, 'val', '1x1', metrics))
         return {f'val/{name}': value for name, value in metrics.items()}

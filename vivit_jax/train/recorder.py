@@ -86,6 +86,10 @@ class Recorder:
         """Adds metrics to a step."""
         self._writer.write(step, metrics)
 
+    def amend(self, step: int, metrics: dict[str, float]):
+        """Adds metrics to the step after which the run was interrupted."""
+        self._writer.amend(step, metrics)
+
     def pause(self):
         """Before a checkpoint and after an evaluation: writes all, and starts the clock anew."""
         self._writer.flush()

@@ -43,6 +43,23 @@ class MetricWriter:
             self._file = self._path.open('a', encoding='utf-8')
         self._board = TensorBoard(folder, step)
 
+    def amend(self, step: int, metrics: Mapping[str, float]):
+        """Adds metrics to the last step of the run so far, before any other is written.
+
+        Raises:
+            UserError: metrics.jsonl cannot be written.
+        """
+        if not self._active:
+            return
+        with writing(self._path):
+            lines = self._path.read_text(encoding='utf-8').splitlines(keepends=True)
+            if lines and json.loads(lines[-1])['step'] == step:
+                metrics = json.loads(lines.pop()) | metrics
+            self._file.close()
+            lines.append(json.dumps({'step': step, **metrics}) + '\n')
+            replace_text(self._path, ''.join(lines))
+            self._file = self._path.open('a', encoding='utf-8')
+
     def write(self, step: int, metrics: Mapping[str, float]):
         """Adds metrics of a step; steps never go back."""
         if step != self._step:
