@@ -28,6 +28,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run folder; by default runs/<config name>.')
 _RESUME = flags.DEFINE_string('resume', None, 'A run folder: goes on with this run.')
+_TAKE_OVER = flags.DEFINE_boolean(
+    'take_over', False, 'Takes the run folder from a training that seems to use it, but is gone.'
+)
 _MODE = flags.DEFINE_enum(
     'mode',
     'train',
@@ -69,7 +72,7 @@ def main(args: list[str]) -> int:
     if _MODE.value == 'evaluate':
         evaluate_checkpoint(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
     else:
-        return Trainer(_CONFIG.value, workdir, _BEGAN).run()
+        return Trainer(_CONFIG.value, workdir, _BEGAN, _TAKE_OVER.value).run()
     return 0
 
 

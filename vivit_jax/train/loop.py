@@ -34,6 +34,7 @@ from vivit_jax.train.first_state import create_first_state, read_start_variables
 from vivit_jax.train.freezing import find_frozen
 from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
+from vivit_jax.train.run_lock import hold
 from vivit_jax.train.state import TrainState
 from vivit_jax.train.stopping import stop_signals
 from vivit_jax.train.watchdog import watch
@@ -52,12 +53,19 @@ class Trainer:
         config: see `vivit_jax.config.schema`.
         workdir: the run folder; a run in it goes on.
         began: `time.monotonic()` when the command began; by default now.
+        take_over: whether to take the run folder from a training that holds it, see `hold`.
 
     Raises:
         UserError: something does not fit; the message says what to do.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path, began: float | None = None):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        began: float | None = None,
+        take_over: bool = False,
+    ):
         self._clock = PartsClock(began)
         self._experiment = experiment = Experiment(config)
         self._programs, self._config, self._workdir = experiment.programs, config, workdir
@@ -74,6 +82,7 @@ class Trainer:
             load.workers(config),
         )
         self._folder = workdir / 'checkpoints'
+        self._take_over = take_over
         self._start_variables = None
         if 'val' in experiment.dataset.splits and experiment.eval_every >= experiment.num_steps:
             _log.info(
@@ -89,9 +98,15 @@ class Trainer:
             An exit status: 0, or 128 and the number of the signal that stopped it.
 
         Raises:
-            UserError: the run folder is of another config, or the weights to start from do not
-                fit.
+            UserError: the run folder is of another config or in use, or the weights to start from
+                do not fit.
         """
+        if jax.process_index() == 0:
+            with hold(self._workdir, self._take_over):
+                return self._run()
+        return self._run()
+
+    def _run(self) -> int:
         config, report = self._config, None
         if config.init_from and not has_checkpoints(self._folder):
             self._start_variables, report = read_start_variables(self._programs, self._card)

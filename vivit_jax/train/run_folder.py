@@ -76,12 +76,6 @@ def start_run(folder: Path, config: ConfigDict, dataset: Dataset, report: Report
         check_drawn_lists(folder, dataset, config.data.label_columns)
     if jax.process_index():
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f'--workdir={folder} cannot be a folder ({error.strerror}): name another'
-        ) from error
     for path, names in label_files.items():
         replace_text(path, '\n'.join(names) + '\n')
     for name, text in drawn_lists(dataset, config.data.label_columns).items():
