@@ -12,7 +12,7 @@ import pytest
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
-from vivit_jax.train.checkpoints import Checkpoints
+from vivit_jax.train.checkpoints import Checkpoints, set_damaged_aside
 from vivit_jax.train.state import init_state
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.load import load_checkpoint, read_weights
@@ -147,6 +147,66 @@ def test_loaded_model_computes_what_the_saved_one_did(tmp_path):
         {'params': state_at(10, value=10).params}, clip
     )
     np.testing.assert_array_equal(model.apply(variables, clip).logits, expected.logits)
+
+
+def _flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ('name', 'damage'),
+    [
+        ('weights', _flip_a_bit),
+        ('weights', _cut),
+        ('weights', Path.unlink),
+        ('card/metadata', _flip_a_bit),
+        ('checksums.json', _cut),
+        ('_CHECKPOINT_METADATA', _cut),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside(tmp_path, caplog, name, damage):
+    save_all(tmp_path, {10: None, 20: None}, keep_last=2)
+    folder = tmp_path / 'checkpoints'
+    files = sorted((folder / '20').rglob('*'), key=lambda path: path.stat().st_size)
+    path = [path for path in files if path.is_file()][-1]
+    path = path if name == 'weights' else folder / '20' / name
+    damage(path)
+    name = str(path.relative_to(folder / '20'))
+    with pytest.raises(UserError, match=f'20 is damaged: {name} is .*other checkpoints there: 10'):
+        load_checkpoint(tmp_path)
+    set_damaged_aside(folder)
+    message = caplog.messages[-1]
+    assert message.startswith(f'Checkpoint 20 is damaged ({name})')
+    assert message.endswith('going on from step 10')
+    assert kept(tmp_path) == [10]
+    assert [path.name[:3] for path in (tmp_path / 'damaged').iterdir()] == ['20-']
+    assert find_checkpoint(tmp_path)[1] == 10
+
+
+def test_a_checkpoint_without_checksums_is_read(tmp_path):
+    save_all(tmp_path, {10: None})
+    (tmp_path / 'checkpoints' / '10' / 'checksums.json').unlink()
+    assert load_checkpoint(tmp_path)[3] == CARD.label_names
+
+
+def test_metrics_can_be_added_to_a_sound_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path / 'checkpoints', 2, 1)
+    for step, metrics in ((10, {'val/acc1': 0.5}), (20, {})):
+        checkpoints.save(state_at(step), CARD, metrics)
+    checkpoints.wait()
+    assert not checkpoints.is_validated(20)
+    checkpoints.add_metrics(20, {'val/acc1': 0.75, 'val/loss': 1.0})
+    assert checkpoints.is_validated(20)
+    assert checkpoints.best_and_last() == {'best': (20, 0.75), 'last': (20, 0.75)}
+    checkpoints.close()
+    set_damaged_aside(tmp_path / 'checkpoints')
+    assert find_checkpoint(tmp_path)[1] == 20
 
 
 @pytest.mark.parametrize('make', [False, True], ids=['missing', 'empty'])

@@ -2,17 +2,20 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from vivit_jax.atomic_files import replace_text, replacing
 from vivit_jax.errors import UserError, writing
 from vivit_jax.model_card import ModelCard
 from vivit_jax.train.state import TrainState
-from vivit_jax.weights.orbax import BEST, BEST_METRIC, LAST, best_metric
+from vivit_jax.weights.checksums import find_damage, write_checksums
+from vivit_jax.weights.orbax import BEST, BEST_METRIC, LAST, best_metric, has_checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +44,13 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(policy),
                 best_fn=best_metric,
                 best_mode='max',
+                async_options=ocp.options.AsyncOptions(
+                    post_finalization_callback=self._add_checksums
+                ),
             ),
         )
         self._folder = folder
+        self._saving = None
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint."""
@@ -92,7 +99,13 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), card=ocp.args.JsonSave(card.to_json())
         )
         kept = _kept(metrics) or None
-        self._report(lambda: self._manager.save(step, args=items, metrics=kept))
+
+        def save():
+            self._manager.wait_until_finished()
+            self._saving = step
+            self._manager.save(step, args=items, metrics=kept)
+
+        self._report(save)
 
     def is_validated(self, step: int) -> bool:
         """Whether the metrics of a validation belong to a checkpoint."""
@@ -134,6 +147,12 @@ class Checkpoints:
         """Waits and ends the background threads."""
         self._report(self._manager.close)
 
+    def _add_checksums(self):
+        """Called in the background when all files are written, before Orbax renames the folder."""
+        if jax.process_index() == 0:
+            (unfinished,) = self._folder.glob(f'{self._saving}.orbax-checkpoint-tmp*')
+            write_checksums(unfinished)
+
     def _report(self, action):
         try:
             action()
@@ -144,6 +163,36 @@ class Checkpoints:
                 f'checkpoints: {sorted(complete) or "none"}; make room and give the same command '
                 'again to go on from the newest'
             ) from error
+
+
+def set_damaged_aside(folder: Path):
+    """Moves the newest checkpoints, as long as they are damaged, into a folder `damaged` beside.
+
+    Every process must call it.
+
+    Args:
+        folder: `checkpoints` in the run folder.
+
+    Raises:
+        UserError: a damaged checkpoint cannot be moved.
+    """
+    if jax.process_index() == 0 and has_checkpoints(folder):
+        steps = sorted(ocp.utils.checkpoint_steps(folder.absolute()))
+        while steps and (file := find_damage(folder / str(steps[-1]))):
+            step, aside = steps.pop(), folder.parent / 'damaged'
+            with writing(aside):
+                aside.mkdir(exist_ok=True)
+                name = f'{step}-{time.strftime("%Y%m%d-%H%M%S")}'
+                (folder / str(step)).rename(aside / name)
+            _log.warning(
+                'Checkpoint %d is damaged (%s); it is in %s now; going on from %s',
+                step,
+                file,
+                aside / name,
+                f'step {steps[-1]}' if steps else 'the start: there is no other checkpoint',
+            )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices('damaged checkpoints')
 
 
 def _kept(metrics: dict[str, float]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from vivit_jax.parallel.distributed import end_if_process_is_lost
 from vivit_jax.parallel.memory import describe_memory, describe_placement
 from vivit_jax.parallel.mesh import batch_sharding, platform_of
 from vivit_jax.parallel.to_device import find_host, prefetch
-from vivit_jax.train.checkpoints import Checkpoints
+from vivit_jax.train.checkpoints import Checkpoints, set_damaged_aside
 from vivit_jax.train.clock import PartsClock
 from vivit_jax.train.experiment import Experiment
 from vivit_jax.train.first_state import create_first_state, read_start_variables
@@ -108,6 +108,7 @@ class Trainer:
 
     def _run(self) -> int:
         config, report = self._config, None
+        set_damaged_aside(self._folder)
         if config.init_from and not has_checkpoints(self._folder):
             self._start_variables, report = read_start_variables(self._programs, self._card)
         start_run(self._workdir, config, self._experiment.dataset, report)

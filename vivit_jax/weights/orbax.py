@@ -13,6 +13,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
+from vivit_jax.weights.checksums import find_damage, write_checksums
 from vivit_jax.weights.weights import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
@@ -40,9 +41,15 @@ def read_checkpoint(path: str | Path) -> Weights:
             accuracy, or the latest if none was evaluated.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there is no checkpoint, or it is damaged.
     """
     folder, step = find_checkpoint(path)
+    if file := find_damage(folder / str(step)):
+        others = sorted(set(ocp.utils.checkpoint_steps(folder.absolute())) - {step})
+        raise UserError(
+            f'checkpoint {folder / str(step)} is damaged: {file} is missing, or is not as it was '
+            f'written; other checkpoints there: {", ".join(map(str, others)) or "none"}'
+        )
     handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
         has_ema = bool(manager.item_metadata(step)['state'].get('ema'))
@@ -103,6 +110,7 @@ def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: M
             ) as manager,
         ):
             manager.save(0, args=items)
+        write_checksums(folder / '0')
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f'{folder} cannot be written: {error}') from error
 
