@@ -126,7 +126,7 @@ def test_run_starts_from_the_weights_and_goes_on_without_them(tmp_path, cache_di
 
     done = run(tmp_path, cache_dir, start[1], '--config.init_from=gone.npz')
     assert done.returncode == 0, done.stderr
-    assert 'Going on from step 2' in done.stderr
+    assert 'All 2 steps are done' in done.stderr
 
 
 @pytest.mark.slow

@@ -70,6 +70,14 @@ def test_a_holder_elsewhere_is_gone_when_it_shows_no_life(tmp_path, monkeypatch,
         ended.set()
 
 
+def test_an_unused_new_folder_vanishes(tmp_path):
+    with hold(tmp_path / 'unused'):
+        pass
+    with hold(tmp_path / 'used'):
+        (tmp_path / 'used' / 'config.json').touch()
+    assert [path.name for path in tmp_path.iterdir()] == ['used']
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match=r'--workdir=.*file cannot be a folder'):

@@ -22,6 +22,8 @@ _GONE_SEC = 70  # after so long without, a holder on another machine is gone
 def hold(folder: Path, take_over: bool = False) -> Iterator[None]:
     """Makes a run folder, and holds it for this process until the block ends.
 
+    If the block writes nothing into a new folder, the folder vanishes again.
+
     The file `lock` in the folder says who holds it, and is touched now and then. A killed process
     leaves it behind. It counts as gone if it does not run on this machine, or if it was on another
     machine and the file is not touched any more.
@@ -33,7 +35,7 @@ def hold(folder: Path, take_over: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process holds the folder, or the folder cannot be written.
     """
-    path = folder / 'lock'
+    path, is_new = folder / 'lock', not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,6 +53,8 @@ def hold(folder: Path, take_over: bool = False) -> Iterator[None]:
         ended.set()
         with contextlib.suppress(OSError):
             path.unlink()
+            if is_new:
+                folder.rmdir()  # does nothing if a run has begun in it
 
 
 def _create(path: Path) -> bool:
