@@ -31,7 +31,7 @@ def stop_in_validation(monkeypatch, step):
 
 
 def results(folder):
-    """The metrics of every step but those of speed, and the step of the best checkpoint."""
+    """The metrics of every step without its speed, and the step of the best checkpoint."""
     lines = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
     kept = [{k: x for k, x in line.items() if not k.startswith('perf/')} for line in lines]
     return kept, (folder / 'best').resolve().name

@@ -140,7 +140,7 @@ def _is_silent(path: Path) -> bool:
             if touched() != before:
                 return False
     except FileNotFoundError:
-        pass  # it has just ended
+        return True  # the holder has removed it
     return True
 
 

@@ -27,7 +27,7 @@ class TensorBoard:
             self._writer = create_writer(str(folder / 'events'))
         if step:
             start = self._events.SessionLog(status=self._events.SessionLog.START)
-            self._add(self._events.Event(step=step + 1, session_log=start))
+            self._add(self._events.Event(step=step + 1, wall_time=time.time(), session_log=start))
 
     def write(self, step: int, metrics: Mapping[str, float]):
         """Writes the metrics of a step; they are on the disk within a minute, or after `flush`."""

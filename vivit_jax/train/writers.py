@@ -51,6 +51,7 @@ class MetricWriter:
         """
         if not self._active:
             return
+        self._board.write(step, metrics)
         with writing(self._path):
             lines = self._path.read_text(encoding='utf-8').splitlines(keepends=True)
             if lines and json.loads(lines[-1])['step'] == step:
