@@ -11,6 +11,7 @@ import pytest
 from vivit_jax.layers.convolution import convolution
 from vivit_jax.layers.grid import sincos_sequence
 from vivit_jax.models.mfst.model import (
+    ConvBlock,
     Inception,
     Stage,
     Stem,
@@ -275,6 +276,18 @@ def test_inception_has_four_branches_in_order():
     np.testing.assert_allclose(found[..., 9:], last, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('momentum', [0.99, 0.5])
+def test_batch_norms_keep_a_share_of_their_statistics(momentum):
+    spec = specify('mfst', **SIZES, norm_momentum=momentum)
+    block, x = ConvBlock(spec, 3), _random(2, 2, 4, 4, 3)
+    run = functools.partial(block.apply, train=True, mutable=['batch_stats'])
+    variables = block.init(jax.random.key(0), x, train=False)
+    _, updated = jax.jit(run)(variables, x)
+    outputs = x @ variables['params']['conv']['kernel'][0, 0, 0]
+    mean = (1 - momentum) * outputs.mean(axis=(0, 1, 2, 3))
+    np.testing.assert_allclose(updated['batch_stats']['norm']['mean'], mean, rtol=1e-3, atol=1e-6)
+
+
 def test_presets_are_those_of_the_thesis():
     large, baseline = specify('mfst', size='Large'), specify('mfst', size='BM')
     assert (large.num_stages, large.scales, large.theta) == (4, (1, 2, 4), 0.6)
@@ -291,6 +304,7 @@ def test_presets_are_those_of_the_thesis():
         ({'scales': (1, 1)}, 'must be different numbers of time steps'),
         ({'scales': ()}, 'must be different numbers of time steps'),
         ({'theta': 1.5}, r'theta=1.5 must lie in \[0, 1\]'),
+        ({'norm_momentum': 1.0}, r'norm_momentum=1.0 must lie in \[0, 1\)'),
         ({'head_dim': 0}, 'head_dim=0 must be at least 1'),
         ({'stem_rgb': 'cdc'}, 'one of'),
         ({'attention_implementation': 'pallas'}, 'set knn_ratio to 1'),

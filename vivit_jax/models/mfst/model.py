@@ -61,7 +61,7 @@ class ConvBlock(nn.Module):
     """`ReLU(BN(Conv(x)))`, or without ReLU; the convolution has no bias.
 
     Attributes:
-        spec: the type of the computation, and `theta`.
+        spec: the type of the computation, `theta` and `norm_momentum`.
         channels: number of channels of the result.
         kernel_size: size along each axis; odd.
         strides: stride along each axis.
@@ -90,7 +90,7 @@ class ConvBlock(nn.Module):
             dtype=spec.dtype,
             name='conv',
         )(x)
-        constants = {'momentum': 0.99, 'epsilon': 1e-3}  # of I3D
+        constants = {'momentum': spec.norm_momentum, 'epsilon': 1e-3}  # I3D's epsilon
         x = batch_norm(train=train, **constants, dtype=spec.dtype, name='norm')(x)
         return nn.relu(x) if self.has_relu else x
 

@@ -50,6 +50,8 @@ class Mfst(TransformerSpecification):
             computes differences of this kind with their kernels.
         theta: weight of the central differences; 0 is a vanilla convolution.
         stem_channels: channels of the first convolution; all others have channels in proportion.
+        norm_momentum: share of its statistics that a batch norm keeps in a training step. With
+            I3D's, 0.99, evaluation needs some 300 steps of training before it.
         stage_residual: from stage 2 on, what is added to a stage's output: its input, pooled and
             with zeros as further channels, `'pool'`; a projection of its input, `'proj'`; or
             `'none'`.
@@ -73,6 +75,7 @@ class Mfst(TransformerSpecification):
     stem_depth: Convolution = 'cdc_t'
     theta: float = 0.6
     stem_channels: int = 64
+    norm_momentum: float = 0.99
     stage_residual: Literal['pool', 'proj', 'none'] = 'pool'
 
     # The names of Ma 2024. BM is the baseline; V-Trans has a temporal transformer of one scale.
@@ -89,6 +92,7 @@ class Mfst(TransformerSpecification):
         'mlp_dim': 192,
         'tubelet_size': (2, 16, 16),
         'stem_channels': 16,
+        'norm_momentum': 0.9,
     }
     TINY: ClassVar[Keywords] = {
         'head_dim': 8,
@@ -162,6 +166,8 @@ class Mfst(TransformerSpecification):
             )
         if not 0 <= self.theta <= 1:
             raise ValueError(f'theta={self.theta} must lie in [0, 1]')
+        if not 0 <= self.norm_momentum < 1:
+            raise ValueError(f'norm_momentum={self.norm_momentum} must lie in [0, 1)')
 
     def check_heads(self):
         self.check_at_least(1, 'head_dim')

@@ -41,33 +41,33 @@ class ConvBlock(nn.Module):
     """`ReLU(BN(Conv(x)))`, or without ReLU; the convolution has no bias.
 
     Args:
+        spec: `theta` and `norm_momentum`.
         inputs, channels: numbers of channels of the input and of the result.
         kernel_size: size along each axis; odd.
         strides: stride along each axis.
         kind: `'vanilla'`, `'cdc_st'` or `'cdc_t'`, see `CentralDifference`.
-        theta: weight of the differences.
         has_relu: whether there is a ReLU.
     """
 
     def __init__(
         self,
+        spec: specification.Mfst,
         inputs: int,
         channels: int,
         kernel_size: tuple[int, int, int] = (1, 1, 1),
         strides: tuple[int, int, int] = (1, 1, 1),
         *,
         kind: str = 'vanilla',
-        theta: float = 0.0,
         has_relu: bool = True,
     ):
         super().__init__()
         make = Convolution
         if kind != 'vanilla':
-            make = functools.partial(CentralDifference, kind, theta)
+            make = functools.partial(CentralDifference, kind, spec.theta)
         self.conv = make(
             inputs, channels, kernel_size, stride=strides, has_bias=False, init=_he_normal
         )
-        self.norm = BatchNorm(channels, momentum=0.99, epsilon=1e-3)  # the constants of I3D
+        self.norm = BatchNorm(channels, momentum=spec.norm_momentum, epsilon=1e-3)  # I3D's epsilon
         self.has_relu = has_relu
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -110,10 +110,10 @@ class Stem(nn.Module):
         super().__init__()
         first, *self.pools = spec.stem_strides
         channels = [spec.in_proportion(number) for number in (64, 64, 192)]
-        block = functools.partial(ConvBlock, kind=spec.stem, theta=spec.theta)
-        self.conv_0 = block(spec.num_channels, channels[0], (7, 7, 7), first)
-        self.conv_1 = ConvBlock(*channels[:2])
-        self.conv_2 = block(*channels[1:], (3, 3, 3))
+        block = functools.partial(ConvBlock, spec)
+        self.conv_0 = block(spec.num_channels, channels[0], (7, 7, 7), first, kind=spec.stem)
+        self.conv_1 = block(*channels[:2])
+        self.conv_2 = block(*channels[1:], (3, 3, 3), kind=spec.stem)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Maps [b t h w c] to [b t' h/8 w/8 c'], or as `tubelet_size` says."""
@@ -127,17 +127,19 @@ class Inception(nn.Module):
     Source: I3D (arXiv 1705.07750), figure 3, with kernels of a single frame, as in Ma 2024.
 
     Args:
+        spec: see `ConvBlock`.
         inputs: number of channels of the input.
         channels: of the convolutions b0; b1a and b1b; b2a and b2b; b3.
     """
 
-    def __init__(self, inputs: int, channels: tuple[int, ...]):
+    def __init__(self, spec: specification.Mfst, inputs: int, channels: tuple[int, ...]):
         super().__init__()
         b0, b1a, b1b, b2a, b2b, b3 = channels
-        self.b0 = ConvBlock(inputs, b0)
-        self.b1a, self.b1b = ConvBlock(inputs, b1a), ConvBlock(b1a, b1b, _WINDOW)
-        self.b2a, self.b2b = ConvBlock(inputs, b2a), ConvBlock(b2a, b2b, _WINDOW)
-        self.b3 = ConvBlock(inputs, b3)
+        block = functools.partial(ConvBlock, spec)
+        self.b0 = block(inputs, b0)
+        self.b1a, self.b1b = block(inputs, b1a), block(b1a, b1b, _WINDOW)
+        self.b2a, self.b2b = block(inputs, b2a), block(b2a, b2b, _WINDOW)
+        self.b3 = block(inputs, b3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [b t h w c] to [b t h w c0+c1b+c2b+c3]."""
@@ -166,15 +168,16 @@ class Stage(nn.Module):
         width = spatial.hidden_size
         first, second = spec.stage_channels(index)
         inputs, inner, outputs = spec.stage_inputs(index), _outputs(first), _outputs(second)
-        self.inception_0 = Inception(inputs, first)
-        self.inception_1 = Inception(inner, second)
+        self.inception_0 = Inception(spec, inputs, first)
+        self.inception_1 = Inception(spec, inner, second)
         self.embedding_norm = nn.LayerNorm(outputs, spec.layer_norm_eps)
         self.embedding = linear(outputs, width)
         self.spatial = _encoder(spatial, 'space')
         self.temporal = TemporalTransformer(spec.transformer(index, is_near=spec.knn_temporal))
         self.residual = spec.stage_residual if index else 'none'
         if self.residual == 'proj':
-            self.shortcut = ConvBlock(inputs, width, strides=(1, 2, 2), has_relu=False)
+            strides = (1, 2, 2)
+            self.shortcut = ConvBlock(spec, inputs, width, strides=strides, has_relu=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [b t h w c] to [b t ⌈h/2⌉ ⌈w/2⌉ d]."""
