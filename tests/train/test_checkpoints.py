@@ -266,7 +266,8 @@ def test_full_disk_leaves_the_previous_checkpoint_usable(tmp_path):
     script = _FULL_DISK.format(paths=[str(tmp_path)], folder=str(folder))
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 'Complete checkpoints: [1]' in done.stdout
+    assert '(File too large). Complete checkpoints: [1]' in done.stdout
+    assert 'Traceback' not in done.stderr
     assert load_checkpoint(folder)[3] == ('a', 'b', 'c')
 
 

@@ -1,6 +1,7 @@
 """Orbax checkpoints: reads the model of a training run, and reads and writes models alone."""
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -52,16 +53,16 @@ def read_checkpoint(path: str | Path) -> Weights:
     Raises:
         UserError: there is no checkpoint, or it is damaged.
     """
+    leave_out_echoes()
     path = Path(path)
     for _ in range(_TRIES):
         before = _list_files(path)
-        with _without_echoes():
-            try:
-                return _read(*find_checkpoint(path))
-            except Exception:  # Orbax raises many kinds, Exception itself among them
-                time.sleep(0.5)  # a checkpoint is deleted file by file
-                if _list_files(path) == before:
-                    raise
+        try:
+            return _read(*find_checkpoint(path))
+        except Exception:  # Orbax raises many kinds, Exception itself among them
+            time.sleep(0.5)  # a checkpoint is deleted file by file
+            if _list_files(path) == before:
+                raise
     raise UserError(
         f'{path}: checkpoints vanished {_TRIES} times while they were read: copy one to another '
         'folder, or let the training keep more of them with --config.train.keep_last=3'
@@ -72,17 +73,6 @@ def _list_files(path: Path) -> set[str]:
     """The files of a run folder, or of one checkpoint."""
     root = path.parent if is_name_of_checkpoint(path) else path
     return {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
-
-
-@contextlib.contextmanager
-def _without_echoes() -> Iterator[None]:
-    """Leaves out what threads print of reads that Orbax gave up because another read failed."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda args: str(args.exc_value).startswith(_ECHOES) or hook(args)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
 
 
 def _read(folder: Path, step: int) -> Weights:
@@ -124,10 +114,16 @@ def _read(folder: Path, step: int) -> Weights:
     )
 
 
+@functools.cache
 def leave_out_echoes():
-    """Keeps the threads of Orbax from printing errors that are raised by `wait_until_finished`."""
+    """Keeps the threads of Orbax from printing tracebacks of errors that its methods raise.
+
+    Where one of many reads or writes fails, each of the others would print one too.
+    """
     logging.getLogger('absl').addFilter(_is_no_echo)
-    logging.getLogger('asyncio').addFilter(_is_no_echo)  # of writes given up after one that failed
+    logging.getLogger('asyncio').addFilter(_is_no_echo)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: str(args.exc_value).startswith(_ECHOES) or hook(args)
 
 
 def _is_no_echo(record: logging.LogRecord) -> bool:
