@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vivit_jax.video.files import check_file
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
 
 _CODECS = {b'\xff\xd8': 'mjpeg', b'\x89PNG': 'png'}  # by the first bytes
@@ -47,12 +48,27 @@ class ImageReader(FrameReader):
     def close(self):
         self._contexts.clear()
 
+    def read_encoded(self, place: int) -> bytes:
+        """The encoded bytes of an image.
+
+        Raises:
+            VideoError: it is no regular file.
+            OSError: it cannot be read.
+        """
+        image = self.images[place]
+        if isinstance(image, bytes):
+            return image
+        check_file(image, str(image))
+        return Path(image).read_bytes()
+
     def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         for place in places:
             image = self.images[place]
             where = f'{self.name}, frame {place}' if isinstance(image, bytes) else str(image)
             try:
-                frame = self._decode_image(image)
+                frame = self._decode_image(self.read_encoded(place))
+            except VideoError:
+                raise
             except DECODE_ERRORS as error:
                 raise VideoError(
                     f'{where}: damaged, or no JPEG or PNG ({reason(error)})'
@@ -66,8 +82,7 @@ class ImageReader(FrameReader):
                 )
             yield place, frame
 
-    def _decode_image(self, image: str | os.PathLike | bytes) -> av.VideoFrame:
-        content = image if isinstance(image, bytes) else Path(image).read_bytes()
+    def _decode_image(self, content: bytes) -> av.VideoFrame:
         codec = next((name for start, name in _CODECS.items() if content.startswith(start)), None)
         if codec is None:
             raise ValueError(f'its {len(content)} bytes start with {content[:4]!r}')

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.video.array_reader import as_frame, check_frame
 from vivit_jax.video.crops import view_crops
+from vivit_jax.video.files import FORMATS
 from vivit_jax.video.frame_reader import DECODE_ERRORS, Cutter, VideoError, reason, upright_size
 from vivit_jax.video.open import open_video
 from vivit_jax.video.preprocessing import Preprocessing
@@ -28,6 +31,10 @@ _T = TypeVar('_T')
 
 _TIMEOUT_SEC = 10.0  # without data
 _JITTER_SEC = 1.0  # times may go back by less; such frames are left out
+
+# An address may give a live playlist with the addresses of its parts, but no file of this machine.
+_LIVE_FORMATS = f'{FORMATS},hls,dash,rtsp,rtp,webvtt,ac3,eac3'
+_LOCAL_PROTOCOLS = 'file,fd,pipe,unix,concat,concatf,subfile'
 
 
 class Stream(NamedTuple):
@@ -46,21 +53,26 @@ class Stream(NamedTuple):
 def open_stream(source: str) -> Stream:
     """Opens a video file, a folder of frames, a camera such as `/dev/video0`, or an address.
 
-    Addresses are those that FFmpeg knows, such as `rtsp://…` and `http://…`. A source with an
-    address is live if it does not tell how long it is.
+    Addresses are those that FFmpeg knows, such as `rtsp://…` and `http://…`. An address may give a
+    live playlist (HLS or DASH), whose parts have addresses too. A source with an address is live if
+    it does not tell how long it is.
 
     Raises:
         VideoError: the source cannot be opened.
     """
+    if source.startswith('file://'):
+        source = url2pathname(urlsplit(source).path)
     if '://' not in source and not Path(source).is_char_device():
         return Stream(_read_file(source), is_live=False)
     is_camera = '://' not in source
-    options = {'rtsp_transport': 'tcp'} if source.startswith('rtsp') else {}
+    options = {'format_whitelist': _LIVE_FORMATS, 'protocol_blacklist': _LOCAL_PROTOCOLS}
+    if source.startswith('rtsp'):
+        options['rtsp_transport'] = 'tcp'
     try:
         container = av.open(
             source,
             format='v4l2' if is_camera else None,
-            options=options,
+            options={} if is_camera else options,
             timeout=None if is_camera else _TIMEOUT_SEC,
         )
     except DECODE_ERRORS as error:

@@ -1,7 +1,6 @@
 """Frames of a video file, exactly those asked for."""
 
 import ctypes
-import functools
 import io
 import itertools
 import math
@@ -13,15 +12,12 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from vivit_jax.video.files import FORMATS, check_file, describe_refused
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
 
 # Containers that store presentation times. Others, such as AVI, make them up from the order of
 # decoding, so that a frame's time says nothing about its place.
 _TIMED_CONTAINERS = ('mov', 'matroska')
-
-
-# Formats whose files only name other sources, which FFmpeg would open.
-_LISTS = {'concat', 'dash', 'hls', 'imf', 'sdp'}
 
 _LIBC = ctypes.CDLL(None)  # the C library of this process
 
@@ -78,26 +74,25 @@ class VideoReader(FrameReader):
 
     def _open(self):
         source = self._source
-        if not isinstance(source, bytes):
-            if not os.path.exists(source):
-                raise VideoError(f'{self.name}: no such file')
-            if os.path.isdir(source):
-                raise VideoError(f'{self.name}: is a folder, not a video file')
-            if os.path.getsize(source) == 0:
-                raise VideoError(f'{self.name}: the file is empty (0 bytes)')
+        is_bytes = isinstance(source, bytes)
+        if not is_bytes:
+            check_file(source, self.name)
         try:
-            file = io.BytesIO(source) if isinstance(source, bytes) else f'file:{source}'
-            options = {'format_whitelist': _formats(), 'protocol_whitelist': 'file'}
+            file = io.BytesIO(source) if is_bytes else f'file:{source}'
+            # Nothing but this file is opened, whatever is in it.
+            options = {
+                'format_whitelist': FORMATS,
+                'protocol_whitelist': '' if is_bytes else 'file',
+            }
             self._container = av.open(file, options=options)
             stream = self._container.streams.best('video')
-        except av.ArgumentError as error:
-            raise VideoError(
-                f'{self.name}: not a video file, or a list of other files, which are not opened'
-            ) from error
         except DECODE_ERRORS as error:
-            raise VideoError(
-                f'{self.name}: not a video file, or damaged ({reason(error)})'
-            ) from error
+            if kind := describe_refused(source):
+                raise VideoError(f'{self.name}: is {kind}') from error
+            cause = reason(error)
+            if isinstance(error, av.ArgumentError):  # FFmpeg knows the format, which is not allowed
+                cause = 'MP4, Matroska, AVI and others that hold their frames can be read'
+            raise VideoError(f'{self.name}: not a video file, or damaged ({cause})') from error
         if stream is None or Disposition.attached_pic in stream.disposition:
             kinds = sorted({s.type for s in self._container.streams}) or ['nothing']
             raise VideoError(f'{self.name}: has no video stream (it holds: {", ".join(kinds)})')
@@ -261,13 +256,6 @@ class VideoReader(FrameReader):
 
 class _TimesLie(Exception):
     """Decoded frames do not carry the times that their packets announced."""
-
-
-@functools.cache
-def _formats() -> str:
-    """The names of all formats but lists of other files, for FFmpeg."""
-    formats = [name for name in av.formats_available if not _LISTS & {*name.split(',')}]
-    return ','.join(sorted(formats))
 
 
 _closed = itertools.count(1)
