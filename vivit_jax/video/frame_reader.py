@@ -10,6 +10,7 @@ from av.video.reformatter import VideoReformatter
 from vivit_jax.errors import UserError
 from vivit_jax.video.crops import Crops
 from vivit_jax.video.depth import DepthCutter
+from vivit_jax.video.limits import Limits
 
 __all__ = ['FrameReader', 'VideoError']
 
@@ -33,9 +34,11 @@ class FrameReader(abc.ABC):
         name: what messages call the video.
         announced_sec: the duration that the header of a file announces; None if it does not, or if
             the reader gives a part of the file.
+        limits: what the video may have at most.
     """
 
     name: str
+    limits: Limits = Limits()
     announced_sec: float | None = None
 
     def __enter__(self) -> 'FrameReader':
@@ -76,6 +79,22 @@ class FrameReader(abc.ABC):
         place instead of the missing ones.
         """
 
+    def _check_length(self, num_frames: int, seconds: float):
+        """Raises a VideoError if the video is longer than its limits allow."""
+        if problem := self.limits.describe_length(num_frames, seconds):
+            raise VideoError(f'{self.name}: {problem}')
+
+    def _check_size(self, height: int, width: int):
+        """Raises a VideoError if frames are larger than the limits allow."""
+        if problem := self.limits.describe_size(height, width):
+            raise VideoError(f'{self.name}: {problem}')
+
+    def _decode_checked(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """As `_decode`; a frame may have another size than the header says."""
+        for place, frame in self._decode(places):
+            self._check_size(frame.height, frame.width)
+            yield place, frame
+
     def read(
         self,
         indices: Sequence[int],
@@ -97,7 +116,7 @@ class FrameReader(abc.ABC):
             and a resized pixel is the nearest one.
 
         Raises:
-            VideoError: a frame that was asked for cannot be decoded.
+            VideoError: a frame that was asked for cannot be decoded, or is too large.
             IndexError: there is no such frame.
         """
         wanted = np.asarray(indices)
@@ -107,7 +126,7 @@ class FrameReader(abc.ABC):
                 f'{len(self)}'
             )
         pixels, last, cut = {}, -1, None
-        for place, frame in self._decode(np.unique(wanted).tolist()):
+        for place, frame in self._decode_checked(np.unique(wanted).tolist()):
             if place <= last:
                 pixels.clear()
             if cut is None:
@@ -131,7 +150,7 @@ class FrameReader(abc.ABC):
             VideoError: the next frame cannot be decoded.
         """
         times, last, frame = self.timestamps_sec, -1, None
-        for place, frame in self._decode(range(len(self))):
+        for place, frame in self._decode_checked(range(len(self))):
             if place > last:  # else the reader has started over
                 last = place
                 yield times[place], frame

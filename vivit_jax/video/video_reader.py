@@ -14,12 +14,15 @@ from av.stream import Disposition
 
 from vivit_jax.video.files import FORMATS, check_file, describe_refused
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
+from vivit_jax.video.limits import Limits
 
 # Containers that store presentation times. Others, such as AVI, make them up from the order of
 # decoding, so that a frame's time says nothing about its place.
 _TIMED_CONTAINERS = ('mov', 'matroska')
 
 _LIBC = ctypes.CDLL(None)  # the C library of this process
+_FFMPEG = ctypes.CDLL(av._core.__file__)  # the libraries that PyAV has loaded
+_PIXEL_BYTES = 8  # at most: four channels of 16 bits
 
 
 class VideoReader(FrameReader):
@@ -33,9 +36,11 @@ class VideoReader(FrameReader):
         name: what messages call the video; by default the path.
         start_sec: first moment, in seconds of the stream's own time.
         end_sec: end; a frame that starts then or later is not part of it.
+        limits: what the video may have at most.
 
     Raises:
-        VideoError: missing, empty or damaged file, no video stream, no frames.
+        VideoError: missing, empty or damaged file, no video stream, no frames, too many of them or
+            too large ones.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class VideoReader(FrameReader):
         name: str | None = None,
         start_sec: float | None = None,
         end_sec: float | None = None,
+        limits: Limits = Limits(),
     ):
+        self.limits = limits
         self.name = name or (str(source) if not isinstance(source, bytes) else 'video')
         self._source = source
         self._container = None
@@ -77,6 +84,9 @@ class VideoReader(FrameReader):
         is_bytes = isinstance(source, bytes)
         if not is_bytes:
             check_file(source, self.name)
+        if hasattr(_FFMPEG, 'av_max_alloc'):
+            # A few bytes can announce an index of any length, for which FFmpeg would take memory.
+            _FFMPEG.av_max_alloc(ctypes.c_size_t(_PIXEL_BYTES * self.limits.max_pixels))
         try:
             file = io.BytesIO(source) if is_bytes else f'file:{source}'
             # Nothing but this file is opened, whatever is in it.
@@ -98,12 +108,15 @@ class VideoReader(FrameReader):
             raise VideoError(f'{self.name}: has no video stream (it holds: {", ".join(kinds)})')
         if stream.codec_context is None:
             raise VideoError(f'{self.name}: damaged: its index says not how to decode it')
+        context = stream.codec_context
+        self._check_size(context.height, context.width)
+        context.options = {'max_pixels': str(self.limits.max_pixels)}  # of every frame
         # One thread: a clip is short, and the cores are better used by other videos.
         stream.thread_type = 'NONE'
         self._stream = stream
         # H.264 marks frames that no other refers to: decoding without them changes no other.
         # HEVC's mark holds within a layer only.
-        self._can_skip = stream.codec_context.name == 'h264'
+        self._can_skip = context.name == 'h264'
 
     def _index(self, start_sec: float | None, end_sec: float | None):
         """Lists the frames from the packets, without decoding any."""
@@ -137,6 +150,7 @@ class VideoReader(FrameReader):
                 f'from {float(pts[0] * base):.2f} to {float(pts[-1] * base):.2f} s'
             )
         self._pts = pts[part]
+        self._check_length(len(self), float((self._pts[-1] - self._pts[0]) * base))
         if start_sec is None and end_sec is None:
             self.announced_sec = self._read_duration()
         self._frames_before = None if seeks else int(part[0])
@@ -164,7 +178,11 @@ class VideoReader(FrameReader):
                 if packet.dts is not None and packet.dts >= end:
                     break  # frames shown before `end` are stored before this packet
                 packets.append((packet.pts, packet.is_keyframe))
+                if len(packets) > self.limits.max_frames:
+                    self._check_length(len(packets), 0)
         except DECODE_ERRORS as error:
+            if isinstance(error, VideoError):
+                raise
             if not packets:
                 raise VideoError(f'{self.name}: damaged ({reason(error)})') from error
         return packets
@@ -179,6 +197,8 @@ class VideoReader(FrameReader):
         except DECODE_ERRORS as error:
             if isinstance(error, VideoError):
                 raise
+            context = self._stream.codec_context
+            self._check_size(context.height, context.width)  # they may have grown
             raise VideoError(
                 f'{self.name}: damaged: frame {self._position + 1} of {len(self)} cannot be '
                 f'decoded ({reason(error)})'
