@@ -1,6 +1,7 @@
 """Readers of frames: the interface, how a reader fails, and which pixels it gives."""
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import av
@@ -16,6 +17,10 @@ __all__ = ['FrameReader', 'VideoError']
 
 # What a damaged file can raise in FFmpeg and PyAV; MemoryError comes from absurd sizes in headers.
 DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError, OverflowError)
+
+# A resized frame that has more pixels than this times the boxes that are cut from it is not made:
+# usual videos, cut at random too, stay far below.
+_MOST_UNUSED = 64
 
 
 class VideoError(UserError):
@@ -210,14 +215,25 @@ class Cutter:
     def __init__(self, crops: Crops, interpolation: str):
         self._crops = crops
         self._interpolation = interpolation.upper()
+        resized, boxes = crops.height * crops.width, len(crops.corners) * math.prod(crops.size)
+        self._is_mostly_unused = resized > _MOST_UNUSED * boxes
         # Shared by all frames: a scaler of its own for each costs seven times as much.
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         quarter_turns = _quarter_turns(frame)
+        if self._is_mostly_unused:
+            pixels = np.rot90(frame.to_ndarray(format='rgb24'), quarter_turns)
+            return np.stack([self._resize_box(pixels, *corner) for corner in self._crops.corners])
         height, width = self._crops.height, self._crops.width
         if quarter_turns % 2:
             height, width = width, height
+        planes = self._resize(frame, height, width)
+        planes = [np.rot90(plane, quarter_turns) for plane in planes]
+        return np.stack([self._box(planes, top, left) for top, left in self._crops.corners])
+
+    def _resize(self, frame: av.VideoFrame, height: int, width: int) -> list[np.ndarray]:
+        """The planes of the resized frame, see `_planes`."""
         # Scaling to separate planes takes a third of the time, and half-size colours are
         # interpolated whatever the width; without scaling FFmpeg spoils their right edge.
         is_scaled = (height, width) != (frame.height, frame.width)
@@ -229,13 +245,35 @@ class Cutter:
             interpolation=self._interpolation,
             threads=1,
         )
-        planes = [np.rot90(plane, quarter_turns) for plane in _planes(frame)]
-        return np.stack([self._box(planes, top, left) for top, left in self._crops.corners])
+        return _planes(frame)
+
+    def _resize_box(self, pixels: np.ndarray, top: int, left: int) -> np.ndarray:
+        """A box of the resized frame, from the part of the pixels uint8 [h w 3] around the box."""
+        source_height, source_width, _ = pixels.shape
+        high, wide = self._crops.size
+        rows, height, top = _part_around(top, high, self._crops.height, source_height)
+        columns, width, left = _part_around(left, wide, self._crops.width, source_width)
+        part = np.ascontiguousarray(pixels[rows, columns])
+        return self._box(self._resize(av.VideoFrame.from_ndarray(part), height, width), top, left)
 
     def _box(self, planes: list[np.ndarray], top: int, left: int) -> np.ndarray:
         high, wide = self._crops.size
         parts = [plane[top : top + high, left : left + wide] for plane in planes]
         return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+
+
+def _part_around(start: int, size: int, resized: int, source: int) -> tuple[slice, int, int]:
+    """The part of a side of `source` pixels that decides `size` pixels of the resized side.
+
+    Returns:
+        The part, its length when it is resized, and where the `size` pixels begin in it.
+    """
+    scale = resized / source
+    margin = math.ceil(2 * max(1, 1 / scale))  # reach of the interpolation
+    first = max(0, math.floor(start / scale) - margin)
+    last = min(source, math.ceil((start + size) / scale) + margin)
+    length = max(size, round((last - first) * scale))
+    return slice(first, last), length, min(round(start - first * scale), length - size)
 
 
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:

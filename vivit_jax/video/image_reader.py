@@ -99,8 +99,7 @@ class ImageReader(FrameReader):
             raise ValueError(f'its {len(content)} bytes start with {content[:4]!r}')
         if codec not in self._contexts:
             context = av.CodecContext.create(codec, 'r')
-            max_pixels = str(self.limits.max_pixels)
-            context.options = {'err_detect': 'explode', 'max_pixels': max_pixels}
+            context.options = {'err_detect': 'explode', **self.limits.decoder_options}
             context.thread_type = 'NONE'  # a frame for each packet, at once
             self._contexts[codec] = context
         packet = av.Packet(content)

@@ -41,6 +41,14 @@ class Limits:
             if not value >= 1:
                 raise UserError(f'data.limits.{name}={value} must be at least 1')
 
+    @property
+    def decoder_options(self) -> dict[str, str]:
+        """Options of FFmpeg, so that it decodes no frame that is much too large.
+
+        Decoders count the pixels of whole blocks, which are more than those of the frame.
+        """
+        return {'max_pixels': str(2 * self.max_pixels)}
+
     def describe_size(self, height: int, width: int) -> str | None:
         """What to say of frames of height x width pixels if they are too large."""
         aspect = max(height, width) / max(min(height, width), 1)

@@ -22,7 +22,9 @@ _TIMED_CONTAINERS = ('mov', 'matroska')
 
 _LIBC = ctypes.CDLL(None)  # the C library of this process
 _FFMPEG = ctypes.CDLL(av._core.__file__)  # the libraries that PyAV has loaded
-_PIXEL_BYTES = 8  # at most: four channels of 16 bits
+_MAX_BYTES = 2**28  # that FFmpeg allocates at once: a few bytes can announce an index of any length
+if hasattr(_FFMPEG, 'av_max_alloc'):
+    _FFMPEG.av_max_alloc(ctypes.c_size_t(_MAX_BYTES))
 
 
 class VideoReader(FrameReader):
@@ -84,9 +86,6 @@ class VideoReader(FrameReader):
         is_bytes = isinstance(source, bytes)
         if not is_bytes:
             check_file(source, self.name)
-        if hasattr(_FFMPEG, 'av_max_alloc'):
-            # A few bytes can announce an index of any length, for which FFmpeg would take memory.
-            _FFMPEG.av_max_alloc(ctypes.c_size_t(_PIXEL_BYTES * self.limits.max_pixels))
         try:
             file = io.BytesIO(source) if is_bytes else f'file:{source}'
             # Nothing but this file is opened, whatever is in it.
@@ -110,7 +109,7 @@ class VideoReader(FrameReader):
             raise VideoError(f'{self.name}: damaged: its index says not how to decode it')
         context = stream.codec_context
         self._check_size(context.height, context.width)
-        context.options = {'max_pixels': str(self.limits.max_pixels)}  # of every frame
+        context.options = self.limits.decoder_options
         # One thread: a clip is short, and the cores are better used by other videos.
         stream.thread_type = 'NONE'
         self._stream = stream
