@@ -7,6 +7,11 @@
 `vivit_jax.predictor` does the same from Python.
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import contextlib
 import csv
 import dataclasses

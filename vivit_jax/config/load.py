@@ -110,8 +110,9 @@ def random_crop(config: ConfigDict, spec: Preprocessing) -> RandomCrop:
 
 
 def workers(config: ConfigDict) -> Workers:
-    """Numbers of decoding processes, threads and batches in advance, of the section `data`."""
-    return Workers(config.data.num_workers, config.data.worker_threads, config.data.worker_buffer)
+    """How the section `data` has batches made ready in advance."""
+    data = config.data
+    return Workers(data.num_workers, data.worker_threads, data.worker_buffer, data.stall_sec)
 
 
 def mesh_sizes(config: ConfigDict) -> tuple[int, int, int]:

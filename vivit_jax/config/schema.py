@@ -157,6 +157,13 @@ KEYS = {
     ),
     'data.worker_threads': Key(1, 'decoding threads of each worker', 1, may_change=True),
     'data.worker_buffer': Key(2, 'batches that each worker holds ready', 1, may_change=True),
+    'data.stall_sec': Key(
+        60.0,
+        'seconds without a batch after which a line names the videos that are being read; after '
+        'three times as long they count as broken, and reading goes on without them; 0: never',
+        0,
+        may_change=True,
+    ),
     'data.cache_dir': Key(
         '', "folder of the embedded videos; '': the user's cache folder", may_change=True
     ),
