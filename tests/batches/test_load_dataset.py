@@ -122,7 +122,7 @@ def test_dataset_is_read_in_its_own_layout(tmp_path, synthetic_folder):
 
 def test_limits_reach_every_video(data):
     data.limits.max_frames = 9
-    source = load_dataset(data, splits=('test',)).splits['test']
+    source = load_dataset(data).splits['test']
     with pytest.raises(VideoError, match=r'it has 10 frames, .* data\.limits\.max_frames allows 9'):
         pickle.loads(pickle.dumps(source)).open(3)
 
