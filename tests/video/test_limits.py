@@ -1,3 +1,4 @@
+import resource
 import struct
 from fractions import Fraction
 
@@ -159,8 +160,10 @@ def test_index_of_millions_of_frames_in_a_tiny_file_takes_no_memory(kept):
         place = content.index(name) - 4
         size = int.from_bytes(content[place : place + 4], 'big') + grown
         content[place : place + 4] = struct.pack('>I', size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(VideoError):
         VideoReader(bytes(content))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20  # KB; else 1.8 GB
 
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'area'])
