@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from vivit_jax.batches.reads import Reads
@@ -113,9 +114,10 @@ class Supervised(Iterator[_Batch]):
 
     def _give_up(self, silent: float):
         """Goes on without the videos that are being read."""
-        videos = {video for _, video in self._feed.reads.current()}
+        reads = self._feed.reads.current()
+        videos = {video for process, video in reads if not _is_stopped(process)}
         if not videos:
-            self._count_death('did not begin to read')
+            self._count_death('was stopped' if reads else 'did not begin to read')
         for video in sorted(videos):
             _log.warning('Reading was given up after %.0f s: %s', silent, self._name(video))
         self._restart(videos)
@@ -146,6 +148,15 @@ class Supervised(Iterator[_Batch]):
         self._feed.kill()
         self._feed = self._begin(self._feed.reads.given_up.union(videos))
         self._feed.ask()
+
+
+def _is_stopped(process: int) -> bool:
+    """Whether a process was stopped by a signal, so that what it reads is not to blame."""
+    try:
+        state = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0]
+    except OSError:  # there is no /proc, or no such process any more
+        return False
+    return state in 'Tt'
 
 
 class _Feed:
