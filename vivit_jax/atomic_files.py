@@ -25,6 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str):
-    """Writes a text in UTF-8."""
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding='utf-8')
+    """Writes a text in UTF-8, which is on the disk when this returns."""
+    with replacing(path) as unfinished, unfinished.open('w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -207,6 +207,18 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, caplog, name, damage):
     assert find_checkpoint(tmp_path)[1] == 10
 
 
+def test_damaged_metrics_alone_are_set_aside(tmp_path):
+    save_all(tmp_path, {10: 0.9, 20: None})
+    folder = tmp_path / 'checkpoints'
+    (folder / '10' / 'metrics' / 'metrics').write_text('')
+    with pytest.raises(UserError, match='10/metrics is damaged: remove this folder'):
+        find_checkpoint(tmp_path)
+    set_damaged_aside(folder)
+    assert [path.name[:8] for path in (tmp_path / 'damaged' / '10').iterdir()] == ['metrics-']
+    assert find_checkpoint(tmp_path) == (folder, 20)
+    assert kept(tmp_path) == [10, 20]
+
+
 def test_a_checkpoint_without_checksums_is_read(tmp_path):
     save_all(tmp_path, {10: None})
     (tmp_path / 'checkpoints' / '10' / 'checksums.json').unlink()

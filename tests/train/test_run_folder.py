@@ -52,6 +52,13 @@ def test_another_config_is_refused_with_every_key(tmp_path):
         start_run(tmp_path, config, CLASSES)
 
 
+def test_a_config_that_a_power_cut_left_empty_is_named(tmp_path):
+    start_run(tmp_path, default_config(), CLASSES)
+    (tmp_path / 'config.json').write_text('')
+    with pytest.raises(UserError, match=r'config\.json is damaged .*restore it, or remove it'):
+        start_run(tmp_path, default_config(), CLASSES)
+
+
 def test_other_classes_are_refused(tmp_path):
     start_run(tmp_path, default_config(), CLASSES)
     with pytest.raises(UserError, match='classes'):

@@ -16,7 +16,7 @@ from vivit_jax.atomic_files import replace_text, replacing
 from vivit_jax.errors import UserError, writing
 from vivit_jax.model_card import ModelCard
 from vivit_jax.train.state import TrainState
-from vivit_jax.weights.checksums import find_damage, write_checksums
+from vivit_jax.weights.checksums import find_damage, find_damaged_metrics, write_checksums
 from vivit_jax.weights.orbax import (
     BEST,
     BEST_METRIC,
@@ -180,6 +180,8 @@ class Checkpoints:
 def set_damaged_aside(folder: Path):
     """Moves the newest checkpoints, as long as they are damaged, into a folder `damaged` beside.
 
+    The metrics of a checkpoint are moved alone.
+
     Every process must call it.
 
     Args:
@@ -190,21 +192,29 @@ def set_damaged_aside(folder: Path):
     """
     if jax.process_index() == 0 and has_checkpoints(folder):
         steps = sorted(ocp.utils.checkpoint_steps(folder.absolute()))
+        for path in find_damaged_metrics(folder):
+            _set_aside(folder, f'{path.parent.name}/metrics')
+            _log.warning('%s is damaged: the accuracy of this checkpoint is lost', path)
         while steps and (file := find_damage(folder / str(steps[-1]))):
-            step, aside = steps.pop(), folder.parent / 'damaged'
-            with writing(aside):
-                aside.mkdir(exist_ok=True)
-                name = f'{step}-{time.strftime("%Y%m%d-%H%M%S")}'
-                (folder / str(step)).rename(aside / name)
+            step = steps.pop()
+            aside = _set_aside(folder, str(step))
             _log.warning(
                 'Checkpoint %d is damaged (%s); it is in %s now; going on from %s',
                 step,
                 file,
-                aside / name,
+                aside,
                 f'step {steps[-1]}' if steps else 'the start: there is no other checkpoint',
             )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('damaged checkpoints')
+
+
+def _set_aside(folder: Path, name: str) -> Path:
+    """Moves a checkpoint, or a part of it, to `damaged` in the run folder; returns its new path."""
+    aside = folder.parent / 'damaged' / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
+    with writing(aside):
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        return (folder / name).rename(aside)
 
 
 def _reason(error: Exception) -> str:

@@ -92,7 +92,7 @@ class Recorder:
 
     def pause(self):
         """Before a checkpoint and after an evaluation: writes all, and starts the clock anew."""
-        self._writer.flush()
+        self._writer.flush(lasts=True)
         self._progress.pause()
         self._last = time.monotonic()
 

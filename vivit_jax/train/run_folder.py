@@ -52,7 +52,14 @@ def start_run(folder: Path, config: ConfigDict, dataset: Dataset, report: Report
     }
     new = flatten(config)
     if config_file.exists():
-        allowed, forbidden = differences(json.loads(config_file.read_text('utf-8')), new)
+        try:
+            old = dict(json.loads(config_file.read_text('utf-8')))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f'{config_file} is damaged ({error}): restore it, or remove it if this command has '
+                'the config of the run'
+            ) from error
+        allowed, forbidden = differences(old, new)
         if forbidden:
             raise UserError(
                 f'{folder} is the run of another config. These keys differ and may not:\n  '

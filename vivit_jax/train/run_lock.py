@@ -114,6 +114,8 @@ def _create(path: Path) -> Lock | None:
     try:
         with file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError:
         path.unlink()  # an empty file would look like a holder on another machine
         raise

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import resource
 import sys
 import time
@@ -68,20 +69,27 @@ class MetricWriter:
         self._step = step
         self._metrics.update(metrics)
 
-    def flush(self):
-        """Writes the metrics that are held back to the disk.
+    def flush(self, lasts: bool = False):
+        """Writes the metrics that are held back.
+
+        Args:
+            lasts: whether all metrics outlast a power cut from now on, which takes time.
 
         Raises:
             UserError: the disk refuses; nothing more is written.
         """
         metrics, self._metrics = self._metrics, {}
-        if not self._active or not metrics:
+        if not self._active or not (metrics or lasts):
             return
-        self._board.write(self._step, metrics)
+        if metrics:
+            self._board.write(self._step, metrics)
         try:
             with writing(self._path):
-                self._file.write(json.dumps({'step': self._step, **metrics}) + '\n')
-                self._file.flush()
+                if metrics:
+                    self._file.write(json.dumps({'step': self._step, **metrics}) + '\n')
+                    self._file.flush()
+                if lasts:
+                    os.fsync(self._file.fileno())
         except UserError:
             self._active = False
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,13 @@ _ADDED_LATER = 'metrics'  # a folder
 
 
 def write_checksums(checkpoint: Path):
-    """Reads all files of the folder of a checkpoint, and adds a file with their checksums."""
+    """Reads all files of the folder of a checkpoint, and adds a file with their checksums.
+
+    All of them are on the disk when this returns, before an older checkpoint may be deleted.
+    """
+    for path in filter(Path.is_file, checkpoint.rglob('*')):
+        with path.open('rb') as file:
+            os.fsync(file.fileno())
     sums = {str(path.relative_to(checkpoint)): _checksum(path) for path in _files(checkpoint)}
     replace_text(checkpoint / _FILE, json.dumps(sums, indent=1) + '\n')
 
@@ -41,6 +48,19 @@ def find_damage(checkpoint: Path) -> str | None:
         except OSError:
             return name
     return None
+
+
+def find_damaged_metrics(folder: Path) -> list[Path]:
+    """The folders of metrics that cannot be read, of all checkpoints in a folder."""
+    found = []
+    for path in folder.glob('*/metrics/metrics'):
+        if not path.parents[1].name.isdigit():
+            continue  # is being written
+        try:
+            json.loads(path.read_text(encoding='utf-8'))
+        except ValueError:
+            found.append(path.parent)
+    return found
 
 
 def _files(checkpoint: Path) -> Iterator[Path]:

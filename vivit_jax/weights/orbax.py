@@ -17,7 +17,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
-from vivit_jax.weights.checksums import find_damage, write_checksums
+from vivit_jax.weights.checksums import find_damage, find_damaged_metrics, write_checksums
 from vivit_jax.weights.weights import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
@@ -196,6 +196,11 @@ def find_checkpoint(path: str | Path) -> tuple[Path, int]:
     folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
     if not folder.is_dir():
         raise UserError(f'no run folder or checkpoint at {path.absolute()}')
+    if damaged := find_damaged_metrics(folder):
+        raise UserError(
+            f'{damaged[0]} is damaged: remove this folder, or go on with the training, which '
+            'leaves it out'
+        )
     options = ocp.CheckpointManagerOptions(best_fn=best_metric, best_mode='max', create=False)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         step = manager.best_step() if name == BEST else None
