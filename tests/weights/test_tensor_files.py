@@ -17,7 +17,7 @@ from vivit_jax.weights.tensor_files import file_format, open_tensors, save_tenso
 ARRAYS = {
     'a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3),
     'b': np.float16([1.5, -2.0]),
-    'c': np.int64(7)[None],
+    'c': np.float64([7]),
     'd': np.arange(4, dtype=np.float32).astype(ml_dtypes.bfloat16),
 }
 

@@ -95,6 +95,7 @@ KEYS = {
         "how temporal attention of vivit_fsa starts from an image ViT: 'zero', 'pretrained' or "
         "'fresh'",
     ),
+    'init.allow_non_finite': Key(False, 'start from weights although they hold NaN or Inf'),
     # How a video becomes a clip.
     **_dataclass_keys('preprocessing', Preprocessing),
     # Videos and labels.

@@ -67,6 +67,9 @@ _VALUE_RANGE = flags.DEFINE_list(
     None,
     'Values that pixels of 0 and 255 become, as in -1,1, if the source is wrong.',
 )
+_ALLOW_NON_FINITE = flags.DEFINE_bool(
+    'allow_non_finite', False, 'Read weights although they hold NaN or Inf.'
+)
 _LABELS = flags.DEFINE_string(
     'labels', None, 'File with a class name per line; for several heads, "classes_{head}.txt".'
 )
@@ -91,9 +94,10 @@ _INHERITED = {
 def main(settings: list[str]) -> int:
     """Converts weights; returns 1 if `--verify` finds a difference."""
     output = _checked_output(Path(_OUTPUT.value), _TO.value)
-    weights = read_weights(_SOURCE.value, model=_MODEL.value, value_range=_value_range())
+    how = {'allow_non_finite': _ALLOW_NON_FINITE.value}
+    weights = read_weights(_SOURCE.value, model=_MODEL.value, value_range=_value_range(), **how)
     if _DEPTH.value:
-        weights = fuse_weights(weights, read_weights(_DEPTH.value))
+        weights = fuse_weights(weights, read_weights(_DEPTH.value, **how))
     print(f'Found {_describe(weights)}')
     try:
         card = _target_card(weights, settings)

@@ -33,7 +33,8 @@ def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Rep
     """
     config, model, spec = programs.config, programs.model, programs.spec
     weights, depth_weights = (
-        _read(path, card) if path else None for path in (config.init_from, config.init.depth_from)
+        _read(path, card, config.init.allow_non_finite) if path else None
+        for path in (config.init_from, config.init.depth_from)
     )
     key = jax.random.key(config.seed)
     fresh = jax.jit(lambda: init_variables(key, model, spec.clip_shape))()
@@ -52,8 +53,8 @@ def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Rep
     return jax.device_get(variables), report
 
 
-def _read(path: str, card: ModelCard) -> Weights:
-    weights = read_weights(path)
+def _read(path: str, card: ModelCard, allow_non_finite: bool) -> Weights:
+    weights = read_weights(path, allow_non_finite=allow_non_finite)
     _log.info('Starting from %s: %s', path, weights.kind)
     for line in describe_differences(card, weights):
         _log.warning('%s', line)

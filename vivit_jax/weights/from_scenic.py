@@ -13,9 +13,10 @@ from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.flax_msgpack import read_train_state
-from vivit_jax.weights.misfits import find_misfits
+from vivit_jax.weights.misfits import count_layers, find_misfits
 from vivit_jax.weights.positions import format_grid
 from vivit_jax.weights.renames import Renames, rename
+from vivit_jax.weights.tensor_files import check_floats
 from vivit_jax.weights.weights import Weights
 
 # Before Linen, Flax numbered all modules of a block together. The other names are the same here.
@@ -65,6 +66,8 @@ def read_scenic(
         rename('/'.join(map(str, name)), _RENAMES): np.asarray(value)
         for name, value in flax.traverse_util.flatten_dict(tree).items()
     }
+    for name, value in params.items():
+        check_floats(value, name, path)
     notes = []
     try:
         card, grid = _describe(params, model, grid, notes)
@@ -145,7 +148,7 @@ def _describe(
     keywords = {
         'name': name,
         'hidden_size': width,
-        'num_layers': _count_blocks(params, encoder),
+        'num_layers': count_layers(rf'{encoder}/encoderblock_(\d+)/', params),
         'num_heads': query[1],
         'mlp_dim': dense[1],
         'tubelet_size': (length or 1, patch, patch),
@@ -156,7 +159,9 @@ def _describe(
     if not length:
         keywords['num_sampled_frames'] = grid[0]
     if name == 'vivit_fe':
-        keywords['temporal_num_layers'] = _count_blocks(params, 'TemporalTransformer')
+        keywords['temporal_num_layers'] = count_layers(
+            r'TemporalTransformer/encoderblock_(\d+)/', params
+        )
     is_image_vit = not length and grid[0] == 1
     spec = Preprocessing(
         num_frames=1 if is_image_vit else grid[0] * length or max(_NUM_FRAMES, grid[0]),
@@ -246,9 +251,3 @@ def _split_epic(params: dict[str, np.ndarray]) -> bool:
         for head, part in zip(_EPIC_COLUMNS, parts, strict=True):
             params[name.replace('/', f'_{head}/')] = np.ascontiguousarray(part)
     return True
-
-
-def _count_blocks(params: Mapping[str, np.ndarray], encoder: str) -> int:
-    """The number of blocks of an encoder: the highest number in their names, plus 1."""
-    matches = (re.match(rf'{encoder}/encoderblock_(\d+)/', name) for name in params)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)

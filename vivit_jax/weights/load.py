@@ -24,10 +24,12 @@ from vivit_jax.weights import (
 from vivit_jax.weights.from_scenic import read_scenic
 from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import is_name_of_checkpoint, read_checkpoint
-from vivit_jax.weights.tensor_files import file_format, open_tensors
+from vivit_jax.weights.tensor_files import check_finite, file_format, open_tensors
 from vivit_jax.weights.weights import Weights
 
 __all__ = ['load_checkpoint', 'read_weights']
+
+_STATISTICS = 'batch_stats'
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,11 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
 
 
 def read_weights(
-    path: str | Path, *, model: str | None = None, value_range: tuple[float, float] | None = None
+    path: str | Path,
+    *,
+    model: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    allow_non_finite: bool = False,
 ) -> Weights:
     """Reads the weights of a model; logs the reader's notes as warnings.
 
@@ -88,19 +94,35 @@ def read_weights(
             `vivit_jax.convert`.
         model: the name of the model, if the file does not tell it.
         value_range: the range of the pixels that the model expects, if the file tells it wrongly.
+        allow_non_finite: whether arrays may hold NaN and Inf.
 
     Raises:
         UserError: the path does not exist, holds no known kind of weights, or is damaged.
     """
     path = Path(path)
-    if is_name_of_checkpoint(path):
-        weights = read_checkpoint(path)
-    elif path.is_dir():
-        weights = _read_folder(path, model, value_range)
-    elif path.exists():
-        weights = _read_file(path, model)
-    else:
-        raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
+    try:
+        if is_name_of_checkpoint(path):
+            weights = read_checkpoint(path)
+        elif path.is_dir():
+            weights = _read_folder(path, model, value_range)
+        elif path.exists():
+            weights = _read_file(path, model)
+        else:
+            raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
+    except UserError:
+        raise
+    except Exception as error:  # the file may come from anybody
+        raise UserError(
+            f'{path} cannot be read, as it or its configuration is damaged: '
+            f'{type(error).__name__}: {next(iter(str(error).splitlines()), "")}'
+        ) from error
+    if not allow_non_finite:
+        arrays = {**weights.params, _STATISTICS: weights.batch_stats}
+        check_finite(
+            flax.traverse_util.flatten_dict(arrays, sep='/'),
+            str(path),
+            '; convert --allow_non_finite and init.allow_non_finite read it as it is',
+        )
     for note in weights.notes:
         _log.warning('%s: %s', path, note)
     if value_range is None:

@@ -21,7 +21,9 @@ class ViViT(VideoModel):
     def encode(self, clip: torch.Tensor) -> torch.Tensor:
         spec = self.spec
         if spec.tokenizer == 'uniform_frames':
-            clip = clip[:, uniform_frame_indices(clip.shape[1], spec.num_sampled_frames).tolist()]
+            # `clip.shape` is no number while the model is traced or compiled.
+            frames = uniform_frame_indices(self.clip_shape[0], spec.num_sampled_frames)
+            clip = clip[:, frames.tolist()]
         return self.encode_tokens(rearrange(self.tokenizer(clip), 'b t h w d -> b t (h w) d'))
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
