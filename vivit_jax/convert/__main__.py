@@ -13,6 +13,11 @@ depth, to a model that averages their scores. A report of what became of each pa
 and saved beside the output.
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import dataclasses
 from pathlib import Path
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax import terminal
 from vivit_jax.batches.loader import train_batches
+from vivit_jax.batches.supervised import DecodingError
 from vivit_jax.config import load
 from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.evaluator import Evaluator
@@ -36,7 +37,7 @@ from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.run_lock import hold
 from vivit_jax.train.state import TrainState
-from vivit_jax.train.stopping import stop_signals
+from vivit_jax.train.stopping import Stop, stop_signals
 from vivit_jax.train.watchdog import watch
 from vivit_jax.video.durations import median_duration_sec
 from vivit_jax.weights.orbax import BEST, LAST, has_checkpoints
@@ -83,6 +84,7 @@ class Trainer:
         )
         self._folder = workdir / 'checkpoints'
         self._take_over = take_over
+        self._stop = Stop()
         self._start_variables = None
         if 'val' in experiment.dataset.splits and experiment.eval_every >= experiment.num_steps:
             _log.info(
@@ -119,7 +121,6 @@ class Trainer:
         try:
             with (
                 jax.set_mesh(self._experiment.mesh),
-                stop_signals() as self._stop,
                 watch(config.train.hang_sec, config.parallel.lost_sec) as self._watchdog,
                 end_if_process_is_lost(),
             ):
@@ -199,6 +200,7 @@ class Trainer:
         feed = prefetch(
             batches, batch_sharding(experiment.mesh), (*experiment.train_source.kinds, 'label')
         )
+        signals = contextlib.ExitStack()
         try:
             with ThreadPoolExecutor(1) as pool:  # decodes while the step is compiled
                 first_batch = pool.submit(next, feed)
@@ -206,12 +208,19 @@ class Trainer:
                 self._clock.ends('compilation')
                 state = self._first_state(checkpoints)
                 self._clock.ends('parameters')
+            signals.enter_context(stop_signals(self._stop))  # before, there is nothing to save
             if first and not self._make_up_validation(first, state, checkpoints, recorder):
                 return first, True
             for step in range(first + 1, experiment.num_steps + 1):
                 self._watchdog.alive(f'decoding for step {step}')
                 asked = time.monotonic()
-                batch, on_device = next(feed) if step > first + 1 else first_batch.result()
+                try:
+                    batch, on_device = next(feed) if step > first + 1 else first_batch.result()
+                except DecodingError:
+                    if step > first + 1 and jax.process_count() == 1:
+                        recorder.flush()
+                        checkpoints.save(state, self._card, {})
+                    raise
                 data_wait = time.monotonic() - asked
                 # In the first step processes wait for those that still compile.
                 self._watchdog.alive(f'step {step}', waits=step > first + 1)
@@ -236,6 +245,7 @@ class Trainer:
                 if stop:
                     break
         finally:
+            signals.close()
             recorder.close()
             feed.close()
             batches.close()
