@@ -70,7 +70,7 @@ def _is_of_type(value: object, hint: object) -> bool:
         return any(_is_of_type(value, arg) for arg in args)
     if origin is tuple:
         return isinstance(value, list | tuple) and all(_is_of_type(x, args[0]) for x in value)
-    if origin is Mapping:
+    if origin in (Mapping, dict):
         return isinstance(value, Mapping) and all(_is_of_type(x, args[1]) for x in value.values())
     if hint is float:
         return _is_of_type(value, numbers.Real) and math.isfinite(value)
