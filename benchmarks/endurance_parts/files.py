@@ -51,12 +51,12 @@ _VIDEOS = {
 }
 _IMAGES = {'jpg': 'mjpeg', 'png': 'png'}
 _WRITERS = {
-    'npz': write_npz,
-    'safetensors': export_torch,
+    'ours.npz': write_npz,
+    'ours.safetensors': export_torch,
     'folder of Hugging Face': write_huggingface,
     'checkpoint': write_checkpoint,
 }
-_WEIGHTS = dict.fromkeys([*_WRITERS, 'msgpack', 'pth, image ViT'])
+_WEIGHTS = dict.fromkeys([*_WRITERS, 'checkpoint.msgpack', 'image_vit.pth'])
 
 
 def _run(kinds: dict, make: Callable, try_one: Callable, folder: Path, count: int, first: int):
@@ -184,7 +184,7 @@ def _make_weights(folder: Path, kind: str) -> str:
     path = folder / kind.replace(' ', '_')
     if path.exists():
         return str(path)
-    if kind == 'pth, image ViT':
+    if kind == 'image_vit.pth':
         torch.save({name: torch.tensor(value) for name, value in _image_vit().items()}, path)
         return str(path)
     keywords = {'num_classes': 4, 'tubelet_size': (2, 56, 56), 'position': 'learned'}
@@ -195,7 +195,7 @@ def _make_weights(folder: Path, kind: str) -> str:
         'params'
     ]
     card = ModelCard({'name': 'vivit_joint', **keywords, **sizes}, spec, tuple('abcd'))
-    if kind == 'msgpack':
+    if kind == 'checkpoint.msgpack':
         state = {'optimizer': {'target': params, 'state': {}}, 'global_step': 3}
         path.write_bytes(flax.serialization.to_bytes(state))
     else:

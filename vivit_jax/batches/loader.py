@@ -7,6 +7,7 @@ workers nor of hosts, so a checkpoint's step says where to go on. Nothing here i
 import contextlib
 import dataclasses
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 _ERROR_BYTES = 512
 _SHARED_MEMORY = Path('/dev/shm')  # where Linux shows it as files
 _MAX_SUBSTITUTES = 8
+# Python's tracker of shared memory frees what a killed process left, and need not tell the user.
+_QUIET_TRACKER = 'ignore:resource_tracker'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +296,8 @@ def _in_advance(dataset: grain.MapDataset, workers: Workers) -> grain.IterDatase
     batches = dataset.to_iter_dataset(options).map(join)
     if not workers.count:
         return batches
+    if _QUIET_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET_TRACKER)
     if not flags.FLAGS.is_parsed():  # Grain reads flags, also outside of an absl program
         flags.FLAGS.mark_as_parsed()
     multiprocessing = grain.MultiprocessingOptions(workers.count, workers.buffer)

@@ -17,6 +17,7 @@ from vivit_jax import terminal
 from vivit_jax.batches.loader import train_batches
 from vivit_jax.batches.supervised import DecodingError
 from vivit_jax.config import load
+from vivit_jax.errors import writing
 from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
@@ -83,7 +84,7 @@ class Trainer:
             load.workers(config),
         )
         self._folder = workdir / 'checkpoints'
-        self._take_over = take_over
+        self._take_over, self._lock = take_over, None
         self._stop = Stop()
         self._start_variables = None
         if 'val' in experiment.dataset.splits and experiment.eval_every >= experiment.num_steps:
@@ -104,20 +105,28 @@ class Trainer:
                 do not fit.
         """
         if jax.process_index() == 0:
-            with hold(self._workdir, self._take_over):
+            with hold(self._workdir, self._take_over) as self._lock:
                 return self._run()
         return self._run()
+
+    def _check_lock(self, looks: bool):
+        """Raises a UserError if the run folder is lost, after a look at it or since the last."""
+        if self._lock and looks:
+            self._lock.look()
+        if self._lock:
+            self._lock.check()
 
     def _run(self) -> int:
         config, report = self._config, None
         set_damaged_aside(self._folder)
         if config.init_from and not has_checkpoints(self._folder):
             self._start_variables, report = read_start_variables(self._programs, self._card)
-        start_run(self._workdir, config, self._experiment.dataset, report)
-        if jax.process_index() == 0:
-            terminal.log_to_file(self._workdir / 'log.txt')
+        with writing(self._workdir):
+            start_run(self._workdir, config, self._experiment.dataset, report)
+            if jax.process_index() == 0:
+                terminal.log_to_file(self._workdir / 'log.txt')
+            checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
         self._log_header()
-        checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
         try:
             with (
                 jax.set_mesh(self._experiment.mesh),
@@ -232,7 +241,9 @@ class Trainer:
                     _log.info('First step after %s', self._clock)
                 stop, is_last = self._stop.reached(step), step == experiment.num_steps
                 validates = _is_due(step, experiment.eval_every) or is_last
-                if stop or validates or _is_due(step, experiment.save_every):
+                saves = stop or validates or _is_due(step, experiment.save_every)
+                self._check_lock(looks=saves)
+                if saves:
                     recorder.flush()
                     found = {}
                     if validates and not stop:
@@ -241,6 +252,7 @@ class Trainer:
                         recorder.write(step, found)
                     recorder.pause()
                     self._watchdog.alive(f'the checkpoint of step {step}')
+                    self._check_lock(looks=True)  # a validation can take long
                     checkpoints.save(state, self._card, found)
                 if stop:
                     break
