@@ -89,6 +89,8 @@ def read_scenic(
         card, grid = _describe(params, model, grid, (frames, crop_size), notes)
         if misfits := find_misfits(card, params):
             raise ValueError('\n'.join(misfits))
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
     except ValueError as error:
         modules = ', '.join(sorted({name.split('/')[0] for name in params}))
         raise UserError(
@@ -131,6 +133,7 @@ def _describe(
 
     Raises:
         ValueError: arrays that tell the sizes are missing or have another rank; lists them.
+        UserError: the grid is not clear, or not the given one.
     """
     name = _model_name(params, model, notes)
     encoder = 'SpatialTransformer' if name == 'vivit_fe' else 'Transformer'
@@ -234,7 +237,7 @@ def _factorized_grid(
     """The grid of a spatial and a temporal table; if the latter is missing, of published clips."""
     side = math.isqrt(num_places)
     if side**2 != num_places:
-        raise ValueError(f'{num_places} places in space, which form no square: {_GIVE_GRID}')
+        raise UserError(f'{num_places} places in space, which form no square: {_GIVE_GRID}')
     if num_times is None:
         num_times = _NUM_FRAMES // length if length else _NUM_SAMPLED_FRAMES
         notes.append(f'{num_times} places along time assumed')
@@ -252,7 +255,7 @@ def _joint_grid(
     sides = [side for side in range(2, math.isqrt(num_places) + 1) if num_places % side**2 == 0]
     grids = [(num_places // side**2, side, side) for side in reversed(sides)]
     if not grids:
-        raise ValueError(f'{num_places} places form no squares along time: {_GIVE_GRID}')
+        raise UserError(f'{num_places} places form no squares along time: {_GIVE_GRID}')
     # Without tubelets the number of places along time is not told by the frames of a clip.
     frames, crop_size = clip[0] if length else None, clip[1]
     wanted = [(None, _SIDE), (None, crop_size), (frames, None)]
@@ -272,20 +275,20 @@ def _joint_grid(
         fitting = grids
     if len(fitting) > 1:
         possible = ', '.join(map(format_grid, grids))
-        raise ValueError(f'{num_places} places can be a grid of {possible}: {_GIVE_GRID}')
+        raise UserError(f'{num_places} places can be a grid of {possible}: {_GIVE_GRID}')
     if fitting[0][1] * patch != _SIDE:
         notes.append(f'a grid of {format_grid(fitting[0])} assumed')
     return fitting[0]
 
 
 def _check_grid(grid: tuple[int, int, int], num_places: int, num_times: int | None, is_joint: bool):
-    """Raises a ValueError if a given grid has other numbers of places than the tables."""
+    """Raises a UserError if a given grid has other numbers of places than the tables."""
     time, height, width = grid
     if height * width * (time if is_joint else 1) != num_places:
         where = 'in space and time' if is_joint else 'in space'
-        raise ValueError(f'the grid {format_grid(grid)} does not have {num_places} places {where}')
+        raise UserError(f'the grid {format_grid(grid)} does not have {num_places} places {where}')
     if num_times not in (None, time):
-        raise ValueError(f'the grid {format_grid(grid)} does not have {num_times} places in time')
+        raise UserError(f'the grid {format_grid(grid)} does not have {num_times} places in time')
 
 
 def _make_square(
