@@ -98,6 +98,10 @@ KEYS = {
         "how temporal attention of vivit_fsa starts from an image ViT: 'zero', 'pretrained' or "
         "'fresh'",
     ),
+    'init.grid': Key(
+        (), '(t, h, w), tokens of the position table of an original ViViT; (): as the table tells'
+    ),
+    'init.allow_non_finite': Key(False, 'start from weights although they hold NaN or Inf'),
     # How a video becomes a clip.
     **_dataclass_keys('preprocessing', Preprocessing),
     # Videos and labels.

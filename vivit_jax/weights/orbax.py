@@ -85,9 +85,13 @@ def _read(folder: Path, step: int) -> Weights:
     handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
         has_ema = bool(manager.item_metadata(step)['state'].get('ema'))
-        card = ModelCard.from_json(
-            manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
-        )
+        try:
+            card = ModelCard.from_json(
+                manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
+            )
+            card.check_layers(len(jax.tree.leaves(manager.item_metadata(step)['state'].tree)))
+        except ValueError as error:
+            raise UserError(f'checkpoint {folder / str(step)}: {error}') from error
         model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         expected = abstract_variables(model, card.preprocessing.clip_shape)
