@@ -87,8 +87,11 @@ def near_words(word: str, known: Iterable[str]) -> str:
 def near_paths(path: str | Path) -> str:
     """What there is instead of a path that does not exist, as the end of a message.
 
-    `'; did you mean runs/demo?'`, or the first names in the nearest folder that exists.
+    `'; did you mean runs/demo?'`, or the first names in the nearest folder that exists, or
+    `describe_closed(path)`.
     """
+    if closed := describe_closed(path):
+        return closed
     missing = Path(path)
     while missing != missing.parent and not missing.parent.is_dir():
         missing = missing.parent
@@ -102,6 +105,17 @@ def near_paths(path: str | Path) -> str:
         return f'; did you mean {" or ".join(str(folder / name) for name in near)}?'
     some = ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
     return f'; {folder.absolute()} holds {some or "nothing"}'
+
+
+def describe_closed(path: str | Path) -> str:
+    """That a path may exist, but this user may not see it, as the end of a message; else `''`."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return '; if it exists, this user may not enter its folder (Permission denied)'
+    except (OSError, ValueError):
+        pass
+    return ''
 
 
 def list_some(items: Sequence[str], most: int = 5) -> str:

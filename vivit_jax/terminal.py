@@ -67,6 +67,11 @@ def run(
         except UserError as error:
             _say_last(f'Error: {error}')
             status = 2
+        except PermissionError as error:
+            if error.filename is None:
+                raise
+            _say_last(f'Error: {error.filename} cannot be used (Permission denied)')
+            status = 2
         except KeyboardInterrupt:
             _say_last('Stopped')
             end_now(128 + signal.SIGINT)  # libraries may still be at work, and would crash

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -261,7 +262,7 @@ def read_dataset(
         raise UserError(f'{dataset.name} has no protocol {protocol!r}; known: {known}')
     folders = Path(root), Path(annotations or root)
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise AnnotationError(
                 f'{dataset.name}: there is no folder {folder.absolute()}{near_paths(folder)}'
             )

@@ -15,7 +15,7 @@ from vivit_jax.annotations.annotation import (
     find_group_column,
 )
 from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo
-from vivit_jax.errors import list_some
+from vivit_jax.errors import describe_closed, list_some
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels, plain_name
 
 _log = logging.getLogger(__name__)
@@ -324,9 +324,10 @@ def _check_files(
     if split == 'train' and loses_class:  # a folder may have another name
         allowed = int(max_bad_fraction * len(videos))
     if len(missing) > allowed:
+        first = next(iter(lost_paths.values()))
         go_on = f'; raise data.max_bad_fraction={max_bad_fraction} to go on without them'
         raise AnnotationError(
-            f'{message}, such as {next(iter(lost_paths.values()))}. Paths are relative to '
+            f'{message}, such as {first}{describe_closed(first)}. Paths are relative to '
             f'data.root, or to the folder of the CSV{go_on if found else ""}'
         )
     named = [*lost_paths.values()][:_MOST_NAMED]

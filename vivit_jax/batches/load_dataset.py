@@ -17,7 +17,7 @@ from vivit_jax.annotations.validation_split import draw_validation
 from vivit_jax.batches.array_record import ArrayRecords, find_shards
 from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.batches.tfrecord import load_tfrecords
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, describe_closed
 from vivit_jax.heads import LabelNames, PerHead
 from vivit_jax.video.limits import Limits
 from vivit_jax.video.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
@@ -205,6 +205,7 @@ def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) ->
         raise UserError(
             f'data.root={folder!r} holds no {" or ".join(f"{split}.csv" for split in splits)}: it '
             'should be what vivit_jax.prepare records wrote, such as /data/tfds/kinetics400/1.0.0'
+            f'{describe_closed(os.path.join(folder, f"{splits[0]}.csv"))}'
         )
     annotations = read_csv_files(files, folder, columns)
     classes = {column: os.path.join(folder, f'{column}.labels.txt') for column in columns}

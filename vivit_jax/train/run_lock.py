@@ -76,7 +76,7 @@ def hold(folder: Path, take_over: bool = False) -> Iterator[Lock]:
     Raises:
         UserError: another process holds the folder, or the folder cannot be written.
     """
-    path, is_new = folder / 'lock', not folder.exists()
+    path, is_new = folder / 'lock', not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

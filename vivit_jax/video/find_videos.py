@@ -21,13 +21,17 @@ def find_videos(path: str) -> list[str]:
         path: a folder; any other path stands for itself.
 
     Raises:
-        VideoError: a folder without videos.
+        VideoError: a folder without videos, or with a folder that cannot be read.
     """
+
+    def refuse(error: OSError):
+        raise VideoError(f'{error.filename}: cannot be read ({error.strerror})') from error
+
     if not os.path.isdir(path):
         return [path]
     found = []
-    for folder, subfolders, files in os.walk(path):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+    for folder, subfolders, files in os.walk(path, onerror=refuse):
+        subfolders[:] = [x for x in subfolders if not x.startswith('.') and x != 'lost+found']
         videos = [name for name in files if is_video(name) and not name.startswith('.')]
         found += [os.path.join(folder, name) for name in videos]
         if not videos and any(map(is_frame, files)):

@@ -124,6 +124,8 @@ def read_weights(
             raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(f'{error.filename or path} cannot be read (Permission denied)') from error
     except Exception as error:  # the file may come from anybody
         raise UserError(
             f'{path} cannot be read, as it or its configuration is damaged: '

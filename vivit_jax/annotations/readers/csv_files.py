@@ -43,7 +43,7 @@ def _read_csv(
     path: Path, root: str, label_columns: Sequence[str], separator: str
 ) -> list[Annotation]:
     needed = ('video_path', *label_columns)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise AnnotationError(
             f'no annotation file at {path.absolute()}{near_paths(path)}. It should be a CSV with '
             f'the header "{",".join(needed)}" and a line per video, paths relative to its own '

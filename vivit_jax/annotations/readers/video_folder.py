@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterable
 
+from vivit_jax.annotations.annotation import AnnotationError
+
 _VIDEO_EXTENSIONS = {
     *('.3gp', '.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4'),
     *('.mpeg', '.mpg', '.ogv', '.ts', '.webm', '.wmv'),
@@ -75,7 +77,11 @@ class VideoFolder:
         if folder not in self._listed:
             try:
                 names = sorted(os.listdir(self._path(folder)))
-            except OSError:
+            except OSError as error:
+                if not folder and isinstance(error, PermissionError):
+                    raise AnnotationError(
+                        f'the folder {self._root} cannot be read (Permission denied)'
+                    ) from error
                 names = []
             stems = {}
             for name in filter(is_video, names):
