@@ -22,8 +22,9 @@ LEVELS = (
     ('models', 'batches'),
     ('layers', 'video', 'costs'),
     ('parallel', 'annotations'),
-    ('heads', 'processes', 'atomic_files', 'terminal', 'parameter_names', 'cache_folder'),
-    ('errors',),
+    ('heads', 'atomic_files', 'terminal', 'parameter_names', 'cache_folder'),
+    ('signals',),
+    ('processes', 'errors'),
 )
 COMMANDS = ('prepare', 'convert')  # commands that are packages; every other command is a module
 ROOMS = ('annotations', 'video', 'batches')  # their code runs in decoding processes

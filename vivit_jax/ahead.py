@@ -247,7 +247,7 @@ def _print_compiled(ahead: Ahead, compiled: Compiled, key: str):
             f'{", set the keyword remat to block" if compiled.step == "training" else ""}, or take '
             'more devices'
         )
-    print(f'  attention                  {describe_choices(compiled.attention)}')
+    print(f'  attention                  {describe_choices(compiled.attention) or "none"}')
     if compiled.text:
         _print_text(ahead, compiled.text)
     flops = ahead.flops(compiled)

@@ -3,8 +3,11 @@
 import contextlib
 import difflib
 import math
+import numbers
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ['UserError']
@@ -40,6 +43,39 @@ def check_range(name: str, value: float, low: float, high: float = math.inf):
     """Raises a UserError unless `low <= value <= high`; the message starts with `name`."""
     if not low <= value <= high:
         raise UserError(f'{name}={value} must be {describe_range(low, high)}')
+
+
+def check_types(value: object, prefix: str = ''):
+    """Raises a ValueError if a field of a dataclass holds something else than its type hint says.
+
+    Checks numbers, texts, mappings and tuples, of any length; not `Literal`. An int is a float too,
+    and NaN and Inf are none.
+
+    Args:
+        value: an instance of a dataclass.
+        prefix: what stands before the names of the fields in messages.
+    """
+    for name, hint in typing.get_type_hints(type(value)).items():
+        found = getattr(value, name)
+        if typing.get_origin(hint) is not typing.ClassVar and not _is_of_type(found, hint):
+            shown = getattr(hint, '__name__', hint) if typing.get_args(hint) == () else hint
+            raise ValueError(f'{prefix}{name}={found!r} must be of the type {shown}')
+
+
+def _is_of_type(value: object, hint: object) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(_is_of_type(value, arg) for arg in args)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_is_of_type(x, args[0]) for x in value)
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping) and all(_is_of_type(x, args[1]) for x in value.values())
+    if hint is float:
+        return _is_of_type(value, numbers.Real) and math.isfinite(value)
+    kind = numbers.Integral if hint is int else hint
+    return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
 
 
 def near_words(word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,11 @@ python -m vivit_jax.main --config=configs/demo.py --mode=show
 python -m vivit_jax.main --resume=runs/demo
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import shutil
 import sys
 import time
@@ -103,4 +108,4 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == '__main__':
-    terminal.run(main, flags_parser=_parse_flags)
+    terminal.run(main, flags_parser=_parse_flags, cleans_up=False)

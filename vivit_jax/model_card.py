@@ -3,10 +3,15 @@
 import dataclasses
 import json
 
-from vivit_jax.heads import LabelNames, map_heads
+import numpy as np
+
+from vivit_jax.heads import LabelNames, by_head, map_heads
+from vivit_jax.models.registry import specify
 from vivit_jax.video.preprocessing import Preprocessing
 
 __all__ = ['ModelCard']
+
+_LAYERS = ('num_layers', 'temporal_num_layers', 'stage_blocks')  # keywords that count layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +36,42 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, card: dict) -> 'ModelCard':
-        """Makes a card from the result of `to_json`."""
-        return cls(
-            card['model'],
-            Preprocessing(**card['preprocessing']),
-            map_heads(tuple, card['label_names']),
-            card.get('typical_sec'),  # older cards have none
-        )
+        """Makes a card from the result of `to_json`.
+
+        Raises:
+            ValueError: the card is damaged: a part is missing or of another type, there is no such
+                model, or there are more or fewer names than classes.
+        """
+        try:
+            result = cls(
+                card['model'],
+                Preprocessing(**card['preprocessing']),
+                map_heads(tuple, card['label_names']),
+                card.get('typical_sec'),  # older cards have none
+            )
+            num_classes = specify(**result.model).num_classes
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f'the model card is damaged: {error!r}') from error
+        names = by_head(result.label_names).values()
+        if not all(isinstance(name, str) for labels in names for name in labels):
+            raise ValueError(f'label_names={card["label_names"]!r} must be texts')
+        if map_heads(len, result.label_names) != num_classes:
+            raise ValueError(
+                f'label_names has {map_heads(len, result.label_names)} names, and the model has '
+                f'{num_classes} classes'
+            )
+        if not isinstance(result.typical_sec, int | float | None):
+            raise ValueError(f'typical_sec={result.typical_sec!r} must be a number')
+        return result
+
+    def check_layers(self, num_arrays: int):
+        """Raises a ValueError if the model has more layers than its file has arrays.
+
+        To compare the arrays of such a model one by one would take minutes.
+        """
+        spec = specify(**self.model)
+        for key in _LAYERS:
+            if np.sum(getattr(spec, key, 0)) > num_arrays:
+                raise ValueError(
+                    f'model.{key}={getattr(spec, key)} cannot be: there are {num_arrays} arrays'
+                )

@@ -7,8 +7,14 @@
 `vivit_jax.predictor` does the same from Python.
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import contextlib
 import csv
+import dataclasses
 import json
 import logging
 import math
@@ -27,6 +33,7 @@ from vivit_jax.heads import LabelNames, PerHead, by_head, head_names
 from vivit_jax.predictor import Prediction, Predictor, Window, top_labels
 from vivit_jax.video.find_videos import find_videos, read_list
 from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.stream import open_stream
 from vivit_jax.video.windows import choose_windows
 
@@ -72,6 +79,12 @@ _NUM_UNITS = flags.DEFINE_integer(
     'Units of a clip, for models that take units; by default as in training.',
     lower_bound=1,
 )
+_LIMITS = [
+    (flags.DEFINE_integer if key.type is int else flags.DEFINE_float)(
+        key.name, key.default, f'As the key data.limits.{key.name} of a config.', lower_bound=1
+    )
+    for key in dataclasses.fields(Limits)
+]
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object per video.')
 _OUTPUT = flags.DEFINE_string('output', None, 'A .csv file for the answers, instead of printing.')
 _FEATURES = flags.DEFINE_string('features', None, 'An .npz file for the features of the videos.')
@@ -86,7 +99,7 @@ def main(arguments: list[str]) -> int:
     videos, failed = _find_videos(arguments)
     if failed and not videos:
         return 1
-    predictor = Predictor(_CHECKPOINT.value, _BATCH_SIZE.value, _NUM_UNITS.value)
+    predictor = Predictor(_CHECKPOINT.value, _BATCH_SIZE.value, _NUM_UNITS.value, _limits())
     if predictor.untrained_heads and not _FEATURES.value:
         raise UserError(
             f'{_CHECKPOINT.value} has a classifier that was never trained, all zero: it gives '
@@ -145,6 +158,10 @@ def _find_videos(arguments: list[str]) -> tuple[list[tuple[str, str]], bool]:
     return videos, failed
 
 
+def _limits() -> Limits:
+    return Limits(**{flag.name: flag.value for flag in _LIMITS})
+
+
 def _choose(predictor: Predictor, video: str, depth: str) -> str | dict[str, str]:
     """What the modality of the model asks for."""
     if depth and predictor.modality == 'depth':
@@ -188,7 +205,9 @@ def _follow(predictor: Predictor) -> int:
     """Prints the windows of a stream as they come."""
     names = predictor.label_names
     windows = predictor.stream(
-        open_stream(_STREAM.value), window_sec=_WINDOW_SEC.value, stride_sec=_STRIDE_SEC.value
+        open_stream(_STREAM.value, _limits()),
+        window_sec=_WINDOW_SEC.value,
+        stride_sec=_STRIDE_SEC.value,
     )
     try:
         for window in windows:

@@ -23,6 +23,7 @@ from vivit_jax.video.array_reader import ArrayReader
 from vivit_jax.video.clips import read_windows
 from vivit_jax.video.durations import describe_length, describe_missing
 from vivit_jax.video.frame_reader import FrameReader, VideoError
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.open import open_video
 from vivit_jax.video.recording import Recording, blank_clips
 from vivit_jax.video.stream import Stream, keep_newest, window_clips
@@ -137,6 +138,7 @@ class Predictor:
         batch_size: clips that are computed together, from one video or several; by default 1 on a
             CPU, which gains little from more, and 8 elsewhere.
         num_units: units of a clip, for models that take units; by default as in training.
+        limits: what a video may have at most.
 
     Raises:
         UserError: there is no checkpoint, the batch size is not positive, or clips have no units.
@@ -147,6 +149,7 @@ class Predictor:
         checkpoint: str | Path,
         batch_size: int | None = None,
         num_units: int | None = None,
+        limits: Limits = Limits(),
     ):
         import jax
 
@@ -157,6 +160,7 @@ class Predictor:
 
         if batch_size is not None and batch_size < 1:
             raise UserError(f'batch_size={batch_size} must be at least 1')
+        self._limits = limits
         weights = read_weights(checkpoint)
         model, self._variables = create_weights_model(weights)
         self.modality = model.spec.modality
@@ -336,7 +340,7 @@ class Predictor:
         try:
             for kind in ('rgb', 'depth'):
                 if kind in videos:
-                    readers[kind] = _open(videos[kind], fps, name, kind)
+                    readers[kind] = _open(videos[kind], fps, name, kind, self._limits)
         except VideoError:
             for reader in readers.values():
                 reader.close()
@@ -359,11 +363,11 @@ class _Read:
     error: VideoError | None = None
 
 
-def _open(video: _Single, fps: float | None, name: str, kind: str) -> FrameReader:
+def _open(video: _Single, fps: float | None, name: str, kind: str, limits: Limits) -> FrameReader:
     if isinstance(video, str | os.PathLike):
-        return open_video(video)
+        return open_video(video, limits=limits)
     if isinstance(video, bytes):
-        return open_video(video, name=name)
+        return open_video(video, name=name, limits=limits)
     if not isinstance(video, Iterator | np.ndarray):
         raise UserError(
             f'{name} is of type {type(video).__name__}, but must be a path, bytes, a uint8 array '
@@ -376,7 +380,8 @@ def _open(video: _Single, fps: float | None, name: str, kind: str) -> FrameReade
             f'{name} has the shape {video.shape}, but must be [t h w 3]: a list is a list of '
             'videos, and np.stack makes a video of a list of frames'
         )
-    return ArrayReader(video if isinstance(video, np.ndarray) else list(video), fps, name, kind)
+    frames = video if isinstance(video, np.ndarray) else list(video)
+    return ArrayReader(frames, fps, name, kind, limits)
 
 
 def _rows(keys: list[_Key], output: 'ModelOutput | None') -> Iterator[tuple[_Key, _Output]]:

@@ -1,9 +1,13 @@
 """Processes that work together: those that train, and those that decode for them."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
+import sys
 import threading
+
+has_left_threads = False  # see `leave_threads`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,3 +27,26 @@ def end_with_parent():
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def leave_threads():
+    """Notes that a thread of this process hangs, so that the process must end by `end_now`."""
+    global has_left_threads
+    has_left_threads = True
+
+
+def end_now(status: int, message: str = ''):
+    """Ends this process and those that it started, whatever their threads are doing.
+
+    Args:
+        status: the exit status.
+        message: printed last.
+    """
+    for process in multiprocessing.active_children():
+        process.kill()  # a process that hangs would not notice that this one has ended
+    if message:
+        print(message, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)

@@ -11,6 +11,11 @@ this machine need not have: TPUs (`v5e:2x4`, `v4:2x2x1`), NVIDIA GPUs (`h100:8`)
 (`cpu:1`).
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import sys
 
 import flax.linen as nn

@@ -8,13 +8,17 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
 from tqdm import tqdm
 
+from vivit_jax import processes
 from vivit_jax.errors import UserError
+from vivit_jax.processes import end_now
+from vivit_jax.signals import leave_ctrl_c_to
 
 _logger = logging.getLogger('vivit_jax')
 # Keeps the lines that come before the run folder is known.
@@ -38,6 +42,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def run(
     main: Callable[[list[str]], int | None],
     flags_parser: Callable[[list[str]], list[str]] = parse_flags,
+    cleans_up: bool = True,
 ):
     """Runs a command; if it raises a UserError, prints the message and exits with 2.
 
@@ -47,6 +52,8 @@ def run(
     Args:
         main: gets the arguments that are no flags, and returns an exit status.
         flags_parser: parses the command line.
+        cleans_up: whether Ctrl-C raises KeyboardInterrupt in `main`, which removes unfinished
+            files; otherwise it ends the process at once, unless `main` has its own handler.
     """
     started = False
 
@@ -55,13 +62,16 @@ def run(
         started = True
         _log_to_stderr()
         try:
-            status = main(argv[1:])
+            with leave_ctrl_c_to(signal.default_int_handler) if cleans_up else nullcontext():
+                status = main(argv[1:])
         except UserError as error:
             _say_last(f'Error: {error}')
             status = 2
         except KeyboardInterrupt:
             _say_last('Stopped')
-            status = 130
+            end_now(128 + signal.SIGINT)  # libraries may still be at work, and would crash
+        if processes.has_left_threads:
+            end_now(status or 0)
         sys.exit(status)
 
     try:

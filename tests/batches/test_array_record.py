@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.array_record import ArrayRecords, find_shards
 from vivit_jax.errors import UserError
 from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.video_reader import VideoReader
 
 IDS = ['a/00000', 'b 1', 'ü', 'd', 'e']
@@ -66,6 +68,8 @@ def test_records_read_as_their_files(folder, rows, videos):
         with source.open(index) as video, VideoReader(videos[index]) as file:
             assert video.name == IDS[index]
             np.testing.assert_array_equal(video.read([9, 0, 4])['rgb'], file.read([9, 0, 4]))
+    with pytest.raises(VideoError, match=r'it has 10 frames, .* data\.limits\.max_frames allows 9'):
+        dataclasses.replace(source, limits=Limits(max_frames=9)).open(0)
 
 
 def test_part_of_record_is_read(folder, rows, videos):

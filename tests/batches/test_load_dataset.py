@@ -1,4 +1,5 @@
 import csv
+import pickle
 import shlex
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.batches.sources import VideoFiles
 from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError
+from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.synthetic import MOTIONS, SHAPES
 
 
@@ -116,6 +118,13 @@ def test_dataset_is_read_in_its_own_layout(tmp_path, synthetic_folder):
     with videos.splits['test'].open(0) as video:
         assert video.read([0])['rgb'].shape == (1, 32, 40, 3)
     assert list(load_dataset(data, splits=('val', 'test')).splits) == ['test']
+
+
+def test_limits_reach_every_video(data):
+    data.limits.max_frames = 9
+    source = load_dataset(data).splits['test']
+    with pytest.raises(VideoError, match=r'it has 10 frames, .* data\.limits\.max_frames allows 9'):
+        pickle.loads(pickle.dumps(source)).open(3)
 
 
 def test_frame_folder_is_opened_at_its_part(tmp_path):

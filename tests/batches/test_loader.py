@@ -255,7 +255,7 @@ def test_batch_must_divide_into_repeats(source):
 
 def test_all_videos_broken_raises_first_reason(tmp_path):
     source = VideoFiles([LabeledVideo(str(tmp_path / f'{i}.mp4'), 0) for i in range(6)])
-    with pytest.raises(RuntimeError, match=r'8 unusable videos in a row; .*\.mp4: no such file'):
+    with pytest.raises(UserError, match=r'8 unusable videos in a row; .*\.mp4: no such file'):
         _train(source, 1)
 
 

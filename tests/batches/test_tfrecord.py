@@ -11,6 +11,7 @@ from tensorflow_datasets.proto.tf_example_generated_pb2 import SequenceExample
 from vivit_jax.batches.tfrecord import find_tfrecords, load_tfrecords
 from vivit_jax.errors import UserError
 from vivit_jax.video.frame_reader import VideoError
+from vivit_jax.video.limits import Limits
 
 CLASSES = ('playing drums', 'archery', 'yoga')
 
@@ -94,6 +95,8 @@ def test_records_have_their_labels_names_and_frames(shards):
         with source.open(index) as video:
             assert video.name == source.name(index)
             assert _shades(video.main) == shades
+    with pytest.raises(VideoError, match=r'it has 3 frames, .* data\.limits\.max_frames allows 2'):
+        load_tfrecords(shards, CLASSES, Limits(max_frames=2))
 
 
 def test_source_pickles_and_reads_on(shards):

@@ -7,6 +7,7 @@ from vivit_jax.config import load
 from vivit_jax.config.schema import KEYS, config_keys, default_config, find_value
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import list_models, model_keywords
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.synthetic import SyntheticVideos
 
@@ -34,6 +35,7 @@ def test_config_of_a_model_has_its_keywords_unset_and_no_others(model):
         (load.preprocessing, Preprocessing),
         (load.synthetic_videos, SyntheticVideos),
         (load.augmentation, Augmentation),
+        (load.limits, Limits),
     ],
 )
 def test_default_section_is_the_default_of_its_dataclass(make, kind):

@@ -5,7 +5,13 @@ import pytest
 
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.sources import VideoFiles
-from vivit_jax.evaluation.results import Results, describe_results, save_results
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.results import (
+    Results,
+    check_results_folder,
+    describe_results,
+    save_results,
+)
 
 LOGITS = np.log(np.float32([[[0.7, 0.2, 0.1]], [[0.3, 0.6, 0.1]]]))  # one view
 ONE = Results(LOGITS, np.array([0, 0]), {})
@@ -60,7 +66,10 @@ def test_several_heads_have_a_line_each_after_that_of_the_action():
 def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
     source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
     summary = {'split': 'test', 'views': '1x1', 'step': 3, 'test/acc1@1x1': 0.5}
-    path = save_results(tmp_path / 'evaluation', 'step7', results, source, label_names, summary)
+    folder = tmp_path / 'run' / 'evaluation'
+    check_results_folder(folder)
+    path = save_results(folder, 'step7', results, source, label_names, summary)
+    assert sorted(folder.iterdir()) == [path.with_suffix('.json'), path]
     saved = np.load(path)
     assert set(saved) == {*arrays, 'videos', 'failed'}
     for name, expected in arrays.items():
@@ -68,6 +77,17 @@ def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
     assert saved['videos'].tolist() == ['a.mp4', 'b.mp4']
     assert saved['failed'].tolist() == list(results.failures)
     assert json.loads(path.with_suffix('.json').read_text())['test/acc1@1x1'] == 0.5
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_and_after_the_test(tmp_path):
+    (tmp_path / 'run').touch()
+    with pytest.raises(UserError, match=r'run/evaluation cannot be written \(Not a directory\)'):
+        check_results_folder(tmp_path / 'run' / 'evaluation')
+    source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
+    summary = {'split': 'test', 'views': '1x1'}
+    with pytest.raises(UserError, match=r'gone/test_1x1_last.npz cannot be written \(No such file'):
+        save_results(tmp_path / 'gone', 'last', ONE, source, ('a', 'b', 'c'), summary)
+    assert not (tmp_path / 'gone').exists()
 
 
 def test_loss_of_equal_probabilities_is_warned_of():

@@ -80,6 +80,15 @@ def test_readable_output_names_labels_and_times(tmp_path, run_folder):
     assert [line.split()[0] for line in windows] == ['0.00', '0.70', '1.30']
 
 
+@pytest.mark.slow
+def test_limits_of_a_video_are_flags(tmp_path, run_folder):
+    good, long = write_noise(tmp_path / 'good.mp4', 8), write_noise(tmp_path / 'long.mp4', 20)
+    done = predict(run_folder, '--max_frames=10', good, long)
+    assert done.returncode == 1
+    assert str(good) in done.stdout and str(long) not in done.stdout
+    assert 'but data.limits.max_frames allows 10: raise it' in done.stderr
+
+
 @pytest.mark.parametrize('arguments', [['video.mp4'], []], ids=['no checkpoint', 'no video'])
 def test_wrong_use_is_one_line(tmp_path, run_folder, arguments):
     folder = run_folder if not arguments else tmp_path / 'nothing'

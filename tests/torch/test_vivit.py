@@ -58,3 +58,24 @@ def test_logits_and_gradients_equal_the_original(name, shared, relative_error):
             assert norm < 1e-4, name
         else:
             assert abs(norm - expected[name]) <= TOLERANCE * expected[name], name
+
+
+@pytest.mark.parametrize('convert', ['trace', 'compile'])
+def test_uniform_frames_are_traced(convert):
+    keywords = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'mlp_dim': 8, 'num_classes': 2}
+    model = create_model(
+        'vivit_joint',
+        clip_shape=(6, 8, 8),
+        tokenizer='uniform_frames',
+        num_sampled_frames=2,
+        tubelet_size=(1, 4, 4),
+        **keywords,
+    ).eval()
+    model.requires_grad_(False)
+    torch.nn.init.normal_(model.head.weight)
+    clip = torch.randn(2, 6, 8, 8, 3)
+    if convert == 'trace':
+        found = torch.jit.trace(lambda clip: model(clip).logits, clip)(clip)
+    else:  # the graph that `torch.compile(fullgraph=True)` compiles
+        found = torch.compile(model, fullgraph=True, backend='eager')(clip).logits
+    torch.testing.assert_close(found, model(clip).logits)

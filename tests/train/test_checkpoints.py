@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.train.checkpoints import Checkpoints, set_damaged_aside
 from vivit_jax.train.state import init_state
 from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.weights import orbax
 from vivit_jax.weights.load import load_checkpoint, read_weights
 from vivit_jax.weights.orbax import find_checkpoint
 
@@ -68,6 +70,22 @@ def test_last_and_best_are_kept(tmp_path, keep_last, keep_best, expected):
 def test_run_folder_means_its_best_checkpoint_else_the_latest(tmp_path, metrics, step):
     save_all(tmp_path, metrics)
     assert find_checkpoint(tmp_path)[1] == step
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read_gives_place_to_the_next(
+    tmp_path, monkeypatch
+):
+    save_all(tmp_path, {10: 0.9, 20: 0.5})
+
+    def find(path):
+        found = find_checkpoint(path)
+        shutil.rmtree(tmp_path / 'checkpoints' / '10', ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(orbax, 'find_checkpoint', find)
+    assert read_weights(tmp_path).step == 20
+    with pytest.raises(UserError, match='no run folder or checkpoint at'):
+        orbax.read_checkpoint(tmp_path / 'checkpoints' / '10')
 
 
 def test_single_checkpoint_can_be_named(tmp_path):
@@ -248,7 +266,8 @@ def test_full_disk_leaves_the_previous_checkpoint_usable(tmp_path):
     script = _FULL_DISK.format(paths=[str(tmp_path)], folder=str(folder))
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 'Complete checkpoints: [1]' in done.stdout
+    assert '(File too large). Complete checkpoints: [1]' in done.stdout
+    assert 'Traceback' not in done.stderr
     assert load_checkpoint(folder)[3] == ('a', 'b', 'c')
 
 

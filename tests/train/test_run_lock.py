@@ -1,15 +1,17 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from vivit_jax.errors import UserError
 from vivit_jax.train import run_lock
-from vivit_jax.train.run_lock import hold
+from vivit_jax.train.run_lock import Lock, hold
 
 HOLD = 'import pathlib, sys, time; from vivit_jax.train.run_lock import hold\n' + (
     'with hold(pathlib.Path(sys.argv[1])):\n    print("held", flush=True)\n    time.sleep(60)'
@@ -57,7 +59,7 @@ def test_a_holder_elsewhere_is_gone_when_it_shows_no_life(tmp_path, monkeypatch,
     path, ended = tmp_path / 'lock', threading.Event()
     path.write_text(text)
     if lives:
-        threading.Thread(target=run_lock._beat, args=(path, ended)).start()
+        threading.Thread(target=run_lock._beat, args=(Lock(path, text), ended)).start()
     time.sleep(0.1)
     try:
         if lives:
@@ -68,6 +70,42 @@ def test_a_holder_elsewhere_is_gone_when_it_shows_no_life(tmp_path, monkeypatch,
                 pass
     finally:
         ended.set()
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'reason'),
+    [
+        (shutil.rmtree, 'it was deleted or moved'),
+        (lambda folder: folder.rename(folder.with_name('moved')), 'it was deleted or moved'),
+        (lambda folder: (folder / 'lock').write_text('{}'), 'another training has taken it'),
+    ],
+    ids=['deleted', 'moved', 'taken'],
+)
+def test_the_holder_notices_that_the_folder_is_lost(tmp_path, monkeypatch, spoil, reason):
+    monkeypatch.setattr(run_lock, '_BEAT_SEC', 0.02)
+    folder = tmp_path / 'run'
+    with hold(folder) as lock:
+        time.sleep(0.1)
+        lock.check()
+        spoil(folder)
+        time.sleep(0.1)
+        with pytest.raises(UserError, match=f'run is no longer the run folder.*{reason}'):
+            lock.check()
+        left = sorted(tmp_path.rglob('*'))
+    assert sorted(tmp_path.rglob('*')) == left  # the lock of another training stays
+
+
+def test_a_full_disk_leaves_no_lock_that_looks_held(tmp_path, monkeypatch):
+    folder, opened = tmp_path / 'run', Path.open
+
+    def refuse(path, *args, **more):
+        file = opened(path, *args, **more)
+        return opened(Path('/dev/full'), 'w') if path == folder / 'lock' else file
+
+    monkeypatch.setattr(Path, 'open', refuse)
+    with pytest.raises(UserError, match=r'lock cannot be written \(No space left'):
+        hold(folder).__enter__()
+    assert not (folder / 'lock').exists()
 
 
 def test_an_unused_new_folder_vanishes(tmp_path):

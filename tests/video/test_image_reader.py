@@ -230,7 +230,9 @@ def test_broken_image_raises_its_name(tmp_path, content):
         (tmp_path / f'{number}.jpg').write_bytes(_jpeg(number))
     (tmp_path / '2.jpg').write_bytes(content)
     with open_frames(tmp_path) as reader:
-        with pytest.raises(VideoError, match=r'2\.jpg: damaged, or no JPEG or PNG'):
+        with pytest.raises(
+            VideoError, match=r'2\.jpg: (damaged, or no JPEG or PNG|the file is empty)'
+        ):
             reader.read([0, 1, 2])
         # A broken picture leaves no trace in the pictures after it.
         clip = reader.read([0, 2])
@@ -256,7 +258,7 @@ def test_vanished_image_raises_its_name(tmp_path):
     _write_numbered(tmp_path, ['1.png', '2.png'])
     with open_frames(tmp_path) as reader:
         Path(tmp_path / '2.png').unlink()
-        with pytest.raises(VideoError, match=r'2\.png: damaged.*No such file'):
+        with pytest.raises(VideoError, match=r'2\.png: no such file'):
             reader.read([0, 1])
 
 

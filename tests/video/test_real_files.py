@@ -7,7 +7,6 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from remux import remux
 
 from vivit_jax.video.crops import view_crops
 from vivit_jax.video.frame_reader import VideoError
@@ -168,21 +167,6 @@ def test_any_file_name_is_read(video_path, tmp_path, monkeypatch, name):
     with VideoReader(name) as video, VideoReader(video_path) as original:
         assert video.name == name
         np.testing.assert_array_equal(video.read([4]), original.read([4]))
-
-
-@pytest.mark.parametrize('name', ['list.ffconcat', 'list.mp4', 'list.m3u8'])
-def test_list_of_other_files_opens_none_of_them(video_path, tmp_path, name):
-    """FFmpeg would follow such a list, whatever its name, to any file beside it."""
-    remux(video_path, tmp_path / 'part.ts')
-    text = 'ffconcat version 1.0\nfile part.ts\n'
-    if name.endswith('m3u8'):
-        text = '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\npart.ts\n#EXT-X-ENDLIST\n'
-    (tmp_path / name).write_text(text)
-    with av.open(str(tmp_path / name)) as container:  # so the list itself is right
-        assert sum(1 for _ in container.decode(video=0)) == 10
-    for source in (tmp_path / name, text.encode()):
-        with pytest.raises(VideoError, match='not a video file, or'):
-            VideoReader(source)
 
 
 @pytest.mark.parametrize('default', [0, 1])

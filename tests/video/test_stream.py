@@ -198,12 +198,30 @@ def serve(handler):
             server.shutdown()
 
 
-def test_address_gives_the_frames_of_the_file(path):
+def serve_folder(folder):
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
-    with serve(functools.partial(Handler, directory=str(path.parent))) as address:
+    return serve(functools.partial(Handler, directory=str(folder)))
+
+
+def test_playlist_of_an_address_gives_addresses_but_no_files(path, tmp_path):
+    remux(path, tmp_path / 'part.ts')
+    playlist = '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:6,\n{}\n#EXT-X-ENDLIST\n'
+    (tmp_path / 'live.m3u8').write_text(playlist.format('part.ts'))
+    (tmp_path / 'local.m3u8').write_text(playlist.format(f'file://{tmp_path}/part.ts'))
+    with serve_folder(tmp_path) as address:
+        assert len(list(open_stream(f'{address}/live.m3u8').frames)) == 60
+        with pytest.raises(VideoError, match=r'local\.m3u8: '):
+            list(open_stream(f'{address}/local.m3u8').frames)
+    assert len(list(open_stream(f'file://{tmp_path}/part.ts').frames)) == 60
+    with pytest.raises(VideoError, match='is an HLS'):
+        list(open_stream(f'file://{tmp_path}/live.m3u8').frames)
+
+
+def test_address_gives_the_frames_of_the_file(path):
+    with serve_folder(path.parent) as address:
         stream = open_stream(f'{address}/video.mp4')
         assert not stream.is_live  # it says how long it is
         found = [(time, frame.to_ndarray(format='rgb24')) for time, frame in stream.frames]

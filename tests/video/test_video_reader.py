@@ -141,6 +141,9 @@ def test_last_frame_stands_for_missing(tmp_path, indices):
     np.testing.assert_array_equal(clip, frames[np.minimum(indices, 38)])
 
 
+a, b, c = (av.VideoFrame(2, 2) for _ in 'abc')
+
+
 class RestartedReader(FrameReader):
     """Four frames; the decoder starts over after the second, and never gives the last."""
 
@@ -154,10 +157,10 @@ class RestartedReader(FrameReader):
         pass
 
     def _decode(self, places):
-        yield from zip([0, 1, 0, 1, 2], 'ababc', strict=True)
+        yield from zip([0, 1, 0, 1, 2], [a, b, a, b, c], strict=True)
 
 
 def test_frames_come_once_and_the_last_stands_for_missing():
     with RestartedReader() as video:
-        assert list(video.frames()) == [(0, 'a'), (0.1, 'b'), (0.2, 'c'), (0.3, 'c')]
+        assert list(video.frames()) == [(0, a), (0.1, b), (0.2, c), (0.3, c)]
         assert video.count_readable() == 4

@@ -402,7 +402,7 @@ def test_colours_that_differ_are_told(tmp_path, image_vit):
     cfg = {'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
     config = {'num_attention_heads': HEADS, 'pretrained_cfg': cfg}
     weights = read(write(tmp_path, timm(image_vit(True, GRID)), '.safetensors', config))
-    assert '[0.485, 0.456, 0.406]' in str(weights.notes) and '[0.229, 0.224, 0.225]' in str(
+    assert '(0.485, 0.456, 0.406)' in str(weights.notes) and '(0.229, 0.224, 0.225)' in str(
         weights.notes
     )
     assert weights.card.preprocessing.value_range == (-1, 1)

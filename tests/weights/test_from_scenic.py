@@ -16,6 +16,7 @@ import pytest
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
 from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.tensor_files import file_format
 
 WIDTH, HEADS, MLP_DIM, PATCH = 16, 2, 24, 56  # four patches along 224 pixels
@@ -288,12 +289,6 @@ def test_image_vit(tmp_path):
         (16, 3136, (16, 14, 14), True),  # the published ones
         (16, 784, (4, 14, 14), True),  # 224 pixels and fewer frames
         (16, 6400, (16, 20, 20), False),  # 32 frames
-        (
-            16,
-            36,
-            (4, 3, 3),
-            False,
-        ),  # not 1x6x6, as models with tubelets have more than one time index
         (16, 50, (2, 5, 5), False),
     ],
 )
@@ -306,11 +301,66 @@ def test_likeliest_grid(patch, places, grid, is_told, tmp_path):
     assert_runs(weights)
 
 
+def test_frames_and_sides_of_a_clip_tell_the_grid(tmp_path):
+    tubelets = {**around((2, 16, 16)), **encoder('Transformer', 800, 1)}
+    path = write(tmp_path, old_state(arrays(tubelets)))
+    with pytest.raises(UserError, match=r'2x20x20, 8x10x10, .* give the grid, as in --grid='):
+        read_scenic(path, 'vivit_joint')
+    for clip in ({'frames': 16}, {'crop_size': 160}, {'frames': 16, 'crop_size': 160}):
+        weights = read_scenic(path, 'vivit_joint', **clip)
+        assert weights.grid == (8, 10, 10) and '8x10x10 assumed' in str(weights.notes)
+        assert weights.card.preprocessing.clip_shape == (16, 160, 160)
+    with pytest.raises(UserError, match='give the grid'):
+        read_scenic(path, 'vivit_joint', frames=32, crop_size=224)
+    # Other sides do not change what a published model is: its positions are resized later.
+    (tmp_path / 'published').mkdir()
+    published = {**around((2, 16, 16)), **encoder('Transformer', 3136, 1)}
+    path = write(tmp_path / 'published', old_state(arrays(published)))
+    assert read_scenic(path, crop_size=112).grid == (16, 14, 14)
+    frames = {**around((16, 16)), **encoder('Transformer', 65, 1), 'cls': TOKEN}
+    weights = read_scenic(write(tmp_path, old_state(arrays(frames))), crop_size=64)
+    assert weights.grid == (4, 4, 4) and not weights.is_image_model
+
+
+@pytest.mark.parametrize(('crop_size', 'side'), [(None, 3), (64, 4)])
+def test_positions_that_are_not_square_are_resized(tmp_path, crop_size, side):
+    joint = {**around((2, 16, 16)), **encoder('Transformer', 25, 1), 'cls': TOKEN}
+    params = arrays(joint)
+    # A table that rises along time and height alone is the same on every grid of its height.
+    time, height, _ = np.meshgrid(range(3), [0, 1], range(4), indexing='ij')
+    params[f'Transformer/{TABLE}'][0, 1:] = (time + 10 * height).reshape(-1, 1)
+    path = write(tmp_path, old_state(params))
+    weights = read_scenic(path, grid=(3, 2, 4), crop_size=crop_size)
+    assert weights.grid == (3, side, side) and f'3x2x4 to 3x{side}x{side}' in str(weights.notes)
+    table = weights.params['Transformer']['posembed_input']['pos_embedding']
+    np.testing.assert_array_equal(table[0, 0], params[f'Transformer/{TABLE}'][0, 0])
+    places = table[0, 1:].reshape(3, side, side, -1)
+    np.testing.assert_allclose(np.diff(places, axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(np.diff(places, axis=2), 0, atol=1e-5)
+    np.testing.assert_allclose(places[0, [0, -1], 0, 0], [0, 10], atol=1e-5)
+    assert_runs(weights)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'grid', 'message'),
+    [
+        ('joint', (3, 4, 5), 'does not have 48 places in space and time'),
+        ('fe', (4, 4, 5), 'does not have 16 places in space'),
+        ('fe', (4, 4, 4), 'does not have 3 places in time'),
+    ],
+)
+def test_a_given_grid_must_fit_the_tables(tmp_path, kind, grid, message):
+    path = write(tmp_path, old_state(arrays(MODELS[kind][0])))
+    with pytest.raises(UserError, match=message):
+        read_scenic(path, grid=grid)
+
+
 def test_given_grid(tmp_path):
     shapes = {**around((2, 16, 16)), **encoder('Transformer', 36, 1)}
     path = write(tmp_path, old_state(arrays(shapes)))
     weights = read_scenic(path, 'vivit_joint', grid=(9, 2, 2))
     assert weights.grid == (9, 2, 2) and not weights.notes
+    assert read_weights(path, model='vivit_joint', grid=(9, 2, 2)).grid == (9, 2, 2)
     assert weights.card.preprocessing.clip_shape == (18, 32, 32)
 
 

@@ -453,3 +453,13 @@ def test_published_clips_and_widths_have_equal_logits(tmp_path):
     assert relative_error(their_logits(load_theirs(tmp_path), clip), expected) < 1e-4
     weights = read_huggingface(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, weights.params, params)
+
+
+def test_units_are_frames_of_one_clip(tmp_path):
+    spec = dataclasses.replace(SPEC, sampling='units', num_units=2, num_frames=2)
+    card, params = dataclasses.replace(CARD, preprocessing=spec), make_params()
+    write_huggingface(card, params, tmp_path)
+    clip = make_clip()
+    expected = our_logits(card, params, clip)
+    assert relative_error(their_logits(load_theirs(tmp_path), clip), expected) < 1e-5
+    assert read_huggingface(tmp_path).card.preprocessing == spec

@@ -55,7 +55,9 @@ class ArrayRecords(VideoSource):
                 'does not belong to the shards'
             )
         row = self.videos[index]
-        return VideoReader(video, name=name, start_sec=row.start_sec, end_sec=row.end_sec)
+        return VideoReader(
+            video, name=name, start_sec=row.start_sec, end_sec=row.end_sec, limits=self.limits
+        )
 
     @functools.cached_property
     def _records(self) -> 'ArrayRecordDataSource':

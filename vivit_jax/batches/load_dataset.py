@@ -19,6 +19,7 @@ from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.batches.tfrecord import load_tfrecords
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.synthetic import LABEL_COLUMNS, SyntheticVideos, create_synthetic_videos
 
 _SPLITS = ('train', 'val', 'test')
@@ -87,10 +88,11 @@ def load_dataset(
         max_bad_fraction=data.max_bad_fraction,
         has_files=data.source != 'records',
     )
+    limits = Limits(**data.limits)
     sources = {
-        split: _find_records(data.root, split, videos, modality)
+        split: _find_records(data.root, split, videos, modality, limits)
         if data.source == 'records'
-        else VideoFiles(videos, modality=modality, is_stretched=stretch_depth)
+        else VideoFiles(videos, modality=modality, is_stretched=stretch_depth, limits=limits)
         for split, videos in dataset.splits.items()
     }
     return dataclasses.replace(dataset, splits=sources, val_is_drawn=bool(fraction))
@@ -212,7 +214,7 @@ def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) ->
 
 
 def _find_records(
-    folder: str, split: str, videos: Sequence[LabeledVideo], modality: str
+    folder: str, split: str, videos: Sequence[LabeledVideo], modality: str, limits: Limits
 ) -> ArrayRecords:
     """What `python -m vivit_jax.prepare records` wrote: row i of a split's CSV is record i."""
     # A record is not a file: its id is the path as the CSV has it.
@@ -220,7 +222,7 @@ def _find_records(
         dataclasses.replace(video, video_path=os.path.relpath(video.video_path, folder))
         for video in videos
     ]
-    return ArrayRecords(videos, find_shards(folder, split), modality=modality)
+    return ArrayRecords(videos, find_shards(folder, split), modality=modality, limits=limits)
 
 
 def _load_tfrecords(
@@ -233,7 +235,8 @@ def _load_tfrecords(
             'between the runs that made them'
         )
     files = _listed_files(data, splits)
-    sources = {split: load_tfrecords(path, label_names) for split, path in files.items()}
+    limits = Limits(**data.limits)
+    sources = {split: load_tfrecords(path, label_names, limits) for split, path in files.items()}
     return Dataset(sources, label_names)
 
 

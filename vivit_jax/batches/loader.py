@@ -4,9 +4,11 @@ The stream of batches is a pure function of (seed, step): it depends neither on 
 workers nor of hosts, so a checkpoint's step says where to go on. Nothing here imports JAX.
 """
 
+import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grain
@@ -14,7 +16,9 @@ import numpy as np
 from absl import flags
 from grain.python import SharedMemoryArray
 
+from vivit_jax.batches.reads import Reads, set_worker
 from vivit_jax.batches.sources import VideoSource
+from vivit_jax.batches.supervised import Supervised
 from vivit_jax.errors import UserError
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.processes import Host, end_with_parent
@@ -22,13 +26,15 @@ from vivit_jax.video.clips import read_random_clip, read_view
 from vivit_jax.video.crops import RandomCrop
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.video.recording import PIXELS, blank_clips
+from vivit_jax.video.recording import PIXELS, Recording, blank_clips
 
 Batch = dict[str, PerHead[np.ndarray]]  # only labels differ between heads
 
 _ERROR_BYTES = 512
 _SHARED_MEMORY = Path('/dev/shm')  # where Linux shows it as files
 _MAX_SUBSTITUTES = 8
+# Python's tracker of shared memory frees what a killed process left, and need not tell the user.
+_QUIET_TRACKER = 'ignore:resource_tracker'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +45,13 @@ class Workers:
         count: worker processes; 0 decodes in `threads` of this process.
         threads: decoding threads of each process.
         buffer: batches that each process holds ready.
+        stall_sec: see `Supervised`.
     """
 
     count: int = 0
     threads: int = 1
     buffer: int = 2
+    stall_sec: float = 60.0
 
 
 def train_batches(
@@ -77,12 +85,19 @@ def train_batches(
         `error` uint8 [b 512], text in UTF-8. In clips of units, t is the frames of all units.
 
     Raises:
-        UserError: the batch does not divide among the hosts and into repeats.
+        UserError: the batch does not divide among the hosts and into repeats; when a batch is asked
+            for, many videos in a row cannot be used, or see `Supervised`.
     """
-    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
-    dataset = dataset.random_map(_LoadClips(source, crop, repeats))
     check_repeats(batch_size, repeats, host.count)
-    return _iterate(dataset, batch_size // repeats, start_step, workers, host)
+    videos = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+    return _iterate(
+        source,
+        lambda reads: videos.random_map(_LoadClips(source, crop, repeats, reads)),
+        batch_size // repeats,
+        start_step,
+        workers,
+        host,
+    )
 
 
 def check_repeats(batch_size: int, repeats: int, num_hosts: int):
@@ -114,9 +129,15 @@ def view_batches(
     """
     num_items = len(source) * views[0]
     num_batches = -(-num_items // batch_size)
-    dataset = grain.MapDataset.range(num_batches * batch_size)
-    dataset = dataset.map(_LoadViews(source, spec, views))
-    return _iterate(dataset, batch_size, 0, workers, host)
+    items = grain.MapDataset.range(num_batches * batch_size)
+    return _iterate(
+        source,
+        lambda reads: items.map(_LoadViews(source, spec, views, reads)),
+        batch_size,
+        0,
+        workers,
+        host,
+    )
 
 
 def error_text(error: np.ndarray) -> str:
@@ -127,8 +148,9 @@ def error_text(error: np.ndarray) -> str:
 class _LoadClips(grain.transforms.RandomMap):
     """Index to random clips of a video; an unusable one is replaced by a random other one."""
 
-    def __init__(self, source: VideoSource, crop: RandomCrop, repeats: int):
+    def __init__(self, source: VideoSource, crop: RandomCrop, repeats: int, reads: Reads):
         self._source = source
+        self._reads = reads
         self._crop = crop
         self._repeats = repeats
 
@@ -143,7 +165,7 @@ class _LoadClips(grain.transforms.RandomMap):
                     bad_id, error = index, str(problem)
                 index = int(rng.integers(len(self._source)))
         else:
-            raise RuntimeError(f'{_MAX_SUBSTITUTES} unusable videos in a row; the first: {error}')
+            raise UserError(f'{_MAX_SUBSTITUTES} unusable videos in a row; the first: {error}')
         item = {
             'label': map_heads(np.int32, self._source.label(index)),
             'video_id': np.int32(index),
@@ -153,7 +175,7 @@ class _LoadClips(grain.transforms.RandomMap):
         return pixels | _as_rows(item, self._repeats)
 
     def _load(self, index: int, rng: np.random.Generator) -> Batch:
-        with self._source.open(index) as video:
+        with _open(self._source, index, self._reads) as video:
             clips = [read_random_clip(video, self._crop, rng) for _ in range(self._repeats)]
         return _join(clips) if len(clips) > 1 else clips[0]
 
@@ -161,8 +183,11 @@ class _LoadClips(grain.transforms.RandomMap):
 class _LoadViews(grain.transforms.Map):
     """Item `video · temporal views + view` to the spatial crops of the view."""
 
-    def __init__(self, source: VideoSource, spec: Preprocessing, views: tuple[int, int]):
+    def __init__(
+        self, source: VideoSource, spec: Preprocessing, views: tuple[int, int], reads: Reads
+    ):
         self._source = source
+        self._reads = reads
         self._spec = spec
         self._views = views
 
@@ -174,7 +199,7 @@ class _LoadViews(grain.transforms.Map):
         error = ''
         if mask:
             try:
-                with self._source.open(index) as video:
+                with _open(self._source, index, self._reads) as video:
                     pixels = read_view(
                         video, self._spec, view=view, num_views=temporal, num_crops=spatial
                     )
@@ -189,6 +214,15 @@ class _LoadViews(grain.transforms.Map):
             'error': _error_bytes(error),
         }
         return _as_rows(item, 1)
+
+
+@contextlib.contextmanager
+def _open(source: VideoSource, index: int, reads: Reads) -> Iterator[Recording]:
+    """Opens a video, and notes that it is being read."""
+    if index in reads.given_up:
+        raise VideoError(f'{source.name(index)}: reading it did not end, and was given up')
+    with reads.reading(index), source.open(index) as video:
+        yield video
 
 
 def _as_rows(item: Batch, count: int) -> Batch:
@@ -228,55 +262,59 @@ def _share(clips: Sequence[np.ndarray]) -> SharedMemoryArray:
 
 
 def _iterate(
-    dataset: grain.MapDataset, num_items: int, start: int, workers: Workers, host: Host
-) -> Iterator[Batch]:
-    """Batches of the rows of `num_items` items in all."""
+    source: VideoSource,
+    create: Callable[[Reads], grain.MapDataset],
+    num_items: int,
+    start: int,
+    workers: Workers,
+    host: Host,
+) -> Supervised[Batch]:
+    """Batches of the rows of `num_items` items in all, of the dataset that `create` gives."""
     if num_items % host.count:
         raise ValueError(f'batch size {num_items} does not divide among {host.count} hosts')
-    # Batching first gives every host whole runs of rows, so the global batch is always the same.
-    dataset = dataset.batch(num_items // host.count, drop_remainder=True, batch_fn=list)
-    dataset = dataset[host.index :: host.count][start:]
+
+    def begin(place: int, reads: Reads) -> _Arrays:
+        # Batching first gives every host whole runs of rows, so the global batch is always the
+        # same.
+        dataset = create(reads).batch(num_items // host.count, drop_remainder=True, batch_fn=list)
+        return _Arrays(iter(_in_advance(dataset[host.index :: host.count][place:], workers)))
+
+    return Supervised(
+        begin,
+        start,
+        workers=(workers.count, workers.threads),
+        stall_sec=workers.stall_sec,
+        name=source.name,
+    )
+
+
+def _in_advance(dataset: grain.MapDataset, workers: Workers) -> grain.IterDataset:
+    """Batches joined from lists of items, made ready in advance."""
     options = grain.ReadOptions(num_threads=workers.threads, prefetch_buffer_size=workers.buffer)
     # Join last: shared memory that a worker holds when it ends would leak.
     join = _join_for_trainer if workers.count and _SHARED_MEMORY.is_dir() else _join
     batches = dataset.to_iter_dataset(options).map(join)
-    if workers.count:
-        if not flags.FLAGS.is_parsed():  # Grain reads flags, also outside of an absl program
-            flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=workers.count, per_worker_buffer_size=workers.buffer
-            ),
-            worker_init_fn=_start_worker,
-        )
-    return _Batches(iter(batches))
+    if not workers.count:
+        return batches
+    if _QUIET_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET_TRACKER)
+    if not flags.FLAGS.is_parsed():  # Grain reads flags, also outside of an absl program
+        flags.FLAGS.mark_as_parsed()
+    multiprocessing = grain.MultiprocessingOptions(workers.count, workers.buffer)
+    return batches.mp_prefetch(multiprocessing, worker_init_fn=_start_worker)
 
 
-class _Batches:
-    """Batches as plain arrays; `close()` ends the workers.
+class _Arrays:
+    """Batches of Grain as plain arrays.
 
     Grain's own arrays give their shared memory back when any slice of them is deleted.
     """
 
     def __init__(self, batches: grain.DatasetIterator):
         self._batches = batches
-        self._started = False
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
 
     def __next__(self) -> Batch:
-        if not self._started:
-            # Workers start here and inherit the signal mask: Ctrl-C is for the trainer alone.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                batch = next(self._batches)
-            finally:
-                self._started = True
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        else:
-            batch = next(self._batches)
-        return {key: map_heads(_as_array, value) for key, value in batch.items()}
+        return {key: map_heads(_as_array, value) for key, value in next(self._batches).items()}
 
     def close(self):
         self._batches.close()
@@ -295,6 +333,7 @@ def _as_array(value: np.ndarray) -> np.ndarray:
 
 def _start_worker(index: int, count: int):
     """Leaves Ctrl-C to the trainer, and ends with it, however it ends."""
+    set_worker(index)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 

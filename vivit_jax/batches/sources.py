@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.heads import PerHead
 from vivit_jax.video.frame_reader import FrameReader, VideoError
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.open import open_video
 from vivit_jax.video.recording import Recording
 
@@ -19,11 +20,13 @@ class VideoSource(abc.ABC):
         videos: one for each index.
         modality: `'rgb'`, or `'depth'` if the videos are depth videos, or `'rgbd'`.
         is_stretched: see `Recording`.
+        limits: what a video may have at most.
     """
 
     videos: Sequence[LabeledVideo]
     modality: str = dataclasses.field(default='rgb', kw_only=True)
     is_stretched: bool = dataclasses.field(default=False, kw_only=True)
+    limits: Limits = dataclasses.field(default=Limits(), kw_only=True)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -88,4 +91,5 @@ class VideoFiles(VideoSource):
             end_sec=video.end_sec,
             start_frame=video.start_frame,
             num_frames=video.num_frames,
+            limits=self.limits,
         )

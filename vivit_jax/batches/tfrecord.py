@@ -23,6 +23,7 @@ from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.video.frame_reader import VideoError, reason
 from vivit_jax.video.image_reader import ImageReader
+from vivit_jax.video.limits import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -60,16 +61,20 @@ class TfRecords(VideoSource):
                 f'{name}: record at byte {start} of {self.files[file]} is damaged ({reason(error)})'
             ) from error
         frames = example.feature_lists.feature_list[_FRAMES].feature
-        return ImageReader([b''.join(frame.bytes_list.value) for frame in frames], name)
+        images = [b''.join(frame.bytes_list.value) for frame in frames]
+        return ImageReader(images, name, self.limits)
 
 
-def load_tfrecords(pattern: str, label_names: Sequence[str]) -> TfRecords:
+def load_tfrecords(
+    pattern: str, label_names: Sequence[str], limits: Limits = Limits()
+) -> TfRecords:
     """Lists the records of TFRecord files, and their labels.
 
     Args:
         pattern: a file, a folder, `train.tfrecord@1024`, or a shard
             `train.tfrecord-00000-of-01024`, which stands for all.
         label_names: the classes in order, as `clip/label/text` calls them.
+        limits: what a video may have at most.
 
     Raises:
         UserError: files are missing or damaged, or labels are not among the classes.
@@ -85,7 +90,7 @@ def load_tfrecords(pattern: str, label_names: Sequence[str]) -> TfRecords:
     if not videos:
         raise UserError(f'{pattern}: its {len(files)} files hold no records')
     _log.info('%s: %d records in %d files', pattern, len(videos), len(files))
-    source = TfRecords(videos, files, np.array(places, np.int64))
+    source = TfRecords(videos, files, np.array(places, np.int64), limits=limits)
     with source.open_video(0, '') as video:
         if not _USUAL_FRAMES / 2 <= len(video) <= 2 * _USUAL_FRAMES:
             _log.warning(

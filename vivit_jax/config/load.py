@@ -16,6 +16,7 @@ from vivit_jax.errors import UserError, check_range
 from vivit_jax.heads import PerHead, by_head
 from vivit_jax.models.registry import create_model
 from vivit_jax.video.crops import RandomCrop
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.synthetic import SyntheticVideos
 
@@ -27,6 +28,7 @@ def check_ranges(config: ConfigDict):
         if key.low > -math.inf and value is not None:
             check_range(name, value, key.low, key.high)
     augmentation(config)
+    limits(config)
     depth_from = config.init.depth_from
     if depth_from and not (config.init_from and config.model.modality == 'rgbd'):
         raise UserError(
@@ -83,6 +85,11 @@ def synthetic_videos(config: ConfigDict) -> SyntheticVideos:
     return _make(SyntheticVideos, config.data.synthetic.to_dict())
 
 
+def limits(config: ConfigDict) -> Limits:
+    """The section `data.limits`."""
+    return _make(Limits, config.data.limits.to_dict())
+
+
 def augmentation(config: ConfigDict) -> Augmentation:
     """The changes of the section `augment` that happen on the device."""
     names = (field.name for field in dataclasses.fields(Augmentation))
@@ -103,8 +110,9 @@ def random_crop(config: ConfigDict, spec: Preprocessing) -> RandomCrop:
 
 
 def workers(config: ConfigDict) -> Workers:
-    """Numbers of decoding processes, threads and batches in advance, of the section `data`."""
-    return Workers(config.data.num_workers, config.data.worker_threads, config.data.worker_buffer)
+    """How the section `data` has batches made ready in advance."""
+    data = config.data
+    return Workers(data.num_workers, data.worker_threads, data.worker_buffer, data.stall_sec)
 
 
 def mesh_sizes(config: ConfigDict) -> tuple[int, int, int]:

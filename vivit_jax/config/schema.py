@@ -1,6 +1,6 @@
 """Every config key with its default, meaning and range.
 
-`KEYS` is the only place for most keys. Three sections and the keywords of a model are dataclasses
+`KEYS` is the only place for most keys. Four sections and the keywords of a model are dataclasses
 of the parts that use them: there a key stands once, its meaning under `Attributes`.
 
 A duration is given either in `..._epochs` (of ⌊videos / batch size⌋ steps, fractions allowed) or in
@@ -21,6 +21,7 @@ from ml_collections.config_dict import placeholder
 
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.models.registry import MODELS, model_keywords
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.synthetic import SyntheticVideos
 
@@ -52,11 +53,13 @@ class Key:
         return None if isinstance(self.default, type) else self.default
 
 
-def _dataclass_keys(section: str, kind: type) -> dict[str, Key]:
+def _dataclass_keys(section: str, kind: type, may_change: bool = False) -> dict[str, Key]:
     """Keys of a section that a dataclass defines; the dataclass checks their ranges."""
     meanings = _field_meanings(kind)
     return {
-        f'{section}.{field.name}': Key(field.default, meanings.get(field.name, ''))
+        f'{section}.{field.name}': Key(
+            field.default, meanings.get(field.name, ''), may_change=may_change
+        )
         for field in dataclasses.fields(kind)
     }
 
@@ -95,6 +98,10 @@ KEYS = {
         "how temporal attention of vivit_fsa starts from an image ViT: 'zero', 'pretrained' or "
         "'fresh'",
     ),
+    'init.grid': Key(
+        (), '(t, h, w), tokens of the position table of an original ViViT; (): as the table tells'
+    ),
+    'init.allow_non_finite': Key(False, 'start from weights although they hold NaN or Inf'),
     # How a video becomes a clip.
     **_dataclass_keys('preprocessing', Preprocessing),
     # Videos and labels.
@@ -154,9 +161,17 @@ KEYS = {
     ),
     'data.worker_threads': Key(1, 'decoding threads of each worker', 1, may_change=True),
     'data.worker_buffer': Key(2, 'batches that each worker holds ready', 1, may_change=True),
+    'data.stall_sec': Key(
+        60.0,
+        'seconds without a batch after which a line names the videos that are being read; after '
+        'three times as long they count as broken, and reading goes on without them; 0: never',
+        0,
+        may_change=True,
+    ),
     'data.cache_dir': Key(
         '', "folder of the embedded videos; '': the user's cache folder", may_change=True
     ),
+    **_dataclass_keys('data.limits', Limits, may_change=True),
     **_dataclass_keys('data.synthetic', SyntheticVideos),
     # Changes of training clips: the first two while decoding, the others on the device.
     'augment.scale_jitter': Key(tuple, '(min, max) of a random factor on the short side'),

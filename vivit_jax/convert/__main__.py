@@ -13,6 +13,11 @@ depth, to a model that averages their scores. A report of what became of each pa
 and saved beside the output.
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import dataclasses
 from pathlib import Path
 
@@ -67,6 +72,12 @@ _VALUE_RANGE = flags.DEFINE_list(
     None,
     'Values that pixels of 0 and 255 become, as in -1,1, if the source is wrong.',
 )
+_GRID = flags.DEFINE_list(
+    'grid', None, 'Tokens t,h,w of the position table of an original ViViT, as in 8,10,12.'
+)
+_ALLOW_NON_FINITE = flags.DEFINE_bool(
+    'allow_non_finite', False, 'Read weights although they hold NaN or Inf.'
+)
 _LABELS = flags.DEFINE_string(
     'labels', None, 'File with a class name per line; for several heads, "classes_{head}.txt".'
 )
@@ -91,9 +102,16 @@ _INHERITED = {
 def main(settings: list[str]) -> int:
     """Converts weights; returns 1 if `--verify` finds a difference."""
     output = _checked_output(Path(_OUTPUT.value), _TO.value)
-    weights = read_weights(_SOURCE.value, model=_MODEL.value, value_range=_value_range())
+    how = {
+        'model': _MODEL.value,
+        'grid': _grid(),
+        'frames': _FRAMES.value,
+        'crop_size': _CROP_SIZE.value,
+        'allow_non_finite': _ALLOW_NON_FINITE.value,
+    }
+    weights = read_weights(_SOURCE.value, value_range=_value_range(), **how)
     if _DEPTH.value:
-        weights = fuse_weights(weights, read_weights(_DEPTH.value))
+        weights = fuse_weights(weights, read_weights(_DEPTH.value, **how))
     print(f'Found {_describe(weights)}')
     try:
         card = _target_card(weights, settings)
@@ -119,8 +137,8 @@ def main(settings: list[str]) -> int:
     print(f'Wrote {output} and {report_file}')
     if not reference:
         return 0
-    sides = {'source': Path(_SOURCE.value)} if is_same else {}
-    agree = [reference.compare(side, path) for side, path in {**sides, 'output': output}.items()]
+    agree = [reference.compare('source', Path(_SOURCE.value), **how)] if is_same else []
+    agree.append(reference.compare('output', output, allow_non_finite=_ALLOW_NON_FINITE.value))
     return 0 if all(agree) else 1
 
 
@@ -131,6 +149,15 @@ def _checked_output(path: Path, form: str) -> Path:
     if path.exists():
         raise UserError(f'--output={path} exists already: name another, or remove it')
     return path
+
+
+def _grid() -> tuple[int, int, int] | None:
+    if _GRID.value is None:
+        return None
+    try:
+        return tuple(map(int, _GRID.value))
+    except ValueError as error:
+        raise UserError(f'--grid={",".join(_GRID.value)} must be numbers, as in 8,10,12') from error
 
 
 def _value_range() -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_clip
 from vivit_jax.weights import huggingface
-from vivit_jax.weights.load import load_checkpoint
+from vivit_jax.weights.load import create_weights_model, read_weights
 
 Clip = np.ndarray | dict[str, np.ndarray]
 
@@ -36,12 +36,17 @@ class Reference:
         )
         self._ours = _run(model, variables, self._clip)
 
-    def compare(self, side: str, path: Path) -> bool:
+    def compare(self, side: str, path: Path, **how) -> bool:
         """Runs the model in a file or folder, in its own framework if that is installed.
 
         Prints how far its features and logits differ; returns whether the difference is small.
+
+        Args:
+            side: what to call the file or folder.
+            path: the file or folder.
+            **how: how `read_weights` reads it.
         """
-        framework, theirs = _run_path(path, self._clip)
+        framework, theirs = _run_path(path, self._clip, how)
         relative = float(np.linalg.norm(theirs - self._ours) / np.linalg.norm(self._ours))
         print(
             f'Verified: {side} in {framework} against the converted weights, features and logits '
@@ -54,7 +59,7 @@ class Reference:
         return agrees
 
 
-def _run_path(path: Path, clip: Clip) -> tuple[str, np.ndarray]:
+def _run_path(path: Path, clip: Clip, how: dict) -> tuple[str, np.ndarray]:
     framework = 'JAX'
     try:
         if path.is_dir() and huggingface.matches(path):
@@ -64,8 +69,7 @@ def _run_path(path: Path, clip: Clip) -> tuple[str, np.ndarray]:
                 return 'PyTorch', _run_torch(path, clip)
     except ImportError as error:
         framework = f'JAX (and not in its own framework: {error})'
-    model, variables, *_ = load_checkpoint(path)
-    return framework, _run(model, variables, clip)
+    return framework, _run(*create_weights_model(read_weights(path, **how)), clip)
 
 
 def _run(model, variables: dict, clip: Clip) -> np.ndarray:

@@ -12,7 +12,7 @@ from vivit_jax.config import load
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
-from vivit_jax.evaluation.results import describe_results, save_results
+from vivit_jax.evaluation.results import check_results_folder, describe_results, save_results
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of
 from vivit_jax.parallel.rules import split_arrays
@@ -38,10 +38,13 @@ def evaluate_checkpoint(
 
     Returns:
         The split that was tested, and the metrics, accuracies as fractions.
+
+    Raises:
+        UserError: something does not fit, or the results cannot be written.
     """
     load.check_ranges(config)
     check_merge(config.eval.merge)
-    views = parse_views(config.eval.views)
+    views, folder = parse_views(config.eval.views), workdir / 'evaluation'
     mesh = create_mesh(load.mesh_sizes(config))
     weights = read_weights(checkpoint)
     model, variables = create_weights_model(weights)
@@ -67,10 +70,12 @@ def evaluate_checkpoint(
         modality=model.spec.modality,
         stretch_depth=spec.stretch_depth,
     )
-    for folder in (workdir, checkpoint, *checkpoint.parents[:2]):  # RUN/checkpoints/60 and RUN/best
-        check_drawn_lists(folder, videos, config.data.label_columns)
+    for path in (workdir, checkpoint, *checkpoint.parents[:2]):  # RUN/checkpoints/60 and RUN/best
+        check_drawn_lists(path, videos, config.data.label_columns)
     split = 'test' if 'test' in videos.splits else 'val'
     source = videos.splits[split]
+    if jax.process_index() == 0:
+        check_results_folder(folder)
     variables = put_whole(variables, split_arrays(variables, mesh))
     evaluator = Evaluator(
         create_forward(model, spec), mesh, spec, config.eval.batch_size, load.workers(config)
@@ -94,6 +99,6 @@ def evaluate_checkpoint(
             'videos': len(source),
             **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
         }
-        path = save_results(workdir / 'evaluation', name, results, source, label_names, summary)
+        path = save_results(folder, name, results, source, label_names, summary)
         _log.info('Logits of every view: %s', path)
     return split, metrics

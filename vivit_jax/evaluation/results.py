@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from vivit_jax.atomic_files import replace_text, replacing
 from vivit_jax.batches.sources import VideoSource
+from vivit_jax.errors import writing
 from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import merge_views
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads, name_heads
@@ -100,24 +103,40 @@ def save_results(
     Of several heads `logits`, `labels` and `label_names` are called `<head>/logits` and so on.
 
     Args:
-        folder: `evaluation` in the run folder.
+        folder: `evaluation` in the run folder, made by `check_results_folder`.
         step: what was tested, such as `'step640'`.
         results: what was seen.
         source: names the videos.
         label_names: the classes.
         summary: at least `split` and `views`.
+
+    Raises:
+        UserError: the files cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{summary["split"]}_{summary["views"]}_{step}.npz'
-    np.savez_compressed(
-        path,
-        **name_heads('logits', results.logits),
-        **name_heads('labels', results.labels),
-        **name_heads('label_names', map_heads(np.array, label_names)),
-        videos=np.array([source.name(i) for i in range(len(source))]),
-        failed=np.array(sorted(results.failures), np.int32),
-    )
     failures = {source.name(i): text for i, text in results.failures.items()}
     text = json.dumps({**summary, 'failures': failures}, indent=2)
-    path.with_suffix('.json').write_text(text + '\n', encoding='utf-8')
+    with writing(path):
+        with replacing(path) as unfinished, unfinished.open('wb') as file:
+            np.savez_compressed(
+                file,
+                **name_heads('logits', results.logits),
+                **name_heads('labels', results.labels),
+                **name_heads('label_names', map_heads(np.array, label_names)),
+                videos=np.array([source.name(i) for i in range(len(source))]),
+                failed=np.array(sorted(results.failures), np.int32),
+            )
+        replace_text(path.with_suffix('.json'), text + '\n')
     return path
+
+
+def check_results_folder(folder: Path):
+    """Makes the folder of `save_results` before a test, whose results would be lost without.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))

@@ -5,6 +5,8 @@ import typing
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
+from vivit_jax.errors import check_types
+
 # ViT (arXiv 2010.11929), table 1; Ti and S: DeiT (arXiv 2012.12877), table 1.
 SIZES = {
     'Ti': {'hidden_size': 192, 'num_layers': 12, 'num_heads': 3, 'mlp_dim': 768},
@@ -83,6 +85,7 @@ class CheckedKeywords:
             value = getattr(self, keyword)
             if value not in choices:
                 raise ValueError(f'{keyword}={value!r} must be one of {choices}')
+        check_types(self)
         self.check()
 
     def check(self):

@@ -134,7 +134,7 @@ class TransformerSpecification(Specification):
     def check(self):
         super().check()
         self.check_at_least(1, 'hidden_size', 'num_heads', 'mlp_dim')
-        self.check_at_least(0, 'num_layers')
+        self.check_at_least(0, 'num_layers', 'layer_norm_eps')
         if len(self.tubelet_size) != 3 or min(self.tubelet_size) < 1:
             raise ValueError(f'tubelet_size={self.tubelet_size} must be (t, h, w), each from 1')
         self.check_heads()

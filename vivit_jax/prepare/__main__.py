@@ -11,6 +11,11 @@ with --verify compares all that it has written. `bench` says how many clips a se
 decodes, and how many the model takes.
 """
 
+if __name__ == '__main__':  # before the slow imports
+    from vivit_jax.signals import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 import dataclasses
 import os
 import re

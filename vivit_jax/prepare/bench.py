@@ -76,6 +76,7 @@ def _pack(experiment: Experiment, folder: Path) -> VideoSource:
     some = VideoFiles(
         videos[:: max(1, len(videos) // _PACKED_VIDEOS)],
         modality=experiment.train_source.modality,
+        limits=experiment.train_source.limits,
     )
     plan = make_plan(
         Dataset({'train': some}, experiment.dataset.label_names),

@@ -20,8 +20,9 @@ _GOP = 12
 _CHUNK_BYTES = 2**28  # of pixels that are decoded at a time
 _MAX_BYTES = 2**31 - 2**16  # protocol buffers hold 2 GB
 
-# Images that can be packets of a video as they are, and the container for them.
-_CONTAINERS = {b'\xff\xd8': 'matroska', b'\x89P': 'mov'}
+# Images that can be packets of a video as they are, by their start: FFmpeg's name of their format,
+# and the container for them.
+_IMAGES = {b'\xff\xd8': ('jpeg_pipe', 'matroska'), b'\x89P': ('png_pipe', 'mov')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +154,13 @@ def _add_h264(
 def _join_images(video: ImageReader) -> bytes:
     """A video whose packets are the encoded images."""
     video.read([0, len(video) - 1])
-    images = [x if isinstance(x, bytes) else Path(x).read_bytes() for x in video.images]
+    images = [video.read_encoded(place) for place in range(len(video))]
     file = io.BytesIO()
+    image_format, container_format = _IMAGES[images[0][:2]]
     # The first image says what the codec and the size are. `bitexact` leaves a random number out.
     with (
-        av.open(io.BytesIO(images[0])) as first,
-        av.open(file, 'w', _CONTAINERS[images[0][:2]], options={'fflags': 'bitexact'}) as container,
+        av.open(io.BytesIO(images[0]), format=image_format) as first,
+        av.open(file, 'w', container_format, options={'fflags': 'bitexact'}) as container,
     ):
         stream = container.add_stream_from_template(first.streams.video[0])
         for place, image in enumerate(images):

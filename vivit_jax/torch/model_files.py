@@ -10,7 +10,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.torch.create import create_model
 from vivit_jax.weights.metadata import PYTORCH, card_to_metadata, metadata_to_card
-from vivit_jax.weights.tensor_files import open_tensors, save_tensors
+from vivit_jax.weights.tensor_files import check_finite, open_tensors, save_tensors
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
@@ -23,14 +23,15 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
         make clips, `card.label_names` names the classes.
 
     Raises:
-        UserError: there is no such file, or its tensors do not fit the model that it names.
+        UserError: there is no such file, or its tensors are not finite, or do not fit the model
+            that it names.
     """
     path = Path(path)
     tensors = open_tensors(path)
-    card = metadata_to_card(tensors.metadata, path)
-    state = {
-        name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()
-    }
+    card = metadata_to_card(tensors.metadata, path, len(tensors))
+    arrays = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    check_finite(arrays, str(path))
+    state = {name: torch.from_numpy(value) for name, value in arrays.items()}
     return _assemble(card, state, path).eval(), card
 
 

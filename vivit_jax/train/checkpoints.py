@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import re
 import time
 from pathlib import Path
 
@@ -15,7 +17,14 @@ from vivit_jax.errors import UserError, writing
 from vivit_jax.model_card import ModelCard
 from vivit_jax.train.state import TrainState
 from vivit_jax.weights.checksums import find_damage, write_checksums
-from vivit_jax.weights.orbax import BEST, BEST_METRIC, LAST, best_metric, has_checkpoints
+from vivit_jax.weights.orbax import (
+    BEST,
+    BEST_METRIC,
+    LAST,
+    best_metric,
+    has_checkpoints,
+    leave_out_echoes,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +39,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep_last: int, keep_best: int):
+        leave_out_echoes()
         # With the plain options the newest checkpoint can lose its place to older, better ones.
         policy = [policies.LatestN(keep_last)]
         if keep_best:
@@ -157,11 +167,13 @@ class Checkpoints:
         try:
             action()
         except (OSError, ValueError, RuntimeError) as error:
-            complete = [step for step in ocp.utils.checkpoint_steps(self._folder.absolute())]
+            complete = []
+            if self._folder.is_dir():
+                complete = sorted(ocp.utils.checkpoint_steps(self._folder.absolute()))
             raise UserError(
-                f'a checkpoint could not be saved in {self._folder}: {error}. Complete '
-                f'checkpoints: {sorted(complete) or "none"}; make room and give the same command '
-                'again to go on from the newest'
+                f'a checkpoint could not be saved in {self._folder} ({_reason(error)}). Complete '
+                f'checkpoints: {complete or "none"}; make room or mend the folder, and give the '
+                'same command again to go on from the newest'
             ) from error
 
 
@@ -193,6 +205,14 @@ def set_damaged_aside(folder: Path):
             )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('damaged checkpoints')
+
+
+def _reason(error: Exception) -> str:
+    """Why the disk refused, which the errors of TensorStore hide in a long text."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    return getattr(error, 'strerror', None) or str(error).partition('\n')[0]
 
 
 def _kept(metrics: dict[str, float]) -> dict[str, float]:

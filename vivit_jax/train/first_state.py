@@ -4,6 +4,7 @@ import functools
 import logging
 
 import jax
+from ml_collections import ConfigDict
 
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.variables import init_variables
@@ -33,7 +34,8 @@ def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Rep
     """
     config, model, spec = programs.config, programs.model, programs.spec
     weights, depth_weights = (
-        _read(path, card) if path else None for path in (config.init_from, config.init.depth_from)
+        _read(path, card, config.init) if path else None
+        for path in (config.init_from, config.init.depth_from)
     )
     key = jax.random.key(config.seed)
     fresh = jax.jit(lambda: init_variables(key, model, spec.clip_shape))()
@@ -52,8 +54,14 @@ def read_start_variables(programs: Programs, card: ModelCard) -> tuple[dict, Rep
     return jax.device_get(variables), report
 
 
-def _read(path: str, card: ModelCard) -> Weights:
-    weights = read_weights(path)
+def _read(path: str, card: ModelCard, init: ConfigDict) -> Weights:
+    weights = read_weights(
+        path,
+        grid=tuple(init.grid) or None,
+        frames=card.preprocessing.clip_shape[0],
+        crop_size=card.preprocessing.crop_size,
+        allow_non_finite=init.allow_non_finite,
+    )
     _log.info('Starting from %s: %s', path, weights.kind)
     for line in describe_differences(card, weights):
         _log.warning('%s', line)

@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 
 from vivit_jax import terminal
 from vivit_jax.batches.loader import train_batches
+from vivit_jax.batches.supervised import DecodingError
 from vivit_jax.config import load
+from vivit_jax.errors import writing
 from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
@@ -36,7 +38,7 @@ from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.run_lock import hold
 from vivit_jax.train.state import TrainState
-from vivit_jax.train.stopping import stop_signals
+from vivit_jax.train.stopping import Stop, stop_signals
 from vivit_jax.train.watchdog import watch
 from vivit_jax.video.durations import median_duration_sec
 from vivit_jax.weights.orbax import BEST, LAST, has_checkpoints
@@ -82,7 +84,8 @@ class Trainer:
             load.workers(config),
         )
         self._folder = workdir / 'checkpoints'
-        self._take_over = take_over
+        self._take_over, self._lock = take_over, None
+        self._stop = Stop()
         self._start_variables = None
         if 'val' in experiment.dataset.splits and experiment.eval_every >= experiment.num_steps:
             _log.info(
@@ -102,24 +105,31 @@ class Trainer:
                 do not fit.
         """
         if jax.process_index() == 0:
-            with hold(self._workdir, self._take_over):
+            with hold(self._workdir, self._take_over) as self._lock:
                 return self._run()
         return self._run()
+
+    def _check_lock(self, looks: bool):
+        """Raises a UserError if the run folder is lost, after a look at it or since the last."""
+        if self._lock and looks:
+            self._lock.look()
+        if self._lock:
+            self._lock.check()
 
     def _run(self) -> int:
         config, report = self._config, None
         set_damaged_aside(self._folder)
         if config.init_from and not has_checkpoints(self._folder):
             self._start_variables, report = read_start_variables(self._programs, self._card)
-        start_run(self._workdir, config, self._experiment.dataset, report)
-        if jax.process_index() == 0:
-            terminal.log_to_file(self._workdir / 'log.txt')
+        with writing(self._workdir):
+            start_run(self._workdir, config, self._experiment.dataset, report)
+            if jax.process_index() == 0:
+                terminal.log_to_file(self._workdir / 'log.txt')
+            checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
         self._log_header()
-        checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
         try:
             with (
                 jax.set_mesh(self._experiment.mesh),
-                stop_signals() as self._stop,
                 watch(config.train.hang_sec, config.parallel.lost_sec) as self._watchdog,
                 end_if_process_is_lost(),
             ):
@@ -199,6 +209,7 @@ class Trainer:
         feed = prefetch(
             batches, batch_sharding(experiment.mesh), (*experiment.train_source.kinds, 'label')
         )
+        signals = contextlib.ExitStack()
         try:
             with ThreadPoolExecutor(1) as pool:  # decodes while the step is compiled
                 first_batch = pool.submit(next, feed)
@@ -206,12 +217,19 @@ class Trainer:
                 self._clock.ends('compilation')
                 state = self._first_state(checkpoints)
                 self._clock.ends('parameters')
+            signals.enter_context(stop_signals(self._stop))  # before, there is nothing to save
             if first and not self._make_up_validation(first, state, checkpoints, recorder):
                 return first, True
             for step in range(first + 1, experiment.num_steps + 1):
                 self._watchdog.alive(f'decoding for step {step}')
                 asked = time.monotonic()
-                batch, on_device = next(feed) if step > first + 1 else first_batch.result()
+                try:
+                    batch, on_device = next(feed) if step > first + 1 else first_batch.result()
+                except DecodingError:
+                    if step > first + 1 and jax.process_count() == 1:
+                        recorder.flush()
+                        checkpoints.save(state, self._card, {})
+                    raise
                 data_wait = time.monotonic() - asked
                 # In the first step processes wait for those that still compile.
                 self._watchdog.alive(f'step {step}', waits=step > first + 1)
@@ -223,7 +241,9 @@ class Trainer:
                     _log.info('First step after %s', self._clock)
                 stop, is_last = self._stop.reached(step), step == experiment.num_steps
                 validates = _is_due(step, experiment.eval_every) or is_last
-                if stop or validates or _is_due(step, experiment.save_every):
+                saves = stop or validates or _is_due(step, experiment.save_every)
+                self._check_lock(looks=saves)
+                if saves:
                     recorder.flush()
                     found = {}
                     if validates and not stop:
@@ -232,10 +252,12 @@ class Trainer:
                         recorder.write(step, found)
                     recorder.pause()
                     self._watchdog.alive(f'the checkpoint of step {step}')
+                    self._check_lock(looks=True)  # a validation can take long
                     checkpoints.save(state, self._card, found)
                 if stop:
                     break
         finally:
+            signals.close()
             recorder.close()
             feed.close()
             batches.close()

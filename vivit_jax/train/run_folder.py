@@ -19,7 +19,7 @@ from vivit_jax.annotations.validation_split import check_drawn_lists, drawn_list
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.config.load import differences, flatten
 from vivit_jax.config.schema import KEYS
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, writing
 from vivit_jax.heads import by_head
 from vivit_jax.weights.report import Report
 
@@ -114,12 +114,12 @@ class BadVideos:
         """Lists a video.
 
         Raises:
-            UserError: too many of the videos are unusable.
+            UserError: too many of the videos are unusable, or the list cannot be written.
         """
         if name in self._names:
             return
         is_new = not self._path.exists()
-        with self._path.open('a', newline='', encoding='utf-8') as file:
+        with writing(self._path), self._path.open('a', newline='', encoding='utf-8') as file:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(['video', 'reason'])

@@ -18,15 +18,56 @@ _BEAT_SEC = 20  # how often a holder shows that it lives
 _GONE_SEC = 70  # after so long without, a holder on another machine is gone
 
 
+class Lock:
+    """A run folder that this process holds; see `hold`.
+
+    Args:
+        path: of the file that says who holds the folder.
+        text: what this process wrote into the file.
+    """
+
+    def __init__(self, path: Path, text: str):
+        self._path, self._text, self._problem = path, text, None
+
+    def look(self):
+        """Finds out whether the folder is still held, and shows other processes that it is."""
+        try:
+            if self._path.read_text(encoding='utf-8') != self._text:
+                self._problem = 'another training has taken it'
+            else:
+                os.utime(self._path)
+        except FileNotFoundError:
+            self._problem = f'it was deleted or moved, or {self._path.name} in it was removed'
+        except OSError:
+            pass  # such as a network disk that does not answer now
+
+    def check(self):
+        """Raises a UserError if the folder was lost when `look` looked at it last."""
+        if self._problem:
+            raise UserError(
+                f'{self._path.parent} is no longer the run folder of this training: '
+                f'{self._problem}. Nothing more is written. Give the same command again to go on '
+                'from the newest checkpoint in the folder, or from the start if there is none'
+            )
+
+    def release(self):
+        """Lets others have the folder."""
+        self.look()
+        if not self._problem:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
 @contextlib.contextmanager
-def hold(folder: Path, take_over: bool = False) -> Iterator[None]:
+def hold(folder: Path, take_over: bool = False) -> Iterator[Lock]:
     """Makes a run folder, and holds it for this process until the block ends.
 
     If the block writes nothing into a new folder, the folder vanishes again.
 
     The file `lock` in the folder says who holds it, and is touched now and then. A killed process
     leaves it behind. It counts as gone if it does not run on this machine, or if it was on another
-    machine and the file is not touched any more.
+    machine and the file is not touched any more. The process that holds the folder looks now and
+    then whether the file is still its own.
 
     Args:
         folder: the run folder.
@@ -43,35 +84,40 @@ def hold(folder: Path, take_over: bool = False) -> Iterator[None]:
             f'--workdir={folder} cannot be a folder ({error.strerror}): name another'
         ) from error
     with writing(path):
-        while not _create(path):
+        while (lock := _create(path)) is None:
             _free(path, take_over)
     ended = threading.Event()
-    threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+    threading.Thread(target=_beat, args=(lock, ended), daemon=True).start()
     try:
-        yield
+        yield lock
     finally:
         ended.set()
-        with contextlib.suppress(OSError):
-            path.unlink()
-            if is_new:
+        lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):
                 folder.rmdir()  # does nothing if a run has begun in it
 
 
-def _create(path: Path) -> bool:
-    """Makes the file; False if there is one."""
+def _create(path: Path) -> Lock | None:
+    """Makes the file; None if there is one."""
     try:
         file = path.open('x', encoding='utf-8')
     except FileExistsError:
-        return False
+        return None
     holder = {
         'host': socket.gethostname(),
         'process': os.getpid(),
         'started': _start_of(os.getpid()),
         'since': time.strftime('%Y-%m-%d %H:%M:%S'),
     }
-    with file:
-        json.dump(holder, file)
-    return True
+    text = json.dumps(holder)
+    try:
+        with file:
+            file.write(text)
+    except OSError:
+        path.unlink()  # an empty file would look like a holder on another machine
+        raise
+    return Lock(path, text)
 
 
 def _free(path: Path, take_over: bool):
@@ -144,7 +190,6 @@ def _is_silent(path: Path) -> bool:
     return True
 
 
-def _beat(path: Path, ended: threading.Event):
+def _beat(lock: Lock, ended: threading.Event):
     while not ended.wait(_BEAT_SEC):
-        with contextlib.suppress(OSError):
-            os.utime(path)
+        lock.look()

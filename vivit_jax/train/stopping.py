@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from vivit_jax.signals import leave_ctrl_c_to
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,26 +43,29 @@ class Stop:
         return 128 + self._signal
 
     def ask(self, number: int, _frame: object):
-        """Handles a signal; the second one ends the process at once."""
-        if self._signal:
+        """Handles a signal. After it, Ctrl-C ends the process at once, and SIGTERM does nothing."""
+        if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._signal:
+            return
         self._signal = number
-        _log.info('Stopping after this step, with a checkpoint; once more to stop at once')
+        _log.info('Stopping after this step, with a checkpoint; Ctrl-C once more stops at once')
         if jax.process_count() > 1:  # JAX's own handler tells the other processes
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Catches Ctrl-C and SIGTERM.
+def stop_signals(stop: Stop) -> Iterator[None]:
+    """Leaves Ctrl-C and SIGTERM to `stop` in the block.
 
     Of several processes, JAX catches SIGTERM, and tells all others.
     """
-    stop = Stop()
-    numbers = [signal.SIGINT] + [signal.SIGTERM] * (jax.process_count() == 1)
-    handlers = {number: signal.signal(number, stop.ask) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with leave_ctrl_c_to(stop.ask):
+        if jax.process_count() > 1:
+            yield
+            return
+        previous = signal.signal(signal.SIGTERM, stop.ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)

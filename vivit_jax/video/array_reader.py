@@ -6,6 +6,7 @@ import av
 import numpy as np
 
 from vivit_jax.video.frame_reader import FrameReader, VideoError
+from vivit_jax.video.limits import Limits
 
 
 class ArrayReader(FrameReader):
@@ -16,6 +17,7 @@ class ArrayReader(FrameReader):
         fps: frames per second.
         name: what messages call the video.
         kind: `'rgb'`, or `'depth'`, whose frames are uint16 or uint8 [h w].
+        limits: what the video may have at most.
 
     Raises:
         VideoError: there are no frames, or frames of another type or shape.
@@ -27,8 +29,10 @@ class ArrayReader(FrameReader):
         fps: float,
         name: str = 'array',
         kind: str = 'rgb',
+        limits: Limits = Limits(),
     ):
         self.name = name
+        self.limits = limits
         self._frames = frames
         self._fps = fps
         self._kind = kind
@@ -39,6 +43,7 @@ class ArrayReader(FrameReader):
         shapes = {check_frame(frame, name, kind).shape for frame in frames}
         if len(shapes) > 1:
             raise VideoError(f'{name}: has frames of different sizes: {sorted(shapes)}')
+        self._check_length(len(frames), (len(frames) - 1) / fps)
 
     def __len__(self) -> int:
         return len(self._frames)

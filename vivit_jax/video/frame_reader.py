@@ -1,6 +1,7 @@
 """Readers of frames: the interface, how a reader fails, and which pixels it gives."""
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import av
@@ -10,11 +11,16 @@ from av.video.reformatter import VideoReformatter
 from vivit_jax.errors import UserError
 from vivit_jax.video.crops import Crops
 from vivit_jax.video.depth import DepthCutter
+from vivit_jax.video.limits import Limits
 
 __all__ = ['FrameReader', 'VideoError']
 
 # What a damaged file can raise in FFmpeg and PyAV; MemoryError comes from absurd sizes in headers.
 DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, MemoryError, IndexError, OverflowError)
+
+# A resized frame that has more pixels than this times the boxes that are cut from it is not made:
+# usual videos, cut at random too, stay far below.
+_MOST_UNUSED = 64
 
 
 class VideoError(UserError):
@@ -33,9 +39,11 @@ class FrameReader(abc.ABC):
         name: what messages call the video.
         announced_sec: the duration that the header of a file announces; None if it does not, or if
             the reader gives a part of the file.
+        limits: what the video may have at most.
     """
 
     name: str
+    limits: Limits = Limits()
     announced_sec: float | None = None
 
     def __enter__(self) -> 'FrameReader':
@@ -76,6 +84,22 @@ class FrameReader(abc.ABC):
         place instead of the missing ones.
         """
 
+    def _check_length(self, num_frames: int, seconds: float):
+        """Raises a VideoError if the video is longer than its limits allow."""
+        if problem := self.limits.describe_length(num_frames, seconds):
+            raise VideoError(f'{self.name}: {problem}')
+
+    def _check_size(self, height: int, width: int):
+        """Raises a VideoError if frames are larger than the limits allow."""
+        if problem := self.limits.describe_size(height, width):
+            raise VideoError(f'{self.name}: {problem}')
+
+    def _decode_checked(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """As `_decode`; a frame may have another size than the header says."""
+        for place, frame in self._decode(places):
+            self._check_size(frame.height, frame.width)
+            yield place, frame
+
     def read(
         self,
         indices: Sequence[int],
@@ -97,7 +121,7 @@ class FrameReader(abc.ABC):
             and a resized pixel is the nearest one.
 
         Raises:
-            VideoError: a frame that was asked for cannot be decoded.
+            VideoError: a frame that was asked for cannot be decoded, or is too large.
             IndexError: there is no such frame.
         """
         wanted = np.asarray(indices)
@@ -107,7 +131,7 @@ class FrameReader(abc.ABC):
                 f'{len(self)}'
             )
         pixels, last, cut = {}, -1, None
-        for place, frame in self._decode(np.unique(wanted).tolist()):
+        for place, frame in self._decode_checked(np.unique(wanted).tolist()):
             if place <= last:
                 pixels.clear()
             if cut is None:
@@ -131,7 +155,7 @@ class FrameReader(abc.ABC):
             VideoError: the next frame cannot be decoded.
         """
         times, last, frame = self.timestamps_sec, -1, None
-        for place, frame in self._decode(range(len(self))):
+        for place, frame in self._decode_checked(range(len(self))):
             if place > last:  # else the reader has started over
                 last = place
                 yield times[place], frame
@@ -191,14 +215,25 @@ class Cutter:
     def __init__(self, crops: Crops, interpolation: str):
         self._crops = crops
         self._interpolation = interpolation.upper()
+        resized, boxes = crops.height * crops.width, len(crops.corners) * math.prod(crops.size)
+        self._is_mostly_unused = resized > _MOST_UNUSED * boxes
         # Shared by all frames: a scaler of its own for each costs seven times as much.
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         quarter_turns = _quarter_turns(frame)
+        if self._is_mostly_unused:
+            pixels = np.rot90(frame.to_ndarray(format='rgb24'), quarter_turns)
+            return np.stack([self._resize_box(pixels, *corner) for corner in self._crops.corners])
         height, width = self._crops.height, self._crops.width
         if quarter_turns % 2:
             height, width = width, height
+        planes = self._resize(frame, height, width)
+        planes = [np.rot90(plane, quarter_turns) for plane in planes]
+        return np.stack([self._box(planes, top, left) for top, left in self._crops.corners])
+
+    def _resize(self, frame: av.VideoFrame, height: int, width: int) -> list[np.ndarray]:
+        """The planes of the resized frame, see `_planes`."""
         # Scaling to separate planes takes a third of the time, and half-size colours are
         # interpolated whatever the width; without scaling FFmpeg spoils their right edge.
         is_scaled = (height, width) != (frame.height, frame.width)
@@ -210,13 +245,35 @@ class Cutter:
             interpolation=self._interpolation,
             threads=1,
         )
-        planes = [np.rot90(plane, quarter_turns) for plane in _planes(frame)]
-        return np.stack([self._box(planes, top, left) for top, left in self._crops.corners])
+        return _planes(frame)
+
+    def _resize_box(self, pixels: np.ndarray, top: int, left: int) -> np.ndarray:
+        """A box of the resized frame, from the part of the pixels uint8 [h w 3] around the box."""
+        source_height, source_width, _ = pixels.shape
+        high, wide = self._crops.size
+        rows, height, top = _part_around(top, high, self._crops.height, source_height)
+        columns, width, left = _part_around(left, wide, self._crops.width, source_width)
+        part = np.ascontiguousarray(pixels[rows, columns])
+        return self._box(self._resize(av.VideoFrame.from_ndarray(part), height, width), top, left)
 
     def _box(self, planes: list[np.ndarray], top: int, left: int) -> np.ndarray:
         high, wide = self._crops.size
         parts = [plane[top : top + high, left : left + wide] for plane in planes]
         return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+
+
+def _part_around(start: int, size: int, resized: int, source: int) -> tuple[slice, int, int]:
+    """The part of a side of `source` pixels that decides `size` pixels of the resized side.
+
+    Returns:
+        The part, its length when it is resized, and where the `size` pixels begin in it.
+    """
+    scale = resized / source
+    margin = math.ceil(2 * max(1, 1 / scale))  # reach of the interpolation
+    first = max(0, math.floor(start / scale) - margin)
+    last = min(source, math.ceil((start + size) / scale) + margin)
+    length = max(size, round((last - first) * scale))
+    return slice(first, last), length, min(round(start - first * scale), length - size)
 
 
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """Videos kept as images, one for each frame: folders of frames, or encoded images in memory."""
 
 import collections
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vivit_jax.video.files import check_file
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
+from vivit_jax.video.limits import Limits
 
 _CODECS = {b'\xff\xd8': 'mjpeg', b'\x89PNG': 'png'}  # by the first bytes
 _IMAGE = re.compile(r'(?!\.)(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.(jpg|jpeg|png))', re.I)
@@ -23,18 +26,23 @@ class ImageReader(FrameReader):
     Attributes:
         images: in their order, JPEG or PNG: paths, or the encoded bytes.
         name: what messages call the video.
+        limits: what the video may have at most.
 
     Raises:
-        VideoError: there are none.
+        VideoError: there are none, or too many.
     """
 
-    def __init__(self, images: Sequence[str | os.PathLike | bytes], name: str):
+    def __init__(
+        self, images: Sequence[str | os.PathLike | bytes], name: str, limits: Limits = Limits()
+    ):
         self.name = name
+        self.limits = limits
         self.images = images
         self._contexts = {}
         self._size = None
         if not len(images):
             raise VideoError(f'{name}: has no frames')
+        self._check_length(len(images), (len(images) - 1) / IMAGES_PER_SEC)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,13 +55,32 @@ class ImageReader(FrameReader):
     def close(self):
         self._contexts.clear()
 
+    def read_encoded(self, place: int) -> bytes:
+        """The encoded bytes of an image.
+
+        Raises:
+            VideoError: it is no regular file.
+            OSError: it cannot be read.
+        """
+        image = self.images[place]
+        if isinstance(image, bytes):
+            return image
+        check_file(image, str(image))
+        return Path(image).read_bytes()
+
     def _decode(self, places: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         for place in places:
             image = self.images[place]
             where = f'{self.name}, frame {place}' if isinstance(image, bytes) else str(image)
+            content = b''
             try:
-                frame = self._decode_image(image)
+                content = self.read_encoded(place)
+                frame = self._decode_image(content)
+            except VideoError:
+                raise
             except DECODE_ERRORS as error:
+                if problem := self.limits.describe_size(*_announced_size(content)):
+                    raise VideoError(f'{where}: {problem}') from error
                 raise VideoError(
                     f'{where}: damaged, or no JPEG or PNG ({reason(error)})'
                 ) from error
@@ -66,14 +93,13 @@ class ImageReader(FrameReader):
                 )
             yield place, frame
 
-    def _decode_image(self, image: str | os.PathLike | bytes) -> av.VideoFrame:
-        content = image if isinstance(image, bytes) else Path(image).read_bytes()
+    def _decode_image(self, content: bytes) -> av.VideoFrame:
         codec = next((name for start, name in _CODECS.items() if content.startswith(start)), None)
         if codec is None:
             raise ValueError(f'its {len(content)} bytes start with {content[:4]!r}')
         if codec not in self._contexts:
             context = av.CodecContext.create(codec, 'r')
-            context.options = {'err_detect': 'explode'}
+            context.options = {'err_detect': 'explode', **self.limits.decoder_options}
             context.thread_type = 'NONE'  # a frame for each packet, at once
             self._contexts[codec] = context
         packet = av.Packet(content)
@@ -84,12 +110,25 @@ class ImageReader(FrameReader):
         return frames[0]
 
 
+def _announced_size(image: bytes) -> tuple[int, int]:
+    """(height, width) in pixels that the header of a PNG or JPEG tells; (0, 0) if it does not."""
+    if image.startswith(b'\x89PNG'):
+        width, height = int.from_bytes(image[16:20], 'big'), int.from_bytes(image[20:24], 'big')
+        return height, width
+    context = av.CodecContext.create('mjpeg', 'r')
+    context.skip_frame = 'ALL'
+    with contextlib.suppress(*DECODE_ERRORS):
+        context.decode(av.Packet(image))
+    return context.height, context.width
+
+
 def open_frames(
     folder: str | os.PathLike,
     *,
     name: str | None = None,
     start_frame: int | None = None,
     num_frames: int | None = None,
+    limits: Limits = Limits(),
 ) -> ImageReader:
     """Opens a folder of frames such as `00001.jpg` or `img_00001.png`, ordered by their numbers.
 
@@ -100,6 +139,7 @@ def open_frames(
         name: what messages call it; by default its path.
         start_frame: place of the first frame, counted from 0 whatever the files' numbers.
         num_frames: how many; by default all that follow.
+        limits: what the video may have at most.
 
     Raises:
         VideoError: there are no images, fewer than asked for, or several kinds of them.
@@ -113,7 +153,7 @@ def open_frames(
         raise VideoError(
             f'{name}: found {len(images)} frames, but expected frames {expected}, counted from 0'
         )
-    return ImageReader(images[start:end], name)
+    return ImageReader(images[start:end], name, limits)
 
 
 def is_frame(name: str) -> bool:

@@ -4,6 +4,7 @@ import os
 
 from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.image_reader import open_frames
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.video_reader import VideoReader
 
 __all__ = ['open_video']
@@ -17,6 +18,7 @@ def open_video(
     end_sec: float | None = None,
     start_frame: int | None = None,
     num_frames: int | None = None,
+    limits: Limits = Limits(),
 ) -> FrameReader:
     """Opens a video file, its bytes, or a folder of frames.
 
@@ -25,6 +27,7 @@ def open_video(
         name: what messages call the video; by default the path.
         start_sec, end_sec: part of a file, see `VideoReader`.
         start_frame, num_frames: part of a folder, see `open_frames`.
+        limits: what the video may have at most.
 
     Raises:
         VideoError: the video cannot be used, or the part of a file is given in frames, or the part
@@ -38,4 +41,4 @@ def open_video(
     if unfit:
         kind = 'a folder of frames, which have no times' if is_folder else 'no folder of frames'
         raise VideoError(f'{name or source}: is {kind}: {", ".join(unfit)} cannot be used')
-    return (open_frames if is_folder else VideoReader)(source, name=name, **part)
+    return (open_frames if is_folder else VideoReader)(source, name=name, limits=limits, **part)

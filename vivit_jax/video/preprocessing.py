@@ -1,13 +1,18 @@
 """How a video becomes the pixels that a model was trained on."""
 
 import dataclasses
+import math
 from typing import TypeVar
 
 import numpy as np
 
+from vivit_jax.errors import check_types
+
 __all__ = ['Preprocessing', 'normalize', 'normalize_depth', 'to_unit_range']
 
 _Array = TypeVar('_Array')  # of NumPy or of JAX, which decoding processes must not import
+
+_MOST_PIXELS = 2**28  # of a clip
 
 _CHOICES = {
     'sampling': ('strided', 'segments', 'units'),
@@ -61,6 +66,7 @@ class Preprocessing:
     stretch_depth: bool = False
 
     def __post_init__(self):
+        check_types(self, 'preprocessing.')
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -69,6 +75,11 @@ class Preprocessing:
         for name in ('num_frames', 'num_units', 'frame_stride', 'crop_size'):
             if getattr(self, name) < 1:
                 raise ValueError(f'preprocessing.{name}={getattr(self, name)} must be at least 1')
+        if math.prod(self.clip_shape) > _MOST_PIXELS:
+            raise ValueError(
+                f'clips of {self.num_units} x {self.num_frames} frames of {self.crop_size} x '
+                f'{self.crop_size} pixels are too large: at most {_MOST_PIXELS} pixels in all'
+            )
         if self.num_units > 1 and self.sampling != 'units':
             raise ValueError(
                 f"preprocessing.num_units={self.num_units} needs preprocessing.sampling='units', "
@@ -79,7 +90,7 @@ class Preprocessing:
                 f'preprocessing.short_side={self.short_side} must be at least '
                 f'crop_size={self.crop_size}: the crop is cut from the resized frame'
             )
-        if self.value_range[0] == self.value_range[1]:
+        if len(self.value_range) != 2 or self.value_range[0] == self.value_range[1]:
             raise ValueError(f'preprocessing.value_range={self.value_range} must be two numbers')
         for name in ('value_range', 'depth_range'):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has only lists

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 import numpy as np
@@ -15,7 +17,9 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.video.array_reader import as_frame, check_frame
 from vivit_jax.video.crops import view_crops
+from vivit_jax.video.files import FORMATS
 from vivit_jax.video.frame_reader import DECODE_ERRORS, Cutter, VideoError, reason, upright_size
+from vivit_jax.video.limits import Limits
 from vivit_jax.video.open import open_video
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.sampling import sample_view_frames
@@ -28,6 +32,10 @@ _T = TypeVar('_T')
 
 _TIMEOUT_SEC = 10.0  # without data
 _JITTER_SEC = 1.0  # times may go back by less; such frames are left out
+
+# An address may give a live playlist with the addresses of its parts, but no file of this machine.
+_LIVE_FORMATS = f'{FORMATS},hls,dash,rtsp,rtp,webvtt,ac3,eac3'
+_LOCAL_PROTOCOLS = 'file,fd,pipe,unix,concat,concatf,subfile'
 
 
 class Stream(NamedTuple):
@@ -43,24 +51,33 @@ class Stream(NamedTuple):
     is_live: bool
 
 
-def open_stream(source: str) -> Stream:
+def open_stream(source: str, limits: Limits = Limits()) -> Stream:
     """Opens a video file, a folder of frames, a camera such as `/dev/video0`, or an address.
 
-    Addresses are those that FFmpeg knows, such as `rtsp://…` and `http://…`. A source with an
-    address is live if it does not tell how long it is.
+    Addresses are those that FFmpeg knows, such as `rtsp://…` and `http://…`. An address may give a
+    live playlist (HLS or DASH), whose parts have addresses too. A source with an address is live if
+    it does not tell how long it is.
+
+    Args:
+        source: path or address.
+        limits: what a file may have at most; those of frames hold for any source.
 
     Raises:
-        VideoError: the source cannot be opened.
+        VideoError: the source cannot be opened, or its frames are too large.
     """
+    if source.startswith('file://'):
+        source = url2pathname(urlsplit(source).path)
     if '://' not in source and not Path(source).is_char_device():
-        return Stream(_read_file(source), is_live=False)
+        return Stream(_read_file(source, limits), is_live=False)
     is_camera = '://' not in source
-    options = {'rtsp_transport': 'tcp'} if source.startswith('rtsp') else {}
+    options = {'format_whitelist': _LIVE_FORMATS, 'protocol_blacklist': _LOCAL_PROTOCOLS}
+    if source.startswith('rtsp'):
+        options['rtsp_transport'] = 'tcp'
     try:
         container = av.open(
             source,
             format='v4l2' if is_camera else None,
-            options=options,
+            options={} if is_camera else options,
             timeout=None if is_camera else _TIMEOUT_SEC,
         )
     except DECODE_ERRORS as error:
@@ -69,8 +86,9 @@ def open_stream(source: str) -> Stream:
     if stream is None:
         container.close()
         raise VideoError(f'{source}: has no video stream')
+    stream.codec_context.options = limits.decoder_options
     is_live = is_camera or not container.duration
-    return Stream(_read_container(container, stream, source, is_live), is_live)
+    return Stream(_read_container(container, stream, source, is_live, limits), is_live)
 
 
 def window_clips(
@@ -181,13 +199,17 @@ def _cut_middle(spec: Preprocessing) -> Callable[[av.VideoFrame | np.ndarray], n
     return cut
 
 
-def _read_file(source: str) -> Iterator[tuple[float, av.VideoFrame]]:
-    with open_video(source) as video:
+def _read_file(source: str, limits: Limits) -> Iterator[tuple[float, av.VideoFrame]]:
+    with open_video(source, limits=limits) as video:
         yield from video.frames()
 
 
 def _read_container(
-    container: av.container.InputContainer, stream: av.VideoStream, name: str, is_live: bool
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    name: str,
+    is_live: bool,
+    limits: Limits = Limits(),
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Frames with ascending times. Damaged parts of a live source are left out, and counted."""
     last, damaged = -np.inf, 0
@@ -204,6 +226,8 @@ def _read_container(
                         _log.warning('%s: a part cannot be decoded (%s)', name, reason(error))
                     continue
                 for frame in decoded:
+                    if problem := limits.describe_size(frame.height, frame.width):
+                        raise VideoError(f'{name}: {problem}')
                     if frame.pts is None:
                         raise VideoError(f'{name}: its frames have no times')
                     time_sec = frame.pts * float(stream.time_base)

@@ -1,7 +1,6 @@
 """Frames of a video file, exactly those asked for."""
 
 import ctypes
-import functools
 import io
 import itertools
 import math
@@ -13,17 +12,19 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from vivit_jax.video.files import FORMATS, check_file, describe_refused
 from vivit_jax.video.frame_reader import DECODE_ERRORS, FrameReader, VideoError, reason
+from vivit_jax.video.limits import Limits
 
 # Containers that store presentation times. Others, such as AVI, make them up from the order of
 # decoding, so that a frame's time says nothing about its place.
 _TIMED_CONTAINERS = ('mov', 'matroska')
 
-
-# Formats whose files only name other sources, which FFmpeg would open.
-_LISTS = {'concat', 'dash', 'hls', 'imf', 'sdp'}
-
 _LIBC = ctypes.CDLL(None)  # the C library of this process
+_FFMPEG = ctypes.CDLL(av._core.__file__)  # the libraries that PyAV has loaded
+_MAX_BYTES = 2**28  # that FFmpeg allocates at once: a few bytes can announce an index of any length
+if hasattr(_FFMPEG, 'av_max_alloc'):
+    _FFMPEG.av_max_alloc(ctypes.c_size_t(_MAX_BYTES))
 
 
 class VideoReader(FrameReader):
@@ -37,9 +38,11 @@ class VideoReader(FrameReader):
         name: what messages call the video; by default the path.
         start_sec: first moment, in seconds of the stream's own time.
         end_sec: end; a frame that starts then or later is not part of it.
+        limits: what the video may have at most.
 
     Raises:
-        VideoError: missing, empty or damaged file, no video stream, no frames.
+        VideoError: missing, empty or damaged file, no video stream, no frames, too many of them or
+            too large ones.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class VideoReader(FrameReader):
         name: str | None = None,
         start_sec: float | None = None,
         end_sec: float | None = None,
+        limits: Limits = Limits(),
     ):
+        self.limits = limits
         self.name = name or (str(source) if not isinstance(source, bytes) else 'video')
         self._source = source
         self._container = None
@@ -78,37 +83,39 @@ class VideoReader(FrameReader):
 
     def _open(self):
         source = self._source
-        if not isinstance(source, bytes):
-            if not os.path.exists(source):
-                raise VideoError(f'{self.name}: no such file')
-            if os.path.isdir(source):
-                raise VideoError(f'{self.name}: is a folder, not a video file')
-            if os.path.getsize(source) == 0:
-                raise VideoError(f'{self.name}: the file is empty (0 bytes)')
+        is_bytes = isinstance(source, bytes)
+        if not is_bytes:
+            check_file(source, self.name)
         try:
-            file = io.BytesIO(source) if isinstance(source, bytes) else f'file:{source}'
-            options = {'format_whitelist': _formats(), 'protocol_whitelist': 'file'}
+            file = io.BytesIO(source) if is_bytes else f'file:{source}'
+            # Nothing but this file is opened, whatever is in it.
+            options = {
+                'format_whitelist': FORMATS,
+                'protocol_whitelist': '' if is_bytes else 'file',
+            }
             self._container = av.open(file, options=options)
             stream = self._container.streams.best('video')
-        except av.ArgumentError as error:
-            raise VideoError(
-                f'{self.name}: not a video file, or a list of other files, which are not opened'
-            ) from error
         except DECODE_ERRORS as error:
-            raise VideoError(
-                f'{self.name}: not a video file, or damaged ({reason(error)})'
-            ) from error
+            if kind := describe_refused(source):
+                raise VideoError(f'{self.name}: is {kind}') from error
+            cause = reason(error)
+            if isinstance(error, av.ArgumentError):  # FFmpeg knows the format, which is not allowed
+                cause = 'MP4, Matroska, AVI and others that hold their frames can be read'
+            raise VideoError(f'{self.name}: not a video file, or damaged ({cause})') from error
         if stream is None or Disposition.attached_pic in stream.disposition:
             kinds = sorted({s.type for s in self._container.streams}) or ['nothing']
             raise VideoError(f'{self.name}: has no video stream (it holds: {", ".join(kinds)})')
         if stream.codec_context is None:
             raise VideoError(f'{self.name}: damaged: its index says not how to decode it')
+        context = stream.codec_context
+        self._check_size(context.height, context.width)
+        context.options = self.limits.decoder_options
         # One thread: a clip is short, and the cores are better used by other videos.
         stream.thread_type = 'NONE'
         self._stream = stream
         # H.264 marks frames that no other refers to: decoding without them changes no other.
         # HEVC's mark holds within a layer only.
-        self._can_skip = stream.codec_context.name == 'h264'
+        self._can_skip = context.name == 'h264'
 
     def _index(self, start_sec: float | None, end_sec: float | None):
         """Lists the frames from the packets, without decoding any."""
@@ -142,6 +149,7 @@ class VideoReader(FrameReader):
                 f'from {float(pts[0] * base):.2f} to {float(pts[-1] * base):.2f} s'
             )
         self._pts = pts[part]
+        self._check_length(len(self), float((self._pts[-1] - self._pts[0]) * base))
         if start_sec is None and end_sec is None:
             self.announced_sec = self._read_duration()
         self._frames_before = None if seeks else int(part[0])
@@ -169,7 +177,11 @@ class VideoReader(FrameReader):
                 if packet.dts is not None and packet.dts >= end:
                     break  # frames shown before `end` are stored before this packet
                 packets.append((packet.pts, packet.is_keyframe))
+                if len(packets) > self.limits.max_frames:
+                    self._check_length(len(packets), 0)
         except DECODE_ERRORS as error:
+            if isinstance(error, VideoError):
+                raise
             if not packets:
                 raise VideoError(f'{self.name}: damaged ({reason(error)})') from error
         return packets
@@ -184,6 +196,8 @@ class VideoReader(FrameReader):
         except DECODE_ERRORS as error:
             if isinstance(error, VideoError):
                 raise
+            context = self._stream.codec_context
+            self._check_size(context.height, context.width)  # they may have grown
             raise VideoError(
                 f'{self.name}: damaged: frame {self._position + 1} of {len(self)} cannot be '
                 f'decoded ({reason(error)})'
@@ -261,13 +275,6 @@ class VideoReader(FrameReader):
 
 class _TimesLie(Exception):
     """Decoded frames do not carry the times that their packets announced."""
-
-
-@functools.cache
-def _formats() -> str:
-    """The names of all formats but lists of other files, for FFmpeg."""
-    formats = [name for name in av.formats_available if not _LISTS & {*name.split(',')}]
-    return ','.join(sorted(formats))
 
 
 _closed = itertools.count(1)

@@ -27,6 +27,7 @@ def read_train_state(path: Path) -> tuple[dict, int | None]:
         UserError: the file is damaged or holds no parameters.
     """
     try:
+        size = path.stat().st_size
         with path.open('rb') as file:
             unpacker = msgpack.Unpacker(
                 file,
@@ -35,13 +36,15 @@ def read_train_state(path: Path) -> tuple[dict, int | None]:
                 ext_hook=_decode,
                 object_hook=_join_chunks,
                 strict_map_key=False,
+                max_array_len=size,  # each entry has at least a byte
+                max_map_len=size,
             )
             fields = _read_fields(unpacker)
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
     except msgpack.OutOfData as error:
         raise UserError(f'{path} is truncated: copy it again, whole') from error
-    except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
+    except (msgpack.UnpackException, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f'{path} is damaged, or no train state of Flax: {error!r}') from error
     tree = fields.get('target', fields.get('params'))
     while isinstance(tree, dict) and 'params' in tree:

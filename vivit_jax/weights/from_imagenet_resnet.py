@@ -4,7 +4,7 @@ torchvision and timm use the same names; Hugging Face's are changed to these fir
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.huggingface_config import label_names, read_json
+from vivit_jax.weights.huggingface_config import colours, label_names
+from vivit_jax.weights.json_files import read_json
+from vivit_jax.weights.misfits import count_layers
 from vivit_jax.weights.tensor_files import Tensors
 from vivit_jax.weights.torch_layout import (
     BATCH_NORM,
@@ -116,13 +118,13 @@ def read_image_resnet(tensors: Tensors, path: Path) -> Weights:
             'bottlenecks, such as ResNet-50'
         )
     arrays = {ours: tensors[theirs] for ours, theirs in arrays.items()}
-    mean, std, is_assumed = _colours(config)
+    found_colours = colours(config)
+    mean, std = found_colours or (_IMAGENET_MEAN, _IMAGENET_STD)
     has_head = 'fc.weight' in arrays
-    depths = [
-        1
-        + max((int(n) for n in re.findall(rf'layer{stage}\.(\d+)\.', ' '.join(arrays))), default=0)
-        for stage in (1, 2, 3, 4)
-    ]
+    try:
+        depths = [max(1, count_layers(rf'layer{stage}\.(\d+)\.', arrays)) for stage in (1, 2, 3, 4)]
+    except ValueError as error:
+        raise UserError(f'{path} looks like a ResNet, but: {error}') from error
     num_classes = len(arrays['fc.weight']) if has_head else 1
     model = {
         'name': 'v4d',
@@ -136,7 +138,7 @@ def read_image_resnet(tensors: Tensors, path: Path) -> Weights:
     spec = Preprocessing(
         num_frames=1, frame_stride=1, short_side=256, crop_size=224, value_range=(0.0, 1.0)
     )
-    card = ModelCard(model, spec, label_names(config, num_classes))
+    card = ModelCard(model, spec, label_names(config if has_head else {}, num_classes))
     variables = from_torch(arrays, card, lambda _: _RULES, path, has_head=has_head)
     variables['params']['conv1']['kernel'] /= np.asarray(std, np.float32)[:, None]
     notes = (f'no means of the colours beside the file: {mean} over {std} assumed',)
@@ -145,7 +147,7 @@ def read_image_resnet(tensors: Tensors, path: Path) -> Weights:
         card=card,
         grid=clip_grid(card),
         has_head=has_head,
-        notes=notes if is_assumed else (),
+        notes=() if found_colours else notes,
         **variables,
     )
 
@@ -157,13 +159,3 @@ def _rename(name: str) -> str:
             renamed = match.expand(replacement)
             return re.sub(r'<(\d+)>', lambda match: str(int(match[1]) + 1), renamed)
     return name
-
-
-def _colours(config: Mapping) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """Means and deviations of the colours in [0, 1], and whether these are assumed."""
-    timm = config.get('pretrained_cfg', config)
-    mean = config.get('image_mean') or timm.get('mean')
-    std = config.get('image_std') or timm.get('std')
-    if mean and std:
-        return tuple(mean), tuple(std), False
-    return _IMAGENET_MEAN, _IMAGENET_STD, True

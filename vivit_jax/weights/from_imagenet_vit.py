@@ -16,9 +16,10 @@ from vivit_jax.errors import UserError
 from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
+from vivit_jax.weights.huggingface_config import GELUS, colours, label_names
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
-from vivit_jax.weights.misfits import find_misfits
+from vivit_jax.weights.json_files import read_json
+from vivit_jax.weights.misfits import count_layers, find_misfits
 from vivit_jax.weights.tensor_files import Tensors
 from vivit_jax.weights.weights import Weights
 
@@ -87,6 +88,8 @@ def read_image_vit(tensors: Tensors, path: Path) -> Weights:
         _complete_positions(params, layout, notes)
         card = _describe(params, layout, config, notes)
         problems += find_misfits(card, params, origins)
+    except UserError:
+        raise
     except ValueError as error:
         problems += str(error).splitlines()
     if problems:
@@ -195,14 +198,13 @@ def _describe(
     side = math.isqrt(params[TABLE].shape[1] - has_class_token)
     classifiers = [x for name, x in params.items() if name.startswith('output_projection')]
     num_classes = classifiers[0].shape[-1] if classifiers else 1
-    layers = re.findall(r'encoderblock_(\d+)', ' '.join(params))
     model = {
         'name': 'vivit_joint',
         'tokenizer': 'uniform_frames',
         'num_sampled_frames': 1,
         'tubelet_size': (1, patch, patch),
         'hidden_size': width,
-        'num_layers': 1 + max(map(int, layers)),
+        'num_layers': count_layers(r'Transformer/encoderblock_(\d+)/', params),
         'num_heads': params[_QUERY].shape[1],
         'mlp_dim': params[_DENSE].shape[1],
         'pool': 'cls' if has_class_token else 'mean',
@@ -217,7 +219,7 @@ def _describe(
         crop_size=side * patch,
         value_range=_value_range(config, notes),
     )
-    return ModelCard(model, spec, label_names(config, num_classes))
+    return ModelCard(model, spec, label_names(config if classifiers else {}, num_classes))
 
 
 def _sincos_table(side: int, width: int) -> np.ndarray:
@@ -236,7 +238,7 @@ def _sincos_table(side: int, width: int) -> np.ndarray:
 
 def _num_heads(config: dict, width: int, path: Path) -> int:
     heads = config.get('num_attention_heads') or _HEADS.get(width)
-    if not heads or width % heads:
+    if not isinstance(heads, int) or heads < 1 or width % heads:
         raise UserError(
             f'{path}: the number of heads is not in the file and not usual for a width of {width}: '
             'put a config.json with the right "num_attention_heads" beside it'
@@ -247,7 +249,7 @@ def _num_heads(config: dict, width: int, path: Path) -> int:
 def _find_differences(config: dict, has_class_token: bool) -> list[str]:
     """A line for each setting of a configuration with which a model computes something else."""
     differences = []
-    if config.get('hidden_act', 'gelu') not in GELUS:
+    if config.get('hidden_act', 'gelu') not in list(GELUS):
         differences.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
     pool = 'token' if has_class_token else 'avg'
     if config.get('global_pool', pool) not in (pool, 'map'):
@@ -258,12 +260,8 @@ def _find_differences(config: dict, has_class_token: bool) -> list[str]:
 
 def _value_range(config: dict, notes: list[str]) -> tuple[float, float]:
     """The values that pixels of 0 and 255 become; (-1, 1) if the colours differ in that."""
-    timm = config.get('pretrained_cfg', config)
-    mean = config.get('image_mean') or timm.get('mean')
-    std = config.get('image_std') or timm.get('std')
-    ranges = {(-1.0, 1.0)}
-    if mean and std:
-        ranges = {(-m / s, (1 - m) / s) for m, s in zip(mean, std, strict=True)}
+    mean, std = colours(config) or ((0.5,), (0.5,))
+    ranges = {(-m / s, (1 - m) / s) for m, s in zip(mean, std, strict=True)}
     if len(ranges) > 1:
         notes.append(f'trained on colours in [0, 1] less {mean}, over {std}, not on (-1, 1)')
         return -1.0, 1.0

@@ -13,9 +13,15 @@ from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.flax_msgpack import read_train_state
-from vivit_jax.weights.misfits import find_misfits
-from vivit_jax.weights.positions import format_grid
+from vivit_jax.weights.misfits import count_layers, find_misfits
+from vivit_jax.weights.positions import (
+    count_class_tokens,
+    format_grid,
+    resize_positions,
+    table_places,
+)
 from vivit_jax.weights.renames import Renames, rename
+from vivit_jax.weights.tensor_files import check_floats
 from vivit_jax.weights.weights import Weights
 
 # Before Linen, Flax numbered all modules of a block together. The other names are the same here.
@@ -33,9 +39,18 @@ _EPIC_HEADS = ('verb', 'noun')
 # All published models have these values: pixels, frames of a clip, and sampled frames.
 _SIDE, _NUM_FRAMES, _NUM_SAMPLED_FRAMES = 224, 32, 16
 
+KIND = 'original ViViT checkpoint (Scenic)'
+_TABLE = 'posembed_input/pos_embedding'
+_GIVE_GRID = 'give the grid, as in --grid=8,10,12 of convert or config.init.grid (t, h, w)'
+
 
 def read_scenic(
-    path: Path, model: str | None = None, *, grid: tuple[int, int, int] | None = None
+    path: Path,
+    model: str | None = None,
+    *,
+    grid: tuple[int, int, int] | None = None,
+    frames: int | None = None,
+    crop_size: int | None = None,
 ) -> Weights:
     """Reads a ViViT; it gets the original's preprocessing, and numbers as class names.
 
@@ -46,18 +61,20 @@ def read_scenic(
     one frame.
 
     A position table tells only its number of places, not its grid. For a table of space and time
-    together the first possible grid of these is assumed: one for 224 pixels, one for 32 frames,
-    and the one with the largest squares (with tubelets, more than one place along time). `notes`
-    say what was assumed.
+    together the first possible grid of these is assumed: one for both `frames` and `crop_size`, one
+    for 224 pixels, one for either of the two, and one for 32 frames. `notes` say what was assumed.
+    Positions of a grid that is not square are resized to squares, which all clips here are.
 
     Args:
         path: a file, or a folder with one file `checkpoint` or `checkpoint_<step>`.
         model: `'vivit_joint'` or `'vivit_fdp'` if the names fit both; by default `'vivit_fdp'`.
         grid: tokens along time, height and width, if the assumed grid is wrong.
+        frames: frames of a clip, if known.
+        crop_size: pixels of the side of a clip, if known.
 
     Raises:
-        UserError: the file is damaged, no train state, or belongs to another model; the message
-            says what is in it.
+        UserError: the file is damaged, no train state, or belongs to another model, and the message
+            says what is in it; or its grid is not clear, or not the given one.
     """
     path = _find_file(path)
     tree, step = read_train_state(path)
@@ -65,11 +82,15 @@ def read_scenic(
         rename('/'.join(map(str, name)), _RENAMES): np.asarray(value)
         for name, value in flax.traverse_util.flatten_dict(tree).items()
     }
+    for name, value in params.items():
+        check_floats(value, name, path)
     notes = []
     try:
-        card, grid = _describe(params, model, grid, notes)
+        card, grid = _describe(params, model, grid, (frames, crop_size), notes)
         if misfits := find_misfits(card, params):
             raise ValueError('\n'.join(misfits))
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
     except ValueError as error:
         modules = ', '.join(sorted({name.split('/')[0] for name in params}))
         raise UserError(
@@ -78,7 +99,7 @@ def read_scenic(
             'or .pth'
         ) from error
     return Weights(
-        kind='original ViViT checkpoint (Scenic)',
+        kind=KIND,
         card=card,
         params=flax.traverse_util.unflatten_dict(params, sep='/'),
         grid=grid,
@@ -105,12 +126,14 @@ def _describe(
     params: dict[str, np.ndarray],
     model: str | None,
     grid: tuple[int, int, int] | None,
+    clip: tuple[int | None, int | None],
     notes: list[str],
 ) -> tuple[ModelCard, tuple[int, int, int]]:
-    """Returns the card and the grid; splits a classifier of two heads in place.
+    """Returns the card and the grid; splits a classifier of two heads, and makes the grid square.
 
     Raises:
         ValueError: arrays that tell the sizes are missing or have another rank; lists them.
+        UserError: the grid is not clear, or not the given one.
     """
     name = _model_name(params, model, notes)
     encoder = 'SpatialTransformer' if name == 'vivit_fe' else 'Transformer'
@@ -120,7 +143,7 @@ def _describe(
         params,
         {
             'embedding/kernel': (4, 5),
-            f'{encoder}/posembed_input/pos_embedding': (3,),
+            f'{encoder}/{_TABLE}': (3,),
             f'{block}/MultiHeadDotProductAttention_{attention}/query/kernel': (3,),
             f'{block}/{mlp}/Dense_0/kernel': (2,),
         },
@@ -129,12 +152,18 @@ def _describe(
     length = sum(lengths)  # 0: frames have no tubelets
     has_class_token = any(name.startswith('cls') for name in params)
     num_places = table[1] - has_class_token
-    if grid is None and name == 'vivit_fe':
-        temporal = params.get('TemporalTransformer/posembed_input/pos_embedding')
+    num_times = None
+    if name == 'vivit_fe':
+        temporal = params.get(f'TemporalTransformer/{_TABLE}')
         num_times = None if temporal is None else temporal.shape[1] - has_class_token
+    if grid is not None:
+        _check_grid(grid, num_places, num_times, is_joint=name != 'vivit_fe')
+    elif name == 'vivit_fe':
         grid = _factorized_grid(num_places, num_times, length, notes)
-    elif grid is None:
-        grid = _joint_grid(num_places, patch, length, notes)
+    else:
+        grid = _joint_grid(num_places, patch, length, clip, notes)
+    if grid[1] != grid[2]:
+        grid = _make_square(params, f'{encoder}/{_TABLE}', grid, (clip[1] or 0) // patch, notes)
 
     is_epic = _split_epic(params)
     num_classes = 1
@@ -145,7 +174,7 @@ def _describe(
     keywords = {
         'name': name,
         'hidden_size': width,
-        'num_layers': _count_blocks(params, encoder),
+        'num_layers': count_layers(rf'{encoder}/encoderblock_(\d+)/', params),
         'num_heads': query[1],
         'mlp_dim': dense[1],
         'tubelet_size': (length or 1, patch, patch),
@@ -156,7 +185,9 @@ def _describe(
     if not length:
         keywords['num_sampled_frames'] = grid[0]
     if name == 'vivit_fe':
-        keywords['temporal_num_layers'] = _count_blocks(params, 'TemporalTransformer')
+        keywords['temporal_num_layers'] = count_layers(
+            r'TemporalTransformer/encoderblock_(\d+)/', params
+        )
     is_image_vit = not length and grid[0] == 1
     spec = Preprocessing(
         num_frames=1 if is_image_vit else grid[0] * length or max(_NUM_FRAMES, grid[0]),
@@ -206,31 +237,74 @@ def _factorized_grid(
     """The grid of a spatial and a temporal table; if the latter is missing, of published clips."""
     side = math.isqrt(num_places)
     if side**2 != num_places:
-        raise ValueError(f'{num_places} places in space, which form no square: give the grid')
+        raise UserError(f'{num_places} places in space, which form no square: {_GIVE_GRID}')
     if num_times is None:
         num_times = _NUM_FRAMES // length if length else _NUM_SAMPLED_FRAMES
         notes.append(f'{num_times} places along time assumed')
     return num_times, side, side
 
 
-def _joint_grid(num_places: int, patch: int, length: int, notes: list[str]) -> tuple[int, int, int]:
+def _joint_grid(
+    num_places: int,
+    patch: int,
+    length: int,
+    clip: tuple[int | None, int | None],
+    notes: list[str],
+) -> tuple[int, int, int]:
     """The most likely grid of a table of space and time, see `read_scenic`."""
     sides = [side for side in range(2, math.isqrt(num_places) + 1) if num_places % side**2 == 0]
-    if not sides:
-        raise ValueError(f'{num_places} places, which form no squares along time: give the grid')
-    side = min(
-        sides,
-        key=lambda side: (
-            side * patch != _SIDE,
-            num_places // side**2 * length != _NUM_FRAMES,
-            length > 0 and num_places == side**2,
-            -side,
-        ),
-    )
-    grid = (num_places // side**2, side, side)
-    if side * patch != _SIDE:
-        notes.append(f'a grid of {format_grid(grid)} assumed')
-    return grid
+    grids = [(num_places // side**2, side, side) for side in reversed(sides)]
+    if not grids:
+        raise UserError(f'{num_places} places form no squares along time: {_GIVE_GRID}')
+    # Without tubelets the number of places along time is not told by the frames of a clip.
+    frames, crop_size = clip[0] if length else None, clip[1]
+    wanted = [(None, _SIDE), (None, crop_size), (frames, None)]
+    if frames and crop_size:
+        wanted.insert(0, (frames, crop_size))
+    if length:
+        wanted.append((_NUM_FRAMES, None))
+    for frames, side in wanted:
+        fitting = [
+            grid
+            for grid in grids
+            if frames in (None, grid[0] * length) and side in (None, grid[1] * patch)
+        ]
+        if len(fitting) == 1:
+            break
+    else:
+        fitting = grids
+    if len(fitting) > 1:
+        possible = ', '.join(map(format_grid, grids))
+        raise UserError(f'{num_places} places can be a grid of {possible}: {_GIVE_GRID}')
+    if fitting[0][1] * patch != _SIDE:
+        notes.append(f'a grid of {format_grid(fitting[0])} assumed')
+    return fitting[0]
+
+
+def _check_grid(grid: tuple[int, int, int], num_places: int, num_times: int | None, is_joint: bool):
+    """Raises a UserError if a given grid has other numbers of places than the tables."""
+    time, height, width = grid
+    if height * width * (time if is_joint else 1) != num_places:
+        where = 'in space and time' if is_joint else 'in space'
+        raise UserError(f'the grid {format_grid(grid)} does not have {num_places} places {where}')
+    if num_times not in (None, time):
+        raise UserError(f'the grid {format_grid(grid)} does not have {num_times} places in time')
+
+
+def _make_square(
+    params: dict[str, np.ndarray],
+    name: str,
+    grid: tuple[int, int, int],
+    side: int,
+    notes: list[str],
+) -> tuple[int, int, int]:
+    """Resizes the positions in space to a square of `side` places, in place; 0: as many places."""
+    side = side or round(math.sqrt(grid[1] * grid[2]))
+    square = (grid[0], side, side)
+    places = (table_places(name, grid), table_places(name, square))
+    params[name] = np.asarray(resize_positions(params[name], *places, count_class_tokens(params)))
+    notes.append(f'positions resized from a grid of {format_grid(grid)} to {format_grid(square)}')
+    return square
 
 
 def _split_epic(params: dict[str, np.ndarray]) -> bool:
@@ -246,9 +320,3 @@ def _split_epic(params: dict[str, np.ndarray]) -> bool:
         for head, part in zip(_EPIC_COLUMNS, parts, strict=True):
             params[name.replace('/', f'_{head}/')] = np.ascontiguousarray(part)
     return True
-
-
-def _count_blocks(params: Mapping[str, np.ndarray], encoder: str) -> int:
-    """The number of blocks of an encoder: the highest number in their names, plus 1."""
-    matches = (re.match(rf'{encoder}/encoderblock_(\d+)/', name) for name in params)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)

@@ -15,7 +15,8 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import model_keywords, specify
 from vivit_jax.models.vivit.specification import Joint
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.huggingface_config import GELUS, label_names, read_json
+from vivit_jax.weights.huggingface_config import GELUS, label_names
+from vivit_jax.weights.json_files import read_json
 from vivit_jax.weights.renames import Renames, rename
 from vivit_jax.weights.tensor_files import Tensors, open_tensors, save_tensors
 from vivit_jax.weights.torch_layout import (
@@ -104,7 +105,7 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         UserError: the weights do not fit the configuration, or this package has no such model.
     """
     config = read_json(folder / 'config.json')
-    if not config.get('qkv_bias', True) or config.get('hidden_act', 'gelu_fast') not in GELUS:
+    if not config.get('qkv_bias', True) or config.get('hidden_act', 'gelu_fast') not in list(GELUS):
         raise UserError(
             f'{folder}/config.json: qkv_bias={config.get("qkv_bias")} and '
             f'hidden_act={config.get("hidden_act")!r} belong to another model: there must be '
@@ -112,8 +113,7 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         )
     tensors, unused = _open(folder)
     head = [name for name in tensors if name.startswith('classifier.')]
-    names = (config.get('id2label') if head else None) or {}
-    num_classes = len(names or tensors[head[0]]) if head else 1
+    num_classes = len(tensors[head[0]]) if head else 1
     saved, notes = _saved_card(config, folder), []
     defaults = model_keywords('vivit_joint')
     model = {
@@ -130,6 +130,10 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
         raise UserError(f'{folder}: {error}') from error
     names = label_names(config, num_classes) if head else ('0',)
     card = ModelCard(model, spec, names, saved.typical_sec if saved else None)
+    try:
+        card.check_layers(len(tensors))
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{folder}/config.json: {error}') from error
     params = from_torch(tensors, card, lambda _: _RULES, folder, has_head=bool(head))['params']
     return Weights(
         'Hugging Face ViViT', card, params, clip_grid(card), unused, bool(head), notes=tuple(notes)
@@ -174,7 +178,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
         **{theirs: getattr(model, ours) for ours, theirs in _FIELDS.items()},
         'hidden_act': 'gelu_fast' if model.gelu == 'tanh' else 'gelu',
         'num_channels': 3,
-        'num_frames': spec.num_frames,
+        'num_frames': spec.clip_shape[0],
         'image_size': spec.crop_size,
         'qkv_bias': True,
         'id2label': id2label,
@@ -217,9 +221,9 @@ def _saved_card(config: Mapping, folder: Path) -> ModelCard | None:
         return None
     try:
         return ModelCard.from_json(config[_CARD])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(
-            f'{folder}/config.json: the entry {_CARD!r} is damaged, repair or remove it: {error!r}'
+            f'{folder}/config.json: the entry {_CARD!r} is damaged, repair or remove it: {error}'
         ) from error
 
 
@@ -238,7 +242,7 @@ def _preprocessing(
     crop_size = sides.pop()
     spec = dataclasses.replace(
         usual,
-        num_frames=config.get('num_frames', 32),
+        num_frames=config.get('num_frames', 32) // usual.num_units,
         crop_size=crop_size,
         short_side=round(usual.short_side * crop_size / usual.crop_size),
     )

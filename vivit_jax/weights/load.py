@@ -1,7 +1,9 @@
 """Reads weights from a path: the content tells which reader to use."""
 
 import dataclasses
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
@@ -21,13 +23,15 @@ from vivit_jax.weights import (
     torch_export,
     vivit_jax_npz,
 )
-from vivit_jax.weights.from_scenic import read_scenic
+from vivit_jax.weights.from_scenic import KIND, read_scenic
 from vivit_jax.weights.misfits import find_misfits
 from vivit_jax.weights.orbax import is_name_of_checkpoint, read_checkpoint
-from vivit_jax.weights.tensor_files import file_format, open_tensors
+from vivit_jax.weights.tensor_files import check_finite, file_format, open_tensors
 from vivit_jax.weights.weights import Weights
 
 __all__ = ['load_checkpoint', 'read_weights']
+
+_STATISTICS = 'batch_stats'
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +80,14 @@ def create_weights_model(weights: Weights) -> tuple[nn.Module, dict]:
 
 
 def read_weights(
-    path: str | Path, *, model: str | None = None, value_range: tuple[float, float] | None = None
+    path: str | Path,
+    *,
+    model: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    grid: tuple[int, int, int] | None = None,
+    frames: int | None = None,
+    crop_size: int | None = None,
+    allow_non_finite: bool = False,
 ) -> Weights:
     """Reads the weights of a model; logs the reader's notes as warnings.
 
@@ -88,19 +99,45 @@ def read_weights(
             `vivit_jax.convert`.
         model: the name of the model, if the file does not tell it.
         value_range: the range of the pixels that the model expects, if the file tells it wrongly.
+        grid: tokens along time, height and width of an original ViViT; other files tell theirs.
+        frames, crop_size: frames and pixels of a clip, by which the grid of an original ViViT is
+            found if there are several that its table may have.
+        allow_non_finite: whether arrays may hold NaN and Inf.
 
     Raises:
         UserError: the path does not exist, holds no known kind of weights, or is damaged.
     """
     path = Path(path)
-    if is_name_of_checkpoint(path):
-        weights = read_checkpoint(path)
-    elif path.is_dir():
-        weights = _read_folder(path, model, value_range)
-    elif path.exists():
-        weights = _read_file(path, model)
-    else:
-        raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
+    if grid and (len(grid) != 3 or min(grid) < 1):
+        raise UserError(f'grid={grid} must be three numbers from 1, as in 8,10,12')
+    scenic = functools.partial(
+        read_scenic, model=model, grid=grid or None, frames=frames, crop_size=crop_size
+    )
+    try:
+        if is_name_of_checkpoint(path):
+            weights = read_checkpoint(path)
+        elif path.is_dir():
+            weights = _read_folder(path, scenic, value_range)
+        elif path.exists():
+            weights = _read_file(path, scenic)
+        else:
+            raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
+    except UserError:
+        raise
+    except Exception as error:  # the file may come from anybody
+        raise UserError(
+            f'{path} cannot be read, as it or its configuration is damaged: '
+            f'{type(error).__name__}: {next(iter(str(error).splitlines()), "")}'
+        ) from error
+    if grid and weights.kind != KIND and weights.grid != tuple(grid):
+        raise UserError(f'grid={grid} is not the grid {weights.grid} that {path} tells')
+    if not allow_non_finite:
+        arrays = {**weights.params, _STATISTICS: weights.batch_stats}
+        check_finite(
+            flax.traverse_util.flatten_dict(arrays, sep='/'),
+            str(path),
+            '; convert --allow_non_finite and init.allow_non_finite read it as it is',
+        )
     for note in weights.notes:
         _log.warning('%s: %s', path, note)
     if value_range is None:
@@ -109,7 +146,9 @@ def read_weights(
     return dataclasses.replace(weights, card=dataclasses.replace(weights.card, preprocessing=spec))
 
 
-def _read_folder(path: Path, model: str | None, value_range: tuple[float, float] | None) -> Weights:
+def _read_folder(
+    path: Path, scenic: Callable[[Path], Weights], value_range: tuple[float, float] | None
+) -> Weights:
     if (path / 'checkpoints').is_dir() or any(path.glob('*/card')) or (path / 'card').exists():
         return read_checkpoint(path)
     if huggingface.matches(path):
@@ -117,18 +156,18 @@ def _read_folder(path: Path, model: str | None, value_range: tuple[float, float]
     for pattern in _WEIGHT_FILES:
         found = sorted(path.glob(pattern))
         if len(found) == 1:
-            return _read_file(found[0], model)
+            return _read_file(found[0], scenic)
     if any(path.glob('checkpoint*')):
-        return read_scenic(path, model)
+        return scenic(path)
     raise UserError(
         f'{path} is no run folder, no Hugging Face folder, and it is not clear which file in '
         'it holds the weights: name the file'
     )
 
 
-def _read_file(path: Path, model: str | None) -> Weights:
+def _read_file(path: Path, scenic: Callable[[Path], Weights]) -> Weights:
     if not path.name.endswith('.json') and file_format(path) == 'msgpack':
-        return read_scenic(path, model)
+        return scenic(path)
     tensors = open_tensors(path)
     if torch_export.matches(tensors):
         return torch_export.read_torch(tensors, path)

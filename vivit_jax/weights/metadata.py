@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
+from vivit_jax.weights.json_files import parse_json
 
 _CARD = 'vivit_jax'
 
@@ -34,11 +35,16 @@ def has_card(metadata: Mapping[str, str], names: str) -> bool:
     return _CARD in metadata and metadata.get('format') == names
 
 
-def metadata_to_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
+def metadata_to_card(metadata: Mapping[str, str], path: Path, num_arrays: int) -> ModelCard:
     """Reads the card that `card_to_metadata` wrote.
 
+    Args:
+        metadata: of the file.
+        path: the file.
+        num_arrays: how many arrays the file holds.
+
     Raises:
-        UserError: there is no card, or it is damaged.
+        UserError: there is no card, it is damaged, or its model has more layers than arrays.
     """
     if _CARD not in metadata:
         raise UserError(
@@ -46,7 +52,10 @@ def metadata_to_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
             'vivit_jax.torch.save_model(model, path, card), card being the one that '
             'vivit_jax.torch.load_model returned'
         )
+    content = parse_json(metadata[_CARD], f'{path}: {_CARD} of the metadata')
     try:
-        return ModelCard.from_json(json.loads(metadata[_CARD])['card'])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} has damaged metadata: {error!r}') from error
+        card = ModelCard.from_json(content.get('card'))
+        card.check_layers(num_arrays)
+    except ValueError as error:
+        raise UserError(f'{path} has damaged metadata: {error}') from error
+    return card

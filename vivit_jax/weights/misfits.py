@@ -1,14 +1,34 @@
 """Compares the variables of a file with the variables of the model that they should belong to."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import flax.traverse_util
 import numpy as np
 
+from vivit_jax.errors import list_some
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
 from vivit_jax.parameter_names import name_in_stream
+
+
+def count_layers(pattern: str, names: Iterable[str]) -> int:
+    """How many layers there are, by the names of their arrays.
+
+    Args:
+        pattern: matches the beginning of a name; its group is the number of a layer, from 0.
+        names: names of arrays.
+
+    Raises:
+        ValueError: a layer is missing between others.
+    """
+    numbers = {match[1].lstrip('0') or '0' for x in names if (match := re.match(pattern, x))}
+    missing = [number for number in map(str, range(len(numbers))) if number not in numbers]
+    if missing:
+        found = list_some(sorted(numbers, key=lambda x: (len(x), x))[::-1])
+        raise ValueError(f'layer {missing[0]} is missing, and there are the layers {found}')
+    return len(numbers)
 
 
 def find_misfits(

@@ -1,7 +1,11 @@
 """Orbax checkpoints: reads the model of a training run, and reads and writes models alone."""
 
 import contextlib
+import functools
 import logging
+import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +24,11 @@ _log = logging.getLogger(__name__)
 
 BEST_METRIC = 'val/acc1'
 
+# Of Orbax, which log the traceback of an error and raise the error in another thread.
+_FILES_THAT_RAISE = ('future.py', 'checkpoint.py', 'async_checkpointer.py', 'checkpoint_manager.py')
+_ECHOES = ('Event loop is closed', 'Encountered error while reading')
+_TRIES = 10  # to read a checkpoint of a training that goes on
+
 
 # Names of two checkpoints of a run folder, where links of these names are made when a run ends.
 BEST, LAST = 'best', 'last'
@@ -33,7 +42,8 @@ def best_metric(metrics: dict[str, float]) -> float:
 def read_checkpoint(path: str | Path) -> Weights:
     """Reads a model from a run folder or a checkpoint; its arrays are on the default device.
 
-    If the run kept moving averages of the parameters, the averages are read.
+    If the run kept moving averages of the parameters, the averages are read. If a training that
+    goes on deletes the checkpoint meanwhile, the one that took its place is read.
 
     Args:
         path: a run folder, or one checkpoint, as in `runs/demo/last` or
@@ -43,7 +53,29 @@ def read_checkpoint(path: str | Path) -> Weights:
     Raises:
         UserError: there is no checkpoint, or it is damaged.
     """
-    folder, step = find_checkpoint(path)
+    leave_out_echoes()
+    path = Path(path)
+    for _ in range(_TRIES):
+        before = _list_files(path)
+        try:
+            return _read(*find_checkpoint(path))
+        except Exception:  # Orbax raises many kinds, Exception itself among them
+            time.sleep(0.5)  # a checkpoint is deleted file by file
+            if _list_files(path) == before:
+                raise
+    raise UserError(
+        f'{path}: checkpoints vanished {_TRIES} times while they were read: copy one to another '
+        'folder, or let the training keep more of them with --config.train.keep_last=3'
+    )
+
+
+def _list_files(path: Path) -> set[str]:
+    """The files of a run folder, or of one checkpoint."""
+    root = path.parent if is_name_of_checkpoint(path) else path
+    return {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
+
+
+def _read(folder: Path, step: int) -> Weights:
     if file := find_damage(folder / str(step)):
         others = sorted(set(ocp.utils.checkpoint_steps(folder.absolute())) - {step})
         raise UserError(
@@ -53,9 +85,13 @@ def read_checkpoint(path: str | Path) -> Weights:
     handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
         has_ema = bool(manager.item_metadata(step)['state'].get('ema'))
-        card = ModelCard.from_json(
-            manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
-        )
+        try:
+            card = ModelCard.from_json(
+                manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
+            )
+            card.check_layers(len(jax.tree.leaves(manager.item_metadata(step)['state'].tree)))
+        except ValueError as error:
+            raise UserError(f'checkpoint {folder / str(step)}: {error}') from error
         model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         expected = abstract_variables(model, card.preprocessing.clip_shape)
@@ -80,6 +116,24 @@ def read_checkpoint(path: str | Path) -> Weights:
         step=step,
         batch_stats=restored.get('batch_stats', {}),
     )
+
+
+@functools.cache
+def leave_out_echoes():
+    """Keeps the threads of Orbax from printing tracebacks of errors that its methods raise.
+
+    Where one of many reads or writes fails, each of the others would print one too.
+    """
+    logging.getLogger('absl').addFilter(_is_no_echo)
+    logging.getLogger('asyncio').addFilter(_is_no_echo)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: str(args.exc_value).startswith(_ECHOES) or hook(args)
+
+
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    if record.name == 'asyncio':
+        return 'orbax' not in record.getMessage()
+    return not (record.exc_info and record.filename in _FILES_THAT_RAISE)
 
 
 def write_checkpoint(card: ModelCard, params: dict, folder: Path, batch_stats: Mapping = {}):

@@ -111,6 +111,6 @@ def read_torch(tensors: Tensors, path: Path) -> Weights:
         UserError: the file does not tell its model, or tensors are missing, unknown or of the wrong
             shape; the message lists all of them.
     """
-    card = metadata_to_card(tensors.metadata, path)
+    card = metadata_to_card(tensors.metadata, path, len(tensors))
     variables = from_torch(tensors, card, rules_of, path)
     return Weights('vivit_jax PyTorch export', card, grid=clip_grid(card), **variables)

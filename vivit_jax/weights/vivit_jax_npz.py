@@ -39,7 +39,7 @@ def read_npz(tensors: Tensors, path: Path) -> Weights:
     Raises:
         UserError: the card is damaged.
     """
-    card = metadata_to_card(tensors.metadata, path)
+    card = metadata_to_card(tensors.metadata, path, len(tensors))
     params = flax.traverse_util.unflatten_dict(dict(tensors), sep='/')
     batch_stats = params.pop(_STATISTICS, {})
     return Weights('vivit_jax .npz', card, params, clip_grid(card), batch_stats=batch_stats)

@@ -16,13 +16,15 @@ class ViViT(VideoModel):
 
     def __init__(self, spec: specification.ViViT, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
+        self.frames = slice(None)
+        if spec.tokenizer == 'uniform_frames':  # here, since NumPy cannot be traced or compiled
+            frames = uniform_frame_indices(self.clip_shape[0], spec.num_sampled_frames)
+            self.frames = frames.tolist()
         self.tokenizer = Tokenizer(spec.hidden_size, spec.patch_size, spec.num_channels)
 
     def encode(self, clip: torch.Tensor) -> torch.Tensor:
-        spec = self.spec
-        if spec.tokenizer == 'uniform_frames':
-            clip = clip[:, uniform_frame_indices(clip.shape[1], spec.num_sampled_frames).tolist()]
-        return self.encode_tokens(rearrange(self.tokenizer(clip), 'b t h w d -> b t (h w) d'))
+        tokens = self.tokenizer(clip[:, self.frames])
+        return self.encode_tokens(rearrange(tokens, 'b t h w d -> b t (h w) d'))
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Maps tokens [b t n d] to features [b d]."""
