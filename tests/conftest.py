@@ -1,6 +1,7 @@
 """Paths and data that several tests use."""
 
 import functools
+import gc
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
@@ -19,14 +20,23 @@ os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.pytest_cache' / 'jax')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
-_FLAG = '--xla_cpu_use_fusion_emitters=false'  # later versions and libtpu refuse to know it
-_KNOWS_FLAG = importlib.metadata.version('jax').startswith('0.10.') and not find_spec('libtpu')
-if _KNOWS_FLAG and _FLAG not in os.environ.get('XLA_FLAGS', ''):
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
+# Later versions and libtpu refuse to know the first flag. A tiny program in one part compiles in
+# two thirds of the time.
+_FLAGS = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+_KNOWS_FLAGS = importlib.metadata.version('jax').startswith('0.10.') and not find_spec('libtpu')
+if _KNOWS_FLAGS and _FLAGS not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAGS}'.strip()
 
 TINY_VIDEOS = SyntheticVideos(
     num_train=24, num_val=8, num_test=8, num_frames=10, height=32, width=40
 )
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, and need not be searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope='session')

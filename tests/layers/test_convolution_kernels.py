@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from vivit_jax.layers import convolution_kernels
 from vivit_jax.layers.convolution_kernels import convolve
 
 # Input, kernel, strides, depthwise.
@@ -59,6 +61,35 @@ def test_value_and_gradients_are_those_of_xla(case):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == jnp.float32
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('kernel_size', 'strides', 'axes'),
+    [
+        ((1, 3, 5), (1, 2, 1), 2),
+        ((3, 1, 1), (2, 1, 1), 2),
+        ((3, 3, 3), (1, 1, 1), 3),
+        ((1, 3, 3), (2, 1, 1), 3),
+        ((3, 1, 1), (1, 2, 2), 3),
+    ],
+)
+def test_accelerators_convolve_along_two_axes_where_they_can(
+    monkeypatch, kernel_size, strides, axes
+):
+    monkeypatch.setattr(
+        convolution_kernels, '_by_platform', lambda native, on_cpu, *inputs: native(*inputs)
+    )
+    case = ((2, 4, 5, 6, 3), (*kernel_size, 3, 2), strides, False)
+    inputs = _inputs(*case[:3])
+    found, expected = (
+        _value_and_gradients(function, *case[1:], *inputs)
+        for function in (convolve, lax.conv_general_dilated)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    text = str(jax.make_jaxpr(lambda *x: _value_and_gradients(convolve, *case[1:], *x))(*inputs))
+    numbers = re.findall(r'lhs_spec=\(([\d, ]+)\)', text)
+    assert {len(places.split(',')) for places in numbers} == {axes + 2}
 
 
 @pytest.mark.parametrize('name', ['lhs_dilation', 'rhs_dilation'])

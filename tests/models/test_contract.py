@@ -67,18 +67,20 @@ def _assert_near(found, expected, rtol=1e-3, atol=1e-4):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol, atol), found, expected)
 
 
-@pytest.mark.parametrize('shape', [(2, 4, 16, 16, 3), (1, 6, 8, 24, 3)])
+@pytest.mark.parametrize(
+    ('shape', 'classes'),
+    [((2, 4, 16, 16, 3), 5), ((1, 6, 8, 24, 3), {'verb': 4, 'noun': 7})],
+)
 @pytest.mark.parametrize(('name', 'keywords'), CASES, ids=str)
-def test_output_has_documented_shapes_and_types(create_tiny, name, keywords, shape):
-    for classes in (5, {'verb': 4, 'noun': 7}):
-        model = create_tiny(name, num_classes=classes, dtype='bfloat16', **keywords)
-        clip = jax.ShapeDtypeStruct(shape, jnp.float32)
-        output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), clip)
-        assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((output, variables)))
-        assert output.features.shape == (shape[0], model.spec.num_features)
-        expected = jax.tree.map(lambda count: (shape[0], count), classes)
-        assert jax.tree.map(jnp.shape, output.logits) == expected
-        assert output.intermediates == {}
+def test_output_has_documented_shapes_and_types(create_tiny, name, keywords, shape, classes):
+    model = create_tiny(name, num_classes=classes, dtype='bfloat16', **keywords)
+    clip = jax.ShapeDtypeStruct(shape, jnp.float32)
+    output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), clip)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((output, variables)))
+    assert output.features.shape == (shape[0], model.spec.num_features)
+    expected = jax.tree.map(lambda count: (shape[0], count), classes)
+    assert jax.tree.map(jnp.shape, output.logits) == expected
+    assert output.intermediates == {}
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -91,7 +93,7 @@ def test_classifier_starts_at_zero_on_finite_features(create_tiny, random_clip, 
     assert not np.allclose(output.features[0], output.features[1])
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ['vivit_joint', 'ctn'])  # eager operations compile one by one
 def test_output_with_jit_equals_output_without(create_tiny, random_clip, random_variables, name):
     model = create_tiny(name, **known_keywords(name, num_layers=1))
     clip = random_clip((2, 6, 8, 24, 3))
@@ -105,7 +107,9 @@ def test_output_with_jit_equals_output_without(create_tiny, random_clip, random_
 def test_every_parameter_gets_a_gradient(
     create_tiny, random_clip, random_variables, name, keywords
 ):
-    model, clip = create_tiny(name, **keywords), random_clip()
+    # With the random numbers of one layer, all ReLUs of a branch of MFST would be zero.
+    layers = known_keywords(name, num_layers=2)
+    model, clip = create_tiny(name, **layers, **keywords), random_clip()
     variables = random_variables(model, clip, scale=0.5)
 
     def loss(params):

@@ -336,8 +336,9 @@ def test_fresh_variables_are_distributed_as_those_of_jax(name, keywords):
 )
 def test_dropout_acts_in_training_only(name, rate):
     clip = torch.tensor(random_clip(batch=8))
-    plain = randomize(create_torch(name)).eval()
-    model = create_torch(name, **{rate: 0.5})
+    layers = known_keywords(name, num_layers=2)  # the first layer drops no path
+    plain = randomize(create_torch(name, **layers)).eval()
+    model = create_torch(name, **layers, **{rate: 0.5})
     model.load_state_dict(plain.state_dict())
     with torch.no_grad():
         expected = plain(clip).features

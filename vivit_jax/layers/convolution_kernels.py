@@ -45,6 +45,7 @@ def _choose_form(
         on_cpu = functools.partial(_shifted_products, padding=padding)
     elif kernel.ndim == 5 and keywords['feature_group_count'] == 1:
         on_cpu = functools.partial(_of_frames, strides=strides, padding=padding)
+        native = functools.partial(_of_planes, native, strides=strides, padding=padding)
     else:
         return native(x, kernel)
     return _by_platform(native, on_cpu, x, kernel)
@@ -138,6 +139,29 @@ def _depthwise_backward(kept: tuple, gradient: jax.Array) -> tuple[jax.Array, ja
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _of_planes(
+    native: Callable, x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple
+) -> jax.Array:
+    """A convolution of [b t h w c] along two axes, where the kernel has no other extent.
+
+    For GPUs XLA keeps the channels last in convolutions along two axes, and puts them first, by a
+    transpose before and one after, in those along three.
+    """
+    (b, t, h, w, c), (length, *sizes) = x.shape, kernel.shape[:3]
+    convolve_planes = functools.partial(
+        lax.conv_general_dilated, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    if length == strides[0] == 1 and not any(padding[0]):
+        frames = x.reshape(b * t, h, w, c)
+        frames = convolve_planes(frames, kernel[0], strides[1:], padding[1:])
+        return frames.reshape(b, t, *frames.shape[1:])
+    if max(*sizes, *strides[1:]) == 1 and not any(map(any, padding[1:])):
+        lines = x.reshape(b, t, h * w, c)
+        lines = convolve_planes(lines, kernel[:, 0], (strides[0], 1), (padding[0], (0, 0)))
+        return lines.reshape(b, -1, h, w, lines.shape[-1])
+    return native(x, kernel)
 
 
 def _of_frames(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple) -> jax.Array:

@@ -95,6 +95,7 @@ class Mfst(TransformerSpecification):
         'norm_momentum': 0.9,
     }
     TINY: ClassVar[Keywords] = {
+        'num_layers': 1,
         'head_dim': 8,
         'tubelet_size': (1, 8, 8),
         'scales': (1, 2),
