@@ -260,7 +260,7 @@ KEYS = {
         may_change=True,
     ),
     'parallel.lost_sec': Key(
-        60,
+        30,
         'seconds without a sign of life after which a process counts as lost, and the others end',
         5,
         may_change=True,

@@ -91,7 +91,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
     return Launch('one machine')
 
 
-def initialize(lost_sec: int = 60):
+def initialize(lost_sec: int = 30):
     """Connects this process with the others, if there are any, and says in one line what it found.
 
     Args:
