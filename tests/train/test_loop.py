@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -334,6 +335,13 @@ def test_non_finite_loss_stops_and_names_the_batch(tmp_path, command):
     message = done.stderr[done.stderr.index('Error: ') :]
     for part in ('step ', 'not finite', 'gradient norm', 'learning rate', '.mp4'):
         assert part in message
+    # The command that the message gives can be followed.
+    python, *advised = shlex.split(message.splitlines()[-1])
+    assert python == 'python' and f'--workdir={tmp_path / "nan-lower"}' in advised
+    shown = run([sys.executable, *advised, '--mode=show'])
+    assert shown.returncode == 0, shown.stderr
+    for line in (r'train\.learning_rate +1e\+29', r'train\.clip_norm +1\.0'):
+        assert re.search(line, shown.stdout)
     # Checkpoints that were saved before have finite values only.
     for step in (tmp_path / 'nan' / 'checkpoints').glob('[0-9]*'):
         variables = load_checkpoint(step)[1]

@@ -1,6 +1,7 @@
 """The record of every training step: metrics, progress and unusable videos."""
 
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
 from vivit_jax.train.run_folder import BadVideos
 from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
+from vivit_jax.weights.orbax import has_checkpoints
 
 
 class Recorder:
@@ -38,6 +40,7 @@ class Recorder:
         num_steps: int,
     ):
         first_host = jax.process_index() == 0
+        self._workdir, self._config = workdir, config
         self._batch_size = config.train.batch_size
         self._source = source
         self._writer = MetricWriter(workdir, first_step, active=first_host)
@@ -108,6 +111,29 @@ class Recorder:
         raise UserError(
             f'step {step} is not finite: loss {metrics["train/loss"]}, gradient norm '
             f'{metrics["train/grad_norm"]}, at learning rate {metrics["train/lr"]:.3g}; '
-            'nothing of it was saved. Lower train.learning_rate, or set train.clip_norm. Videos '
-            'of the batch:\n  ' + '\n  '.join(names)
+            'nothing of it was saved. Videos of the batch:\n  '
+            + '\n  '.join(names)
+            + f'\n{_advise_lower_rate(self._workdir, self._config)}'
         )
+
+
+def _advise_lower_rate(workdir: Path, config: ConfigDict) -> str:
+    """The command that trains with a tenth of the learning rate, which needs a new run folder."""
+    flags = {
+        'config': workdir / 'config.json',
+        'workdir': workdir.with_name(f'{workdir.name}-lower'),
+        'config.train.learning_rate': f'{config.train.learning_rate / 10:g}',
+    }
+    if not config.train.clip_norm:
+        flags['config.train.clip_norm'] = 1.0
+    starts = 'from the start'
+    if has_checkpoints(workdir / 'checkpoints'):
+        starts = f'from the weights of {workdir}'
+        flags['config.init_from'] = workdir
+        unset = {'depth_from': '', 'reinit': '()'}  # all comes from the run
+        flags |= {f'config.init.{key}': x for key, x in unset.items() if config.init[key]}
+    command = shlex.join([f'--{name}={value}' for name, value in flags.items()])
+    return (
+        f'To train {starts} with a lower learning rate, in another run folder:\n'
+        f'  python -m vivit_jax.main {command}'
+    )
