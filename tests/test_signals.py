@@ -69,3 +69,11 @@ def test_handler_counts_in_its_block_only():
     run = 'with leave_ctrl_c_to(handler): pass\nbusy()'
     status, errors = end(start(BUSY['waits for a thread'], run))
     assert (status, errors) == (130, 'Stopped\n')
+
+
+def test_ctrl_c_ends_a_command_whose_output_nobody_reads():
+    busy = "print(100_000 * 'full', flush=True)"
+    process = start(busy, 'busy()')
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    process.communicate()

@@ -44,9 +44,15 @@ def end_now(status: int, message: str = ''):
     """
     for process in multiprocessing.active_children():
         process.kill()  # a process that hangs would not notice that this one has ended
-    if message:
-        print(message, file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
+
+    def say():
+        if message:
+            print(message, file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+
+    speaker = threading.Thread(target=say, daemon=True)  # the reader may have stopped reading
+    speaker.start()
+    speaker.join(0.5)
     os._exit(status)

@@ -148,6 +148,24 @@ def test_stream_is_the_same_after_workers_are_replaced(synthetic_folder, how):
         np.testing.assert_array_equal(left['video_id'], right['video_id'])
 
 
+@pytest.mark.slow
+def test_video_that_ends_processes_is_given_up(synthetic_folder, caplog):
+    class Deadly(VideoFiles):
+        def open_video(self, index, path):
+            if index == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().open_video(index, path)
+
+    caplog.set_level(logging.WARNING, 'vivit_jax')
+    source = Deadly(_videos(synthetic_folder, 3))
+    batches = view_batches(source, SPEC, views=(1, 1), batch_size=3, workers=Workers(1))
+    with contextlib.closing(batches):
+        (batch,) = batches
+    errors = [error_text(error) for error in batch['error']]
+    assert [bool(error) for error in errors] == [False, True, False]
+    assert f'ended two processes: {source.name(1)}' in caplog.text
+
+
 def test_given_up_videos_are_broken_ones_in_an_evaluation(synthetic_folder, monkeypatch):
     class Blocked(VideoFiles):
         def open_video(self, index, path):
@@ -157,6 +175,7 @@ def test_given_up_videos_are_broken_ones_in_an_evaluation(synthetic_folder, monk
 
     halted = threading.Event()
     monkeypatch.setattr(processes, 'has_left_threads', False)
+    monkeypatch.setattr('vivit_jax.batches.supervised._CLOSE_SEC', 0.05)
     source = Blocked(_videos(synthetic_folder, 3))
     batches = view_batches(
         source, SPEC, views=(1, 1), batch_size=3, workers=Workers(stall_sec=STALL_SEC)

@@ -35,10 +35,11 @@ class DecodingError(UserError):
 class Supervised(Iterator[_Batch]):
     """The batches of a stream that can begin anywhere, whatever happens to those who make them.
 
-    If a decoding process dies, all are replaced, and the stream goes on where it was. If nothing
-    has begun or ended to be read for `stall_sec` while a batch is awaited, a line names the videos
-    that are being read. After three times as long they are given up: whatever reads them ends, and
-    the stream goes on without them.
+    If a decoding process dies, all are replaced, and the stream goes on where it was. A video that
+    two processes died of, one after the other, is given up. If nothing has begun or ended to be
+    read for `stall_sec` while a batch is awaited, a line names the videos that are being read.
+    After three times as long they are given up: whatever reads them ends, and the stream goes on
+    without them.
 
     Args:
         start: makes the stream from a batch on; reads videos as `Reads.reading` says.
@@ -64,6 +65,7 @@ class Supervised(Iterator[_Batch]):
         self._num_workers, self._num_threads = workers
         self._stall_sec = stall_sec
         self._deaths, self._calm_at = 0, 0
+        self._suspects = set()  # videos that were read by the process that died last
         self._feed = self._begin(())
 
     def __next__(self) -> _Batch:
@@ -124,6 +126,9 @@ class Supervised(Iterator[_Batch]):
 
     def _replace(self, error: RuntimeError):
         """Goes on after the death of a decoding process."""
+        alive = {process.pid for process in multiprocessing.active_children()}
+        reads = {video for process, video in self._feed.reads.current() if process not in alive}
+        fatal, self._suspects = reads & self._suspects, reads
         how = str(error).partition('exit code ')[2].split('.')[0]
         self._count_death(f'ended with exit code {how}')
         _log.warning(
@@ -132,7 +137,9 @@ class Supervised(Iterator[_Batch]):
             how,
             ', killed, perhaps because memory ran out' if how == f'-{signal.SIGKILL:d}' else '',
         )
-        self._restart(())
+        for video in sorted(fatal):
+            _log.warning('Reading was given up after it ended two processes: %s', self._name(video))
+        self._restart(fatal)
 
     def _count_death(self, how: str):
         self._deaths = 1 if self._place >= self._calm_at else self._deaths + 1
