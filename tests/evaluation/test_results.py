@@ -67,7 +67,7 @@ def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
     source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
     summary = {'split': 'test', 'views': '1x1', 'step': 3, 'test/acc1@1x1': 0.5}
     folder = tmp_path / 'run' / 'evaluation'
-    check_results_folder(folder)
+    check_results_folder(folder, is_new_run=True)
     path = save_results(folder, 'step7', results, source, label_names, summary)
     assert sorted(folder.iterdir()) == [path.with_suffix('.json'), path]
     saved = np.load(path)
@@ -82,12 +82,14 @@ def test_saved_files_hold_everything(tmp_path, results, label_names, arrays):
 def test_a_folder_that_cannot_be_written_is_found_before_and_after_the_test(tmp_path):
     (tmp_path / 'run').touch()
     with pytest.raises(UserError, match=r'run/evaluation cannot be written \(Not a directory\)'):
-        check_results_folder(tmp_path / 'run' / 'evaluation')
+        check_results_folder(tmp_path / 'run' / 'evaluation', is_new_run=True)
+    with pytest.raises(UserError, match=r'deleted/evaluation cannot be written \(No such file'):
+        check_results_folder(tmp_path / 'deleted' / 'evaluation')
     source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
     summary = {'split': 'test', 'views': '1x1'}
     with pytest.raises(UserError, match=r'gone/test_1x1_last.npz cannot be written \(No such file'):
         save_results(tmp_path / 'gone', 'last', ONE, source, ('a', 'b', 'c'), summary)
-    assert not (tmp_path / 'gone').exists()
+    assert [path.name for path in tmp_path.iterdir()] == ['run']
 
 
 def test_loss_of_equal_probabilities_is_warned_of():

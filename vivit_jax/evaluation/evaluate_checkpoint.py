@@ -44,7 +44,8 @@ def evaluate_checkpoint(
     """
     load.check_ranges(config)
     check_merge(config.eval.merge)
-    views, folder = parse_views(config.eval.views), workdir / 'evaluation'
+    views, is_new_run = parse_views(config.eval.views), not workdir.exists()
+    folder = workdir / 'evaluation'
     mesh = create_mesh(load.mesh_sizes(config))
     weights = read_weights(checkpoint)
     model, variables = create_weights_model(weights)
@@ -75,7 +76,7 @@ def evaluate_checkpoint(
     split = 'test' if 'test' in videos.splits else 'val'
     source = videos.splits[split]
     if jax.process_index() == 0:
-        check_results_folder(folder)
+        check_results_folder(folder, is_new_run)
     variables = put_whole(variables, split_arrays(variables, mesh))
     evaluator = Evaluator(
         create_forward(model, spec), mesh, spec, config.eval.batch_size, load.workers(config)

@@ -130,13 +130,17 @@ def save_results(
     return path
 
 
-def check_results_folder(folder: Path):
+def check_results_folder(folder: Path, is_new_run: bool = False):
     """Makes the folder of `save_results` before a test, whose results would be lost without.
+
+    Args:
+        folder: `evaluation` in the run folder.
+        is_new_run: whether to make the run folder too.
 
     Raises:
         UserError: the folder cannot be written.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=is_new_run, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))

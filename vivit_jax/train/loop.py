@@ -151,6 +151,7 @@ class Trainer:
         elif config.eval.test_at_end:
             split, metrics = evaluate_checkpoint(config, self._workdir, self._workdir / LAST)
             tested = f'{split} {100 * metrics["acc1"]:.2f} % of {config.eval.views} views'
+            self._check_lock(looks=True)
         _log.info('%s', _describe_checkpoints(self._workdir, named, tested))
         return 0
 
