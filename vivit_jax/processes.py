@@ -30,7 +30,7 @@ def end_with_parent():
 
 
 def leave_threads():
-    """Notes that a thread of this process hangs, so that the process must end by `end_now`."""
+    """Notes that the usual end of this process would hang, so that it must end by `end_now`."""
     global has_left_threads
     has_left_threads = True
 

@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,6 +73,11 @@ def run(
                 raise
             _say_last(f'Error: {error.filename} cannot be used (Permission denied)')
             status = 2
+        except Exception:
+            if processes.has_left_threads:
+                traceback.print_exc()
+                end_now(1)
+            raise
         except KeyboardInterrupt:
             _say_last('Stopped')
             end_now(128 + signal.SIGINT)  # libraries may still be at work, and would crash

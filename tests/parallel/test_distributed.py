@@ -6,14 +6,17 @@ import threading
 import time
 from types import SimpleNamespace
 
+import jax
 import pytest
 from python_process import run_python
 
+from vivit_jax import processes
 from vivit_jax.errors import UserError
 from vivit_jax.parallel import distributed, to_device
 from vivit_jax.parallel.distributed import find_launch
 from vivit_jax.parallel.mesh import create_mesh
 from vivit_jax.processes import Host
+from vivit_jax.train.loop import Trainer
 from vivit_jax.train.watchdog import watch
 
 JOBSET = {
@@ -159,6 +162,22 @@ def test_host_loads_the_rows_of_its_devices(monkeypatch, starts, parts, expected
             to_device.find_host(mesh)
     else:
         assert to_device.find_host(mesh) == expected
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_one_of_several_that_fails_does_not_wait_for_the_others(tmp_path, monkeypatch, count):
+    def fail(trainer):
+        raise UserError('the disk is full')
+
+    monkeypatch.setattr(processes, 'has_left_threads', False)
+    monkeypatch.setattr(Trainer, '_run', fail)
+    monkeypatch.setattr(jax, 'process_count', lambda: count)
+    monkeypatch.setattr(jax, 'process_index', lambda: count - 1)
+    trainer = object.__new__(Trainer)
+    trainer._workdir, trainer._take_over = tmp_path / 'run', False
+    with pytest.raises(UserError, match='the disk is full'):
+        trainer.run()
+    assert processes.has_left_threads == (count > 1)
 
 
 def test_hang_is_reported_once_with_the_stacks(capfd, caplog):

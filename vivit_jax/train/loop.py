@@ -29,6 +29,7 @@ from vivit_jax.parallel.distributed import end_if_process_is_lost
 from vivit_jax.parallel.memory import describe_memory, describe_placement
 from vivit_jax.parallel.mesh import batch_sharding, platform_of
 from vivit_jax.parallel.to_device import find_host, prefetch
+from vivit_jax.processes import leave_threads
 from vivit_jax.train.checkpoints import Checkpoints, set_damaged_aside
 from vivit_jax.train.clock import PartsClock
 from vivit_jax.train.experiment import Experiment
@@ -104,10 +105,15 @@ class Trainer:
             UserError: the run folder is of another config or in use, or the weights to start from
                 do not fit.
         """
-        if jax.process_index() == 0:
-            with hold(self._workdir, self._take_over) as self._lock:
-                return self._run()
-        return self._run()
+        try:
+            if jax.process_index() == 0:
+                with hold(self._workdir, self._take_over) as self._lock:
+                    return self._run()
+            return self._run()
+        except Exception:
+            if jax.process_count() > 1:  # JAX would wait for the others, and they for this one
+                leave_threads()
+            raise
 
     def _check_lock(self, looks: bool):
         """Raises a UserError if the run folder is lost, after a look at it or since the last."""
