@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 _SHARED_MEMORY = Path('/dev/shm')  # where Linux shows it as files
+_OPEN_FILES = Path('/proc')  # where Linux shows the open files of every process
 _PROCESS, _VIDEO, _CHANGED = range(3)  # columns: the video + 1, or 0 for none; time in ns
 
 _worker = 0  # number of this process among those that decode together
@@ -37,8 +38,12 @@ class Reads:
         self._num_threads = num_threads
         folder = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
         handle, self._path = tempfile.mkstemp(prefix='vivit_jax_reads_', dir=folder)
-        with open(handle, 'wb') as file:
-            file.write(bytes(8 * (_CHANGED + 1) * num_workers * num_threads))
+        self._file = os.fdopen(handle, 'wb')
+        self._file.write(bytes(8 * (_CHANGED + 1) * num_workers * num_threads))
+        self._file.flush()
+        if _OPEN_FILES.is_dir():  # without a name, nothing is left if this process is killed
+            os.unlink(self._path)
+            self._path = str(_OPEN_FILES / str(os.getpid()) / 'fd' / str(handle))
         self._open()
 
     def _open(self):
@@ -57,7 +62,9 @@ class Reads:
 
     def close(self):
         """Removes the file of the table; processes that have it open keep it."""
-        Path(self._path).unlink(missing_ok=True)
+        self._file.close()
+        if _OPEN_FILES not in Path(self._path).parents:
+            Path(self._path).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def reading(self, video: int) -> Iterator[None]:
