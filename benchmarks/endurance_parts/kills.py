@@ -194,7 +194,7 @@ def _command_line(pid: int) -> bytes:
 
 
 def _compare(whole: Path, disturbed: Path) -> str:
-    """Whether weights, metrics and the choice of the best checkpoint are those of `whole`."""
+    """Says how weights, metrics or the best checkpoint differ from `whole`; "ok" if they are equal."""
     if _metrics(whole) != _metrics(disturbed):
         return 'other metrics'
     for name in ('last', 'best'):

@@ -30,7 +30,14 @@ class Lock:
         self._path, self._text, self._problem = path, text, None
 
     def look(self):
-        """Finds out whether the folder is still held, and shows other processes that it is."""
+        """Finds out whether the folder is still held, and shows other processes that it is.
+
+        A disk that does not answer now, such as one in the network, changes nothing.
+        """
+        with contextlib.suppress(OSError):
+            self._look()
+
+    def _look(self):
         try:
             if self._path.read_text(encoding='utf-8') != self._text:
                 self._problem = 'another training has taken it'
@@ -38,8 +45,6 @@ class Lock:
                 os.utime(self._path)
         except FileNotFoundError:
             self._problem = f'it was deleted or moved, or {self._path.name} in it was removed'
-        except OSError:
-            pass  # such as a network disk that does not answer now
 
     def check(self):
         """Raises a UserError if the folder was lost when `look` looked at it last."""

@@ -45,7 +45,7 @@ class Limits:
     def decoder_options(self) -> dict[str, str]:
         """Options of FFmpeg, so that it decodes no frame that is much too large.
 
-        Decoders count the pixels of whole blocks, which are more than those of the frame.
+        Decoders round the sides of a frame up to whole blocks and count the pixels of the blocks.
         """
         return {'max_pixels': str(2 * self.max_pixels)}
 

@@ -60,7 +60,7 @@ def open_stream(source: str, limits: Limits = Limits()) -> Stream:
 
     Args:
         source: path or address.
-        limits: what a file may have at most; those of frames hold for any source.
+        limits: what a video may have at most; an address or a camera has no limit of its length.
 
     Raises:
         VideoError: the source cannot be opened, or its frames are too large.
