@@ -194,7 +194,7 @@ def _command_line(pid: int) -> bytes:
 
 
 def _compare(whole: Path, disturbed: Path) -> str:
-    """Says how weights, metrics or the best checkpoint differ from `whole`; "ok" if they are equal."""
+    """What differs between two run folders: metrics, weights or the best step; or `'ok'`."""
     if _metrics(whole) != _metrics(disturbed):
         return 'other metrics'
     for name in ('last', 'best'):
