@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import math
 import numbers
 import os
@@ -55,11 +56,14 @@ def check_types(value: object, prefix: str = ''):
         value: an instance of a dataclass.
         prefix: what stands before the names of the fields in messages.
     """
-    for name, hint in typing.get_type_hints(type(value)).items():
+    for name, hint in _type_hints(type(value)).items():
         found = getattr(value, name)
         if typing.get_origin(hint) is not typing.ClassVar and not _is_of_type(found, hint):
             shown = getattr(hint, '__name__', hint) if typing.get_args(hint) == () else hint
             raise ValueError(f'{prefix}{name}={found!r} must be of the type {shown}')
+
+
+_type_hints = functools.cache(typing.get_type_hints)  # finding them takes milliseconds
 
 
 def _is_of_type(value: object, hint: object) -> bool:
