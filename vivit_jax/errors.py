@@ -6,6 +6,7 @@ import functools
 import math
 import numbers
 import os
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,7 +61,9 @@ def check_types(value: object, prefix: str = ''):
         found = getattr(value, name)
         if typing.get_origin(hint) is not typing.ClassVar and not _is_of_type(found, hint):
             shown = getattr(hint, '__name__', hint) if typing.get_args(hint) == () else hint
-            raise ValueError(f'{prefix}{name}={found!r} must be of the type {shown}')
+            is_number = isinstance(found, numbers.Real) and not isinstance(found, bool)
+            wanted = 'a finite number' if hint is float and is_number else f'of the type {shown}'
+            raise ValueError(f'{prefix}{name}={found!r} must be {wanted}')
 
 
 _type_hints = functools.cache(typing.get_type_hints)  # finding them takes milliseconds
@@ -77,7 +80,7 @@ def _is_of_type(value: object, hint: object) -> bool:
     if origin in (Mapping, dict):
         return isinstance(value, Mapping) and all(_is_of_type(x, args[1]) for x in value.values())
     if hint is float:
-        return _is_of_type(value, numbers.Real) and math.isfinite(value)
+        return _is_of_type(value, numbers.Real) and abs(value) <= sys.float_info.max
     kind = numbers.Integral if hint is int else hint
     return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
 

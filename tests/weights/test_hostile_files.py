@@ -93,6 +93,7 @@ def test_other_numbers_than_floats_are_refused_even_with_the_flag(tmp_path, para
         ('model.num_heads', '3', "num_heads='3' must be of the type int"),
         ('model.num_layers', 100_000, 'num_layers=100000 cannot be: there are 40 arrays'),
         ('model.layer_norm_eps', None, 'layer_norm_eps=None must be of the type float'),
+        pytest.param('model.layer_norm_eps', 10**400, '000 must be a finite number', id='huge'),
         ('model.layer_norm_eps', float('nan'), 'layer_norm_eps=nan'),
         ('model', [1], 'the model card is damaged'),
         ('model.name', ['a'], 'the model card is damaged'),

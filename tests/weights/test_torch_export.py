@@ -324,12 +324,17 @@ def test_file_without_metadata_is_known_and_asks_for_save_model(suffix, tmp_path
 
 @pytest.mark.parametrize(
     ('metadata', 'message'),
-    [('{', 'damaged'), ('{"card": {}}', 'damaged'), (None, 'cannot be made')],
+    [
+        ('{', 'damaged'),
+        ('{"card": {}}', 'damaged'),
+        ({'name': 'vivit_jint'}, "damaged metadata: unknown model 'vivit_jint'"),
+        ({'name': 'vivit_joint', 'num_heads': 5}, 'damaged metadata: num_heads=5 must divide'),
+    ],
 )
 def test_damaged_metadata_is_an_error(metadata, message, tmp_path):
     card, _ = make('vivit_joint')
-    if metadata is None:
-        card = dataclasses.replace(card, model={'name': 'vivit_jint'})
+    if isinstance(metadata, dict):
+        card = dataclasses.replace(card, model=metadata)
         metadata = json.dumps({'card': card.to_json()})
     with pytest.raises(UserError, match=message):
         read_torch(Tensors({}, {'vivit_jax': metadata}), tmp_path / 'x.safetensors')
