@@ -86,6 +86,10 @@ def test_other_numbers_than_floats_are_refused_even_with_the_flag(tmp_path, para
     message = refusal(path, allow_non_finite=True)
     assert f'head.bias holds {np.dtype(kind).name}' in message
 
+    changed = jax.tree.map(lambda x: np.asarray(x).astype(kind), params)
+    write_checkpoint(CARD, changed, tmp_path / 'run')
+    assert f'holds {np.dtype(kind).name}' in refusal(tmp_path / 'run', allow_non_finite=True)
+
 
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),

@@ -12,12 +12,14 @@ from pathlib import Path
 import absl.logging
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_variables
 from vivit_jax.weights.checksums import find_damage, find_damaged_metrics, write_checksums
+from vivit_jax.weights.tensor_files import check_floats
 from vivit_jax.weights.weights import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
@@ -84,18 +86,22 @@ def _read(folder: Path, step: int) -> Weights:
         )
     handlers = {'state': ocp.PyTreeCheckpointHandler(), 'card': ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
-        has_ema = bool(manager.item_metadata(step)['state'].get('ema'))
+        state = manager.item_metadata(step)['state'].tree
+        has_ema = bool(state.get('ema'))
         try:
             card = ModelCard.from_json(
                 manager.restore(step, args=ocp.args.Composite(card=ocp.args.JsonRestore()))['card']
             )
-            card.check_layers(len(jax.tree.leaves(manager.item_metadata(step)['state'].tree)))
+            card.check_layers(len(jax.tree.leaves(state)))
         except ValueError as error:
             raise UserError(f'checkpoint {folder / str(step)}: {error}') from error
         model = create_model(**card.model)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         expected = abstract_variables(model, card.preprocessing.clip_shape)
         item = {name: tree for name, tree in expected.items() if tree}
+        stored = state['ema'] if has_ema else state
+        for name, array in flatten_dict({name: stored[name] for name in item}, sep='/').items():
+            check_floats(array, name, folder / str(step))
         item = {'ema': item} if has_ema else item
         item = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), item
