@@ -1,13 +1,14 @@
 """Disturbs trainings, videos and files of weights in every way, and counts what comes of it.
 
-    python benchmarks/endurance.py --output=runs/endurance --kills=100 --videos=10000 \
-        --images=1000 --weights=1000
+    python benchmarks/endurance.py --output=runs/endurance --kills=100 --disks=15 \
+        --videos=10000 --images=1000 --weights=1000
 
 Trainings are killed and resumed until they end, and must give what a training gives that nobody
-disturbed, bit for bit. Videos, images of frame folders and files of weights are changed at random,
-and must be refused in one line, or be read. Cases have numbers, which are their seeds: the same
-command goes on where it was interrupted. Prints a table in Markdown; the cases stand in
-`cases.jsonl` of the output folder.
+disturbed, bit for bit; so must trainings whose disk was full, read-only or gone (`--disks`, which
+needs root). Videos, images of frame folders and files of weights are changed at random, and must be
+refused in one line, or be read. Cases have numbers, which are their seeds: the same command goes on
+where it was interrupted. Prints a table in Markdown; the cases stand in `cases.jsonl` of the output
+folder.
 """
 
 import argparse
@@ -15,9 +16,9 @@ import collections
 import json
 from pathlib import Path
 
-from endurance_parts import files, kills
+from endurance_parts import disks, files, kills
 
-PARTS = {'kills': kills.run, **files.PARTS}
+PARTS = {'kills': kills.run, 'disks': disks.run, **files.PARTS}
 
 
 def main():

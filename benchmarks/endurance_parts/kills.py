@@ -1,43 +1,16 @@
-"""Trainings that are killed again and again, against the same training that nobody disturbed."""
+"""Trainings that get signals again and again, against the same training that nobody disturbed."""
 
-import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import numpy as np
+from endurance_parts.trainings import MOMENTS, Training, compare, train_undisturbed
 
-from vivit_jax.weights.load import load_checkpoint
-
-_CONFIG = [
-    '--config=configs/kinetics400_fe.py:runlocal',
-    '--config.data.synthetic.num_train=24',
-    '--config.data.synthetic.num_val=8',
-    '--config.data.synthetic.num_test=8',
-    '--config.data.synthetic.num_frames=10',
-    '--config.data.stall_sec=3',
-    '--config.train.num_steps=60',
-    '--config.train.warmup_steps=2',
-    '--config.train.checkpoint_every_steps=7',
-    '--config.eval.every_steps=10',
-]
-# What the log says before the fault, which comes up to so many seconds later.
-_MOMENTS = {
-    'start-up': ('', 6.0),
-    'compilation': ('Compiling the training step', 2.0),
-    'training': ('First step after', 3.0),
-    'validation and saving': ('step \\d+: val', 0.5),
-    'final test': ('Loaded step', 2.0),
-}
 # Signals for the trainer or for one of its workers.
 _FAULTS = {
     'SIGKILL': ('trainer', [signal.SIGKILL]),
@@ -52,10 +25,9 @@ _STATUS = {  # of the trainer, 0 if it had ended before
     'SIGTERM': {-signal.SIGTERM, 128 + signal.SIGTERM},
     'SIGINT': {128 + signal.SIGINT, -signal.SIGINT},
     'SIGINT twice': {128 + signal.SIGINT, -signal.SIGINT},
-    'SIGKILL of a worker': {0},
-    'SIGSTOP of a worker': {0},
+    'SIGKILL of a worker': set(),
+    'SIGSTOP of a worker': set(),
 }
-_LIMIT_SEC = 300
 # Every fourth training has a clock that jumps by up to a day, forwards and backwards.
 _JUMPING_CLOCK = """
 import random, time
@@ -73,29 +45,27 @@ def run(folder: Path, count: int, seed: int) -> Iterator[tuple[str, str, float]]
     """Yields (fault, outcome, seconds) of `count` faults, from case `seed` on."""
     if count <= 0:
         return
-    whole = folder / 'whole'
-    if not (whole / 'last').exists():
-        shutil.rmtree(whole, ignore_errors=True)
-        subprocess.run(_command(whole, folder), check=True, stderr=subprocess.DEVNULL)
+    whole, disturbed = train_undisturbed(folder), folder / 'disturbed'
     clock = folder / 'clock'
     clock.mkdir(exist_ok=True)
     (clock / 'sitecustomize.py').write_text(_JUMPING_CLOCK)
+    paths = os.pathsep.join(filter(None, [str(clock), os.environ.get('PYTHONPATH')]))
     left = count
     while left:
-        training, disturbed = seed + count - left, folder / 'disturbed'
+        first = seed + count - left
+        jumps = first % 4 == 3
         shutil.rmtree(disturbed, ignore_errors=True)
         is_done = False
         while not is_done:
-            case = seed + count - left
-            rng = random.Random(case)
-            fault, moment = rng.choice([*_FAULTS]), rng.choice([*_MOMENTS])
+            rng = random.Random(seed + count - left)
+            fault, moment = rng.choice([*_FAULTS]), rng.choice([*MOMENTS])
             if not left:
                 fault = None  # the last training ends in peace
-            jumps = training % 4 == 3
             began = time.monotonic()
-            is_done, outcome = _disturb(disturbed, folder, fault, moment, rng, jumps and clock)
-            if is_done:
-                outcome = _compare(whole, disturbed) if outcome == 'ok' else outcome
+            training = Training(disturbed, folder, {'PYTHONPATH': paths} if jumps else {})
+            is_done, outcome = _disturb(training, fault, moment, rng)
+            if is_done and outcome == 'ok':
+                outcome = compare(whole, disturbed)
             if fault:
                 left -= 1
                 words = f'{fault}, {moment}' + (', clock jumps' if jumps else '')
@@ -104,59 +74,19 @@ def run(folder: Path, count: int, seed: int) -> Iterator[tuple[str, str, float]]
                 yield 'no more faults', outcome, time.monotonic() - began
 
 
-def _command(workdir: Path, folder: Path) -> list[str]:
-    cache = f'--config.data.cache_dir={folder}'
-    return [sys.executable, '-m', 'vivit_jax.main', f'--workdir={workdir}', *_CONFIG, cache]
-
-
 def _disturb(
-    workdir: Path,
-    folder: Path,
-    fault: str | None,
-    moment: str,
-    rng: random.Random,
-    clock: Path | None,
+    training: Training, fault: str | None, moment: str, rng: random.Random
 ) -> tuple[bool, str]:
-    """Runs until a fault, or to the end; says whether the training is done, and what was wrong."""
-    environment = dict(os.environ)
-    if clock:
-        environment['PYTHONPATH'] = os.pathsep.join(
-            filter(None, [str(clock), environment.get('PYTHONPATH')])
-        )
-    process = subprocess.Popen(
-        _command(workdir, folder), stderr=subprocess.PIPE, text=True, env=environment
-    )
-    lines, come = [], threading.Event()
-    sign, delay = _MOMENTS[moment]
-
-    def read():
-        for line in process.stderr:
-            lines.append(line)
-            if sign and re.search(sign, line):
-                come.set()
-        come.set()  # the process has ended
-
-    reader = threading.Thread(target=read)
-    reader.start()
+    """Waits for a fault and its consequences; says whether to end, and what was wrong."""
     if fault:
-        if sign:
-            come.wait(_LIMIT_SEC)
-        time.sleep(rng.uniform(0.3, delay))
-        _send(process, fault, rng)
-    try:
-        process.wait(_LIMIT_SEC)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return True, f'hangs: {lines[-1:]}'
-    reader.join(10)
-    if reader.is_alive():
-        return True, 'leaves processes that hold its output'
-    is_done = process.returncode == 0
-    if process.returncode not in {0, *(_STATUS[fault] if fault else ())}:
-        return True, f'status {process.returncode}: {"".join(lines[-3:])}'
-    if any('Traceback' in line or 'leaked' in line for line in lines):
-        return True, f'not in one line: {"".join(lines)}'
-    return is_done, 'ok'
+        training.wait_for(moment, rng.uniform(0.1, 1))
+        _send(training.process, fault, rng)
+    if (outcome := training.wait()) != 'ok':
+        return True, outcome
+    status = training.process.returncode
+    if status not in {0, *(_STATUS[fault] if fault else ())}:
+        return True, f'status {status}: {"".join(training.lines[-3:])}'
+    return status == 0, 'ok'
 
 
 def _send(process: subprocess.Popen, fault: str, rng: random.Random):
@@ -191,22 +121,3 @@ def _command_line(pid: int) -> bytes:
         return Path(f'/proc/{pid}/cmdline').read_bytes()
     except OSError:
         return b''
-
-
-def _compare(whole: Path, disturbed: Path) -> str:
-    """What differs between two run folders: metrics, weights or the best step; or `'ok'`."""
-    if _metrics(whole) != _metrics(disturbed):
-        return 'other metrics'
-    for name in ('last', 'best'):
-        left, right = ((folder / name).resolve() for folder in (whole, disturbed))
-        if left.name != right.name:
-            return f'{name} is step {right.name} instead of {left.name}'
-        left, right = (load_checkpoint(folder / name)[1] for folder in (whole, disturbed))
-        if not all(jax.tree.leaves(jax.tree.map(np.array_equal, left, right))):
-            return f'other weights in {name}'
-    return 'ok'
-
-
-def _metrics(folder: Path) -> list[dict]:
-    lines = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
-    return [{k: x for k, x in line.items() if not k.startswith('perf/')} for line in lines]
