@@ -1,7 +1,9 @@
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -145,6 +147,14 @@ def test_restored_state_is_bitwise_the_saved_one(tmp_path):
     restored = checkpoints.restore(7, jax.eval_shape(lambda: state_at(0)))
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+def test_a_clock_that_jumps_ahead_loses_no_checkpoint(tmp_path, monkeypatch):
+    clock, jumps = time.time, itertools.count()
+    monkeypatch.setattr(time, 'time', lambda: clock() + 60 * next(jumps))
+    save_all(tmp_path, {1: None})
+    monkeypatch.undo()
+    assert kept(tmp_path) == [1]
 
 
 def test_state_of_another_model_is_refused(tmp_path):

@@ -26,6 +26,9 @@ from vivit_jax.weights.orbax import (
     leave_out_echoes,
 )
 
+# How long a save may take. Orbax measures it by the clock of the machine, which may jump meanwhile.
+_SAVING_SEC = 7 * 86400
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,7 @@ class Checkpoints:
                 best_fn=best_metric,
                 best_mode='max',
                 async_options=ocp.options.AsyncOptions(
-                    post_finalization_callback=self._add_checksums
+                    timeout_secs=_SAVING_SEC, post_finalization_callback=self._add_checksums
                 ),
             ),
         )
