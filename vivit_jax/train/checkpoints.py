@@ -58,7 +58,9 @@ class Checkpoints:
                 best_fn=best_metric,
                 best_mode='max',
                 async_options=ocp.options.AsyncOptions(
-                    timeout_secs=_SAVING_SEC, post_finalization_callback=self._add_checksums
+                    timeout_secs=_SAVING_SEC,
+                    create_directories_asynchronously=False,  # another limit by the same clock
+                    post_finalization_callback=self._add_checksums,
                 ),
             ),
         )
