@@ -11,6 +11,7 @@ import safetensors.numpy
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
 from vivit_jax.weights.from_imagenet_vit import matches, read_image_vit
+from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.tensor_files import open_tensors
 
 GRID, SIDE, WIDTH, HEADS, CLASSES = (3, 3), 12, 16, 2, 7
@@ -329,7 +330,7 @@ def transformers_vit():
     torch = pytest.importorskip('torch', reason='needs PyTorch')
     transformers = pytest.importorskip('transformers', reason='needs transformers')
 
-    def make(**keywords):
+    def make(images=IMAGES, **keywords):
         torch.manual_seed(0)
         sizes = {'num_hidden_layers': 2, 'intermediate_size': 24, 'image_size': SIDE}
         config = transformers.ViTConfig(**sizes, patch_size=4, num_labels=CLASSES, **keywords)
@@ -337,28 +338,57 @@ def transformers_vit():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(0, 0.3)
-            logits = model(torch.from_numpy(IMAGES).permute(0, 3, 1, 2)).logits.numpy()
+            images = torch.from_numpy(images.astype(np.float32))
+            logits = model(images.permute(0, 3, 1, 2)).logits.numpy()
         return model, logits
 
     return make
 
 
-def logits_error(weights, expected):
+def logits_error(weights, expected, images=IMAGES):
     model = create_model(**weights.card.model)
-    return error(model.apply({'params': weights.params}, IMAGES[:, None]).logits, expected)
+    return error(model.apply({'params': weights.params}, images[:, None]).logits, expected)
 
 
-def test_logits_are_those_of_transformers(tmp_path, transformers_vit):
-    model, logits = transformers_vit(hidden_size=16, num_attention_heads=2)
+@pytest.mark.parametrize(
+    ('processor', 'to_theirs'),
+    [
+        ({'image_mean': [0.0, 0.0, 0.0], 'image_std': [1.0, 1.0, 1.0]}, lambda u: u / 255),
+        ({'image_mean': [0.1, 0.2, 0.3], 'image_std': [0.4, 0.5, 0.6]}, None),
+        (
+            {'do_normalize': False, 'image_mean': [0.5] * 3, 'image_std': [0.5] * 3},
+            lambda u: u / 255,
+        ),
+        ({'do_normalize': False, 'rescale_factor': 1 / 127.5}, lambda u: u / 127.5),
+        (
+            {'do_rescale': False, 'image_mean': [100, 110, 120], 'image_std': [50, 60, 70]},
+            lambda u: (u - np.array([100, 110, 120])) / np.array([50, 60, 70]),
+        ),
+    ],
+)
+def test_logits_are_those_of_transformers(processor, to_theirs, tmp_path, transformers_vit):
+    bytes_ = np.random.default_rng(0).integers(0, 256, IMAGES.shape).astype(np.float64)
+    theirs = to_theirs(bytes_) if to_theirs else (bytes_ / 255 - [0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6]
+    model, logits = transformers_vit(theirs, hidden_size=16, num_attention_heads=2)
     model.save_pretrained(tmp_path)
-    processor = {'image_mean': [0.0, 0.0, 0.0], 'image_std': [1.0, 1.0, 1.0]}
     (tmp_path / 'preprocessor_config.json').write_text(json.dumps(processor))
     weights = read(tmp_path / 'model.safetensors')
     keywords = weights.card.model
     assert (keywords['gelu'], keywords['layer_norm_eps']) == ('exact', 1e-12)
     assert weights.card.label_names == tuple(f'LABEL_{i}' for i in range(CLASSES))
-    assert weights.card.preprocessing.value_range == (0, 1)
-    assert logits_error(weights, logits) < 1e-5
+    assert weights.card.preprocessing.value_range == (-1, 1) and not weights.notes
+    assert logits_error(weights, logits, bytes_ / 127.5 - 1) < 1e-5
+
+
+@pytest.mark.parametrize(
+    'wrong', [{'rescale_factor': 0}, {'image_std': [1, 2]}, {'image_mean': 'x'}]
+)
+def test_colours_that_are_no_numbers(wrong, tmp_path, image_vit):
+    path = write(tmp_path, hugging_face(image_vit(True, GRID)), '.safetensors')
+    processor = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'num_attention_heads': HEADS}
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(processor | wrong))
+    with pytest.raises(UserError, match=f'{next(iter(wrong)).removeprefix("image_")}='):
+        read(path)
 
 
 def test_logits_without_config_and_with_the_names_of_memory(tmp_path, transformers_vit):
@@ -398,35 +428,51 @@ def test_logits_of_timm_are_those_of_the_same_vit_with_its_epsilon(tmp_path, tra
     assert logits_error(weights, logits) < 1e-5
 
 
-def test_colours_that_differ_are_told(tmp_path, image_vit):
-    cfg = {'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
+def test_colours_of_timm(tmp_path, image_vit, image_features):
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    cfg = {'mean': mean.tolist(), 'std': std.tolist()}
     config = {'num_attention_heads': HEADS, 'pretrained_cfg': cfg}
-    weights = read(write(tmp_path, timm(image_vit(True, GRID)), '.safetensors', config))
-    assert '(0.485, 0.456, 0.406)' in str(weights.notes) and '(0.229, 0.224, 0.225)' in str(
-        weights.notes
-    )
-    assert weights.card.preprocessing.value_range == (-1, 1)
+    vit = image_vit(True, GRID)
+    path = write(tmp_path, timm(vit), '.safetensors', config)
+    weights = read(path)
+    assert weights.card.preprocessing.value_range == (-1, 1) and not weights.notes
+    expected = image_features(vit, ((IMAGES + 1) / 2 - mean) / std)
+    assert error(features(weights, gelu='tanh'), expected) < 1e-5
+    told = read_weights(path, value_range=(0, 1))  # the configuration is wrong
+    assert_params(told, vit)
+    assert told.card.preprocessing.value_range == (0, 1)
 
 
-@pytest.mark.parametrize(
-    ('name', 'reason'),
-    [
-        ('norm_pre.weight', 'LayerNorm before the blocks'),
-        ('blocks.1.ls1.gamma', 'LayerScale'),
-        ('reg_token', 'register tokens'),
-        ('dist_token', 'distillation token'),
-        ('blocks.0.attn.q_norm.weight', 'LayerNorms of queries and keys'),
-        ('fc_norm.weight', 'mean over patches'),
-        ('blocks.0.mlp.w12.weight', 'unknown'),
-    ],
-)
-def test_variants_of_timm_are_refused(name, reason, tmp_path, image_vit):
-    arrays = timm(image_vit(True, GRID)) | {name: np.ones(3, np.float32)}
+PARTS = {
+    'reg_token': 'register tokens',
+    'dist_token': 'a distillation token',
+    'blocks.{}.attn.q_norm.weight': 'LayerNorms of queries and keys',
+    'fc_norm.weight': 'a LayerNorm after the mean over patches',
+    'blocks.{}.mlp.w12.weight': 'SwiGLU',
+    'blocks.{}.gamma_1': 'blocks of BEiT or EVA',
+    'rope.periods': 'rotary positions',
+}
+
+
+def test_parts_of_other_models_have_a_line_each(tmp_path, image_vit):
+    arrays = timm(image_vit(True, GRID)) | {
+        name.format(block): np.ones(3, np.float32) for name in PARTS for block in range(2)
+    }
     path = write(tmp_path, arrays, '.safetensors', {'num_attention_heads': HEADS})
     with pytest.raises(UserError) as caught:
         read(path)
-    lines = [line for line in str(caught.value).splitlines() if name in line]
-    assert len(lines) == 1 and '(3,)' in lines[0] and reason in lines[0]
+    lines = str(caught.value).splitlines()[1:-1]
+    for name, part in PARTS.items():
+        (line,) = (line for line in lines if name.format(0) in line)
+        assert f'it has {part}' in line
+    assert len(lines) == len(PARTS)
+
+
+def test_factors_that_do_not_fit_are_unknown(tmp_path, image_vit):
+    arrays = timm(image_vit(True, GRID)) | {'blocks.1.ls1.gamma': np.ones(3, np.float32)}
+    path = write(tmp_path, arrays, '.safetensors', {'num_attention_heads': HEADS})
+    with pytest.raises(UserError, match=r'blocks.1.ls1.gamma: \(3,\), which this model does not'):
+        read(path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ These are the `.npz` of vision_transformer (AugReg) and big_vision, and the PyTo
 and Hugging Face.
 """
 
-import math
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -12,13 +11,15 @@ from pathlib import Path
 import flax.traverse_util
 import numpy as np
 
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, list_some
 from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.weights.folding import fold_colours, fold_layer_scale
 from vivit_jax.weights.huggingface_config import GELUS, colours, label_names
+from vivit_jax.weights.image_vit_config import read_config
+from vivit_jax.weights.image_vit_positions import complete_positions
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
-from vivit_jax.weights.json_files import read_json
 from vivit_jax.weights.misfits import count_layers, find_misfits
 from vivit_jax.weights.tensor_files import Tensors
 from vivit_jax.weights.weights import Weights
@@ -35,7 +36,6 @@ _AXES = {
 }
 
 _HEADS = {size['hidden_size']: size['num_heads'] for size in SIZES.values()}  # by width
-_USUAL_SIDE = 224  # pixels of an image's side, if a file does not tell
 
 
 def matches(names: Collection[str]) -> bool:
@@ -43,67 +43,74 @@ def matches(names: Collection[str]) -> bool:
     return _recognize(names) is not None
 
 
-def read_image_vit(tensors: Tensors, path: Path) -> Weights:
-    """Reads an image ViT as a `vivit_joint` for clips of one frame.
+def read_image_vit(
+    tensors: Tensors, path: Path, value_range: tuple[float, float] | None = None
+) -> Weights:
+    """Reads an image ViT as a `vivit_joint` for clips of one frame in [-1, 1].
 
-    Beside a PyTorch file a `config.json` tells heads, GELU, epsilon and classes, and it or
-    `preprocessor_config.json` tells the range of the pixels. Without them, the number of heads is
-    the usual one for the width, and the rest are the library's defaults.
+    Beside a PyTorch file a `config.json` tells heads, GELU, epsilon, grid and classes, and it or
+    `preprocessor_config.json` tells means and deviations of the colours. Notes say what is assumed
+    without them.
 
-    Position tables must be squares. If a class token has no row in the table, it gets a row of
-    zeros. Files of big_vision do not hold its fixed sines and cosines; these are computed, for
-    images of 224 pixels. A classifier is left out if it follows attention pooling or a hidden
-    layer, or if it belongs to a model of images and texts.
+    Factors of LayerScale, and means and deviations of the colours, are folded into the layers
+    beside them: the model computes the same. Positions on a grid that is not square are resized to
+    a square. If a class token has no row in the position table, it gets a row of zeros. Files of
+    big_vision do not hold its fixed sines and cosines; these are computed, for images of 224
+    pixels. A classifier is left out if it follows attention pooling or a hidden layer, or if it
+    belongs to a model of images and texts.
 
     Args:
         tensors: the tensors of the file.
         path: the path of the file.
+        value_range: the values that pixels of 0 and 255 become, if the configuration tells them
+            wrongly; the model then takes these.
 
     Raises:
-        UserError: arrays are missing, unknown or misshapen, or the configuration describes a model
-            that computes something else. The message lists every problem, or, if the sizes of the
-            model cannot be found, every problem that prevents finding them.
+        UserError: the model computes something else, and the message has a line for each
+            difference; or arrays are missing, unknown or misshapen, and the message lists all of
+            them, or, if the sizes of the model cannot be found, all that prevent finding them.
     """
     recognized = _recognize(tensors)
     if recognized is None:
         raise UserError(f'{path} is no image ViT: it holds {", ".join(list(tensors)[:5])}, ...')
     layout, prefix, sign = recognized
-    config, heads = {}, 0
+    config, heads, notes = {}, 0, []
     if layout.has_config:
-        for name in ('preprocessor_config.json', 'config.json'):
-            if path.with_name(name).exists():
-                config |= read_json(path.with_name(name))
-        heads = _num_heads(config, tensors[sign].shape[-1], path)
-    notes = []
-    if layout.has_config and not config:
-        notes.append(f'no config.json: {heads} heads and pixels in [-1, 1] assumed')
-    params, origins, unused, problems = _rename(unstack(tensors, prefix), layout, prefix, heads)
+        width = tensors[sign].shape[-1]
+        config = read_config(path, width)
+        heads = _num_heads(config, width, path, notes)
+    params, origins, unused, unknown = _rename(unstack(tensors, prefix), layout, prefix, heads)
     if _has_other_head(unused, layout, prefix):
         classifier = [name for name in params if name.startswith('output_projection')]
         unused += [origins[name] for name in classifier]
         params = {name: value for name, value in params.items() if name not in classifier}
 
-    problems += _find_differences(config, 'cls' in params)
-    try:
-        _complete_positions(params, layout, notes)
-        card = _describe(params, layout, config, notes)
-        problems += find_misfits(card, params, origins)
-    except UserError:
-        raise
-    except ValueError as error:
-        problems += str(error).splitlines()
+    problems = _find_differences(config, params, unknown, prefix)
+    if not problems:
+        problems = [f'{name}: {shape}, unknown' for name, shape in unknown.items()]
+        try:
+            fold_layer_scale(params)
+            _check_axes(params, layout)
+            side = complete_positions(params, len(params[_KERNEL]), layout, config, notes)
+            card = _describe(params, layout, config, side)
+            problems += find_misfits(card, params, origins)
+        except UserError:
+            raise
+        except ValueError as error:
+            problems += str(error).splitlines()
     if problems:
         raise UserError(
             '\n  '.join([f'{path} looks like {layout.kind}, but:', *problems])
             + '\nIt is damaged, or a variant that computes something else: take a plain ViT'
         )
-    side = card.preprocessing.crop_size // card.model['tubelet_size'][1]
+    if layout.has_config and value_range is None:
+        fold_colours(params, *_colours(config, layout, notes))
     return Weights(
         kind=layout.kind,
         card=card,
         params=flax.traverse_util.unflatten_dict(params, sep='/'),
         grid=(1, side, side),
-        unused=_modules(unused, prefix),
+        unused=_modules(unused, set(tensors) - set(unused), prefix),
         has_head=any(name.startswith('output_projection') for name in params),
         notes=tuple(notes),
     )
@@ -121,28 +128,27 @@ def _recognize(names: Collection[str]) -> tuple[Layout, str, str] | None:
 
 def _rename(
     tensors: Tensors, layout: Layout, prefix: str, heads: int
-) -> tuple[dict[str, np.ndarray], dict[str, str], list[str], list[str]]:
+) -> tuple[dict[str, np.ndarray], dict[str, str], list[str], dict[str, tuple[int, ...]]]:
     """Renames and transforms tensors.
 
     Returns:
         Parameters by their names here; the names in the file by the names here; unused names of
-        the file; and a line for each unknown name.
+        the file; and the shapes of unknown tensors by their names in the file.
     """
-    params, origins, unused, problems = {}, {}, [], []
+    params, origins, unused, unknown = {}, {}, [], {}
     for name in tensors:
         bare = name.removeprefix(prefix)
+        if re.fullmatch(layout.unused, bare):
+            unused.append(name)
+            continue
         found = [
             (match.expand(target), transform)
             for pattern, target, transform in layout.rules
             if (match := re.fullmatch(pattern, bare))
         ]
-        if not found and re.fullmatch(layout.unused, bare):
-            unused.append(name)
-            continue
         array = tensors[name]
         if not found:
-            reasons = [text for pattern, text in VARIANTS if re.fullmatch(pattern, bare)]
-            problems.append(f'{name}: {array.shape}, {", ".join(reasons) or "unknown"}')
+            unknown[name] = array.shape
         for target, transform in found:
             try:
                 changed = transform(array, heads)
@@ -150,7 +156,7 @@ def _rename(
                 changed = array  # its shape cannot be right; `find_misfits` will list it
             params[target] = np.array(changed, np.float32, order='C')
             origins[target] = name
-    return params, origins, unused, problems
+    return params, origins, unused, unknown
 
 
 def _has_other_head(unused: list[str], layout: Layout, prefix: str) -> bool:
@@ -159,43 +165,26 @@ def _has_other_head(unused: list[str], layout: Layout, prefix: str) -> bool:
     return prefix.endswith('img/') or any(re.fullmatch(layout.other_heads, x) for x in bare)
 
 
-def _complete_positions(params: dict[str, np.ndarray], layout: Layout, notes: list[str]):
-    """Makes the position table [1 n d], with a row for the class token if the ViT has one.
+def _check_axes(params: dict[str, np.ndarray], layout: Layout):
+    """Makes a position table [n d] one of [1 n d], and checks what tells the sizes.
 
     Raises:
-        ValueError: an array that tells the sizes is missing or has another rank, or the places of
-            the table form no square.
+        ValueError: an array that tells the sizes is missing or has another rank; lists them.
     """
     if TABLE in params and params[TABLE].ndim == 2:
         params[TABLE] = params[TABLE][None]
-    computes = layout.computes_positions and TABLE not in params
     wrong = [
         f'{name}: {params[name].shape if name in params else "missing"}, needed ({", ".join(axes)})'
         for name, axes in _AXES.items()
         if name not in params or params[name].ndim != len(axes)
-        if not (name == TABLE and computes)
+        if not (name == TABLE and layout.computes_positions and TABLE not in params)
     ]
     if wrong:
         raise ValueError('\n'.join(wrong))
-    if computes:
-        patch, _, _, width = params[_KERNEL].shape
-        params[TABLE] = _sincos_table(_USUAL_SIDE // patch, width)
-        notes.append(f'fixed 2-D sines and cosines as positions, for {_USUAL_SIDE} pixels')
-    rows, has_class_token = params[TABLE].shape[1], 'cls' in params
-    places = rows - has_class_token
-    if has_class_token and math.isqrt(rows) ** 2 == rows:
-        # timm's no_embed_class, and big_vision, which adds positions before the class token.
-        params[TABLE] = np.pad(params[TABLE], ((0, 0), (1, 0), (0, 0)))
-    elif places < 1 or math.isqrt(places) ** 2 != places:
-        raise ValueError(f'{TABLE}: {places} places of patches, which form no square')
 
 
-def _describe(
-    params: dict[str, np.ndarray], layout: Layout, config: dict, notes: list[str]
-) -> ModelCard:
+def _describe(params: dict[str, np.ndarray], layout: Layout, config: dict, side: int) -> ModelCard:
     patch, _, _, width = params[_KERNEL].shape
-    has_class_token = 'cls' in params
-    side = math.isqrt(params[TABLE].shape[1] - has_class_token)
     classifiers = [x for name, x in params.items() if name.startswith('output_projection')]
     num_classes = classifiers[0].shape[-1] if classifiers else 1
     model = {
@@ -207,7 +196,7 @@ def _describe(
         'num_layers': count_layers(r'Transformer/encoderblock_(\d+)/', params),
         'num_heads': params[_QUERY].shape[1],
         'mlp_dim': params[_DENSE].shape[1],
-        'pool': 'cls' if has_class_token else 'mean',
+        'pool': 'cls' if 'cls' in params else 'mean',
         'gelu': GELUS.get(config.get('hidden_act'), layout.gelu),
         'layer_norm_eps': config.get('layer_norm_eps', layout.layer_norm_eps),
         'num_classes': num_classes,
@@ -217,27 +206,18 @@ def _describe(
         frame_stride=1,
         short_side=round(side * patch * 256 / 224),
         crop_size=side * patch,
-        value_range=_value_range(config, notes),
     )
     return ModelCard(model, spec, label_names(config if classifiers else {}, num_classes))
 
 
-def _sincos_table(side: int, width: int) -> np.ndarray:
-    """Sines and cosines of columns, then of rows, [1 n d], as in big_vision and MoCo v3.
-
-    Raises:
-        ValueError: `side` is 0, or `width` is less than 8 or no multiple of 4.
-    """
-    if side < 1 or width % 4 or width < 8:
-        raise ValueError(f'missing, and there are no sines and cosines of width {width} for it')
-    frequencies = 10000.0 ** -np.linspace(0, 1, width // 4)
-    rows, columns = (np.outer(x.ravel(), frequencies) for x in np.indices((side, side)))
-    table = np.concatenate([np.sin(columns), np.cos(columns), np.sin(rows), np.cos(rows)], axis=1)
-    return table.astype(np.float32)[None]
-
-
-def _num_heads(config: dict, width: int, path: Path) -> int:
-    heads = config.get('num_attention_heads') or _HEADS.get(width)
+def _num_heads(config: dict, width: int, path: Path, notes: list[str]) -> int:
+    heads = config.get('num_attention_heads')
+    if heads is None and width in _HEADS:
+        heads = _HEADS[width]
+        notes.append(
+            f'no config.json tells num_attention_heads: {heads} assumed, as usual for a width of '
+            f'{width}'
+        )
     if not isinstance(heads, int) or heads < 1 or width % heads:
         raise UserError(
             f'{path}: the number of heads is not in the file and not usual for a width of {width}: '
@@ -246,34 +226,44 @@ def _num_heads(config: dict, width: int, path: Path) -> int:
     return heads
 
 
-def _find_differences(config: dict, has_class_token: bool) -> list[str]:
-    """A line for each setting of a configuration with which a model computes something else."""
+def _find_differences(
+    config: dict, params: dict[str, np.ndarray], unknown: Collection[str], prefix: str
+) -> list[str]:
+    """A line for each part or setting with which a model computes something else."""
     differences = []
+    for pattern, part in VARIANTS:
+        names = [x for x in unknown if re.fullmatch(pattern, x.removeprefix(prefix))]
+        if names:
+            differences.append(f'it has {part}: {list_some(names, 2)}')
     if config.get('hidden_act', 'gelu') not in list(GELUS):
         differences.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
-    pool = 'token' if has_class_token else 'avg'
+    pool = 'token' if 'cls' in params else 'avg'
     if config.get('global_pool', pool) not in (pool, 'map'):
-        tokens = 'the patches, without the class token' if has_class_token else 'other tokens'
+        tokens = 'the patches, without the class token' if 'cls' in params else 'other tokens'
         differences.append(f'config.json: global_pool={config["global_pool"]!r} pools {tokens}')
     return differences
 
 
-def _value_range(config: dict, notes: list[str]) -> tuple[float, float]:
-    """The values that pixels of 0 and 255 become; (-1, 1) if the colours differ in that."""
-    mean, std = colours(config) or ((0.5,), (0.5,))
-    ranges = {(-m / s, (1 - m) / s) for m, s in zip(mean, std, strict=True)}
-    if len(ranges) > 1:
-        notes.append(f'trained on colours in [0, 1] less {mean}, over {std}, not on (-1, 1)')
-        return -1.0, 1.0
-    return ranges.pop()
+def _colours(config: dict, layout: Layout, notes: list[str]) -> tuple[tuple[float, ...], ...]:
+    """Means and deviations of the colours in [0, 1]."""
+    found = colours(config)
+    if found is None:
+        mean, std = layout.colours
+        notes.append(
+            f'no means and deviations of the colours beside the file: {mean} and {std} assumed; '
+            'image_mean and image_std in a preprocessor_config.json tell others'
+        )
+    return found or layout.colours
 
 
-def _modules(names: list[str], prefix: str) -> tuple[str, ...]:
-    """The modules that contain some names, as in `('params/MAPHead_0/*',)`."""
+def _modules(names: list[str], others: Collection[str], prefix: str) -> tuple[str, ...]:
+    """The modules that contain some names and no others, as in `('params/MAPHead_0/*',)`."""
     separators = re.compile(r'(?<=[/.])')
     shortened = {}
     for name in names:
         depth = len(separators.split(prefix)) if name.startswith(prefix) else 2
         parts = separators.split(name)
-        shortened[''.join(parts[:depth]) + '*' * (len(parts) > depth)] = None
+        module = ''.join(parts[:depth])
+        is_whole = not any(other.startswith(module) for other in others)
+        shortened[module + '*' * (len(parts) > depth) if is_whole else name] = None
     return tuple(shortened)

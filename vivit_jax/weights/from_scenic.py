@@ -14,12 +14,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.flax_msgpack import read_train_state
 from vivit_jax.weights.misfits import count_layers, find_misfits
-from vivit_jax.weights.positions import (
-    count_class_tokens,
-    format_grid,
-    resize_positions,
-    table_places,
-)
+from vivit_jax.weights.positions import format_grid, make_square
 from vivit_jax.weights.renames import Renames, rename
 from vivit_jax.weights.tensor_files import check_floats
 from vivit_jax.weights.weights import Weights
@@ -163,7 +158,7 @@ def _describe(
     else:
         grid = _joint_grid(num_places, patch, length, clip, notes)
     if grid[1] != grid[2]:
-        grid = _make_square(params, f'{encoder}/{_TABLE}', grid, (clip[1] or 0) // patch, notes)
+        grid = make_square(params, f'{encoder}/{_TABLE}', grid, (clip[1] or 0) // patch, notes)
 
     is_epic = _split_epic(params)
     num_classes = 1
@@ -289,22 +284,6 @@ def _check_grid(grid: tuple[int, int, int], num_places: int, num_times: int | No
         raise UserError(f'the grid {format_grid(grid)} does not have {num_places} places {where}')
     if num_times not in (None, time):
         raise UserError(f'the grid {format_grid(grid)} does not have {num_times} places in time')
-
-
-def _make_square(
-    params: dict[str, np.ndarray],
-    name: str,
-    grid: tuple[int, int, int],
-    side: int,
-    notes: list[str],
-) -> tuple[int, int, int]:
-    """Resizes the positions in space to a square of `side` places, in place; 0: as many places."""
-    side = side or round(math.sqrt(grid[1] * grid[2]))
-    square = (grid[0], side, side)
-    places = (table_places(name, grid), table_places(name, square))
-    params[name] = np.asarray(resize_positions(params[name], *places, count_class_tokens(params)))
-    notes.append(f'positions resized from a grid of {format_grid(grid)} to {format_grid(square)}')
-    return square
 
 
 def _split_epic(params: dict[str, np.ndarray]) -> bool:

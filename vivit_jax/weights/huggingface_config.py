@@ -10,6 +10,8 @@ from vivit_jax.heads import LabelNames, numbered_labels
 # `hidden_act` to the keyword `gelu`: all but 'gelu' approximate with a hyperbolic tangent.
 GELUS = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu_fast': 'tanh'}
 
+_RESCALE_FACTOR = 1 / 255  # of an image processor that does not tell one
+
 
 def label_names(config: Mapping, num_classes: int) -> LabelNames:
     """The class names in `id2label` of a classifier, or numbers as names if there are none.
@@ -39,21 +41,33 @@ def label_names(config: Mapping, num_classes: int) -> LabelNames:
 def colours(config: Mapping) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Means and deviations of the colours red, green and blue in [0, 1]; None if not told.
 
+    An image processor that leaves out a step (`do_rescale`, `do_normalize`) or scales by another
+    `rescale_factor` has other means and deviations than it tells: the ones here give the pixels
+    that it makes.
+
     Raises:
-        UserError: one of them is no list of three numbers, or a deviation is zero.
+        UserError: one of them is no list of three numbers, or a deviation or the factor is not
+            above zero.
     """
     timm = config.get('pretrained_cfg') or config
     mean = config.get('image_mean') or timm.get('mean')
     std = config.get('image_std') or timm.get('std')
+    if config.get('do_normalize') is False:
+        mean, std = (0.0,) * 3, (1.0,) * 3
     if not (mean and std):
         return None
+    factor = 1.0
+    if config.get('do_rescale', True):
+        factor = config.get('rescale_factor', _RESCALE_FACTOR)
     try:
-        pair = tuple(tuple(np.asarray(x, float).reshape(3).tolist()) for x in (mean, std))
-    except (TypeError, ValueError):
-        pair = ()
-    if not pair or not np.isfinite(pair).all() or min(pair[1]) <= 0:
+        # Pixels 255 u, for u in [0, 1], become (255 factor u - mean) / std.
+        pair = np.stack([np.asarray(x, float).reshape(3) for x in (mean, std)])
+        pair *= 1 / (255 * factor)
+    except (TypeError, ValueError, ZeroDivisionError):
+        pair = np.zeros((2, 3))
+    if not np.isfinite(pair).all() or pair[1].min() <= 0:
         raise UserError(
-            f'the configuration beside the weights has mean={mean} and std={std}, and each must be '
-            'three numbers, std above 0'
+            f'the configuration beside the weights has mean={mean}, std={std} and rescale_factor='
+            f'{factor}: mean and std must be three numbers, and std and the factor above 0'
         )
-    return pair
+    return tuple(tuple(x) for x in pair.tolist())

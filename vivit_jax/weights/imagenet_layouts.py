@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vivit_jax.weights.folding import LAYER_SCALE
 from vivit_jax.weights.tensor_files import Tensors
 
 TABLE = 'Transformer/posembed_input/pos_embedding'
@@ -93,6 +94,8 @@ def _torch_rules(*modules: tuple[str, str, tuple]) -> tuple:
 _TIMM = (
     (r'cls_token', 'cls', _same),
     (r'pos_embed', TABLE, _same),
+    (r'blocks\.(\d+)\.ls1\.gamma', rf'{_ATTENTION}/out/{LAYER_SCALE}', _same),
+    (r'blocks\.(\d+)\.ls2\.gamma', rf'{_BLOCK}/MlpBlock_0/Dense_1/{LAYER_SCALE}', _same),
     *_torch_rules(
         (r'patch_embed\.proj', 'embedding', _CONVOLUTION),
         (r'blocks\.(\d+)\.norm1', rf'{_BLOCK}/LayerNorm_0', _NORM),
@@ -113,14 +116,16 @@ _LAYER = r'(?:encoder\.layer|layers)\.(\d+)'
 _HUGGING_FACE = (
     (r'embeddings\.cls_token', 'cls', _same),
     (r'embeddings\.position_embeddings', TABLE, _same),
+    (rf'{_LAYER}\.layer_scale1\.lambda1', rf'{_ATTENTION}/out/{LAYER_SCALE}', _same),
+    (rf'{_LAYER}\.layer_scale2\.lambda1', rf'{_BLOCK}/MlpBlock_0/Dense_1/{LAYER_SCALE}', _same),
     *_torch_rules(
         (r'embeddings\.patch_embeddings\.projection', 'embedding', _CONVOLUTION),
-        (rf'{_LAYER}\.layernorm_before', rf'{_BLOCK}/LayerNorm_0', _NORM),
+        (rf'{_LAYER}\.(?:layernorm_before|norm1)', rf'{_BLOCK}/LayerNorm_0', _NORM),
         (rf'{_LAYER}\.attention\.(?:attention\.query|q_proj)', rf'{_ATTENTION}/query', _HEADS_IN),
         (rf'{_LAYER}\.attention\.(?:attention\.key|k_proj)', rf'{_ATTENTION}/key', _HEADS_IN),
         (rf'{_LAYER}\.attention\.(?:attention\.value|v_proj)', rf'{_ATTENTION}/value', _HEADS_IN),
         (rf'{_LAYER}\.attention\.(?:output\.dense|o_proj)', rf'{_ATTENTION}/out', _HEADS_OUT),
-        (rf'{_LAYER}\.layernorm_after', rf'{_BLOCK}/LayerNorm_1', _NORM),
+        (rf'{_LAYER}\.(?:layernorm_after|norm2)', rf'{_BLOCK}/LayerNorm_1', _NORM),
         (rf'{_LAYER}\.(?:intermediate\.dense|mlp\.fc1)', rf'{_BLOCK}/MlpBlock_0/Dense_0', _LINEAR),
         (rf'{_LAYER}\.(?:output\.dense|mlp\.fc2)', rf'{_BLOCK}/MlpBlock_0/Dense_1', _LINEAR),
         (r'layernorm', 'Transformer/encoder_norm', _NORM),
@@ -131,15 +136,21 @@ _HUGGING_FACE = (
 # Parts of other architectures, which are refused: a pattern of their names, and a description.
 VARIANTS = (
     (r'norm_pre\..+', 'a LayerNorm before the blocks'),
-    (r'.+\.(ls[12]\.gamma|gamma_[12]|lambda_[12]|layer_scale[12]\..+)', 'LayerScale'),
-    (r'(embeddings\.)?reg(ister)?_tokens?', 'register tokens'),
+    (r'(embeddings\.)?(reg(ister)?_tokens?|storage_tokens)', 'register tokens'),
     (r'(embeddings\.)?dist(illation)?_token|head_dist\..+', 'a distillation token'),
     (r'.+\.[qk]_norm\..+', 'LayerNorms of queries and keys'),
     (
         r'fc_norm\..+',
         'a LayerNorm after the mean over patches, from which a class token is left out',
     ),
+    (r'.+\.(gamma_[12]|[qv]_bias|relative_position.*)', 'blocks of BEiT or EVA'),
+    (r'rope.*', 'rotary positions'),
+    (r'.+\.mlp\.(w12|w3|fc1_g|fc1_x|weights_in|weights_out|(gate|up|down)_proj)\..+', 'SwiGLU'),
 )
+
+
+_HALF = ((0.5,) * 3, (0.5,) * 3)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +165,8 @@ class Layout:
         unused: pattern of names that are left out.
         other_heads: pattern of unused names that stand between the encoder and the classifier.
         gelu, layer_norm_eps: the models' keywords, unless a `config.json` tells others.
+        colours: means and deviations of the colours in [0, 1], unless a configuration tells others.
+        has_class_row: whether the position table always has a row for a class token.
         has_config: whether a `config.json` may stand beside the file.
         computes_positions: whether a model without a position table has fixed sines and cosines.
     """
@@ -166,6 +179,8 @@ class Layout:
     other_heads: str
     gelu: str = 'exact'
     layer_norm_eps: float = 1e-6
+    colours: tuple[tuple[float, ...], tuple[float, ...]] = _HALF
+    has_class_row: bool = False
     has_config: bool = True
     computes_positions: bool = False
 
@@ -182,6 +197,21 @@ _flax_layout = functools.partial(
     gelu='tanh',
     has_config=False,
 )
+_timm_layout = functools.partial(
+    Layout,
+    prefix=r'(?:module\.)?',
+    rules=_TIMM,
+    unused=r'attn_pool\..+|mask_token|decoder_.+',  # the decoder of MAE, which has a mask token
+    other_heads=r'attn_pool\..+',
+)
+_hugging_face_layout = functools.partial(
+    Layout,
+    prefix=r'(?:vit\.|dinov2\.|deit\.)?',
+    rules=_HUGGING_FACE,
+    unused=r'pooler\..+|embeddings\.mask_token|decoder\..+',
+    other_heads=r'classifier\..+',
+    has_class_row=True,
+)
 LAYOUTS = (
     _flax_layout(
         kind='image ViT, AugReg .npz',
@@ -194,21 +224,21 @@ LAYOUTS = (
         rules=_flax_rules(attention=0, second_norm=1, mlp=0),
         computes_positions=True,
     ),
-    Layout(
-        kind='image ViT, timm',
-        prefix=r'(?:module\.)?',
-        sign=r'blocks\.0\.attn\.qkv\.weight',
-        rules=_TIMM,
-        unused=r'attn_pool\..+',
-        other_heads=r'attn_pool\..+',
+    _timm_layout(
+        kind='image ViT with LayerScale, timm',
+        sign=r'blocks\.0\.ls1\.gamma',
+        colours=_IMAGENET,
     ),
-    Layout(
+    _timm_layout(kind='image ViT, timm', sign=r'blocks\.0\.attn\.qkv\.weight'),
+    _hugging_face_layout(
+        kind='image ViT, Hugging Face DINOv2',
+        sign=r'encoder\.layer\.0\.layer_scale1\.lambda1',
+        unused=r'embeddings\.mask_token|classifier\..+',  # of the class token and a mean
+        colours=_IMAGENET,
+    ),
+    _hugging_face_layout(
         kind='image ViT, Hugging Face',
-        prefix=r'(?:vit\.)?',
         sign=r'encoder\.layer\.0\.attention\.attention\.query\.weight|layers\.0\.attention\.q_proj\.weight',
-        rules=_HUGGING_FACE,
-        unused=r'pooler\..+|embeddings\.mask_token',
-        other_heads=r'(?!)',
         layer_norm_eps=1e-12,
     ),
 )

@@ -119,7 +119,7 @@ def read_weights(
         elif path.is_dir():
             weights = _read_folder(path, scenic, value_range)
         elif path.exists():
-            weights = _read_file(path, scenic)
+            weights = _read_file(path, scenic, value_range)
         else:
             raise UserError(f'there is no file or folder {path.absolute()}{near_paths(path)}')
     except UserError:
@@ -158,7 +158,7 @@ def _read_folder(
     for pattern in _WEIGHT_FILES:
         found = sorted(path.glob(pattern))
         if len(found) == 1:
-            return _read_file(found[0], scenic)
+            return _read_file(found[0], scenic, value_range)
     if any(path.glob('checkpoint*')):
         return scenic(path)
     raise UserError(
@@ -167,7 +167,9 @@ def _read_folder(
     )
 
 
-def _read_file(path: Path, scenic: Callable[[Path], Weights]) -> Weights:
+def _read_file(
+    path: Path, scenic: Callable[[Path], Weights], value_range: tuple[float, float] | None
+) -> Weights:
     if not path.name.endswith('.json') and file_format(path) == 'msgpack':
         return scenic(path)
     tensors = open_tensors(path)
@@ -176,7 +178,7 @@ def _read_file(path: Path, scenic: Callable[[Path], Weights]) -> Weights:
     if vivit_jax_npz.matches(tensors):
         return vivit_jax_npz.read_npz(tensors, path)
     if from_imagenet_vit.matches(tensors.keys()):
-        return from_imagenet_vit.read_image_vit(tensors, path)
+        return from_imagenet_vit.read_image_vit(tensors, path, value_range)
     if from_imagenet_resnet.matches(tensors.keys()):
         return from_imagenet_resnet.read_image_resnet(tensors, path)
     names = ', '.join(list(tensors)[:5])

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vivit_jax.errors import UserError
 
@@ -136,3 +137,30 @@ def position_grids(
                     f'{num_rows}: initialize params with such a clip'
                 )
     return found
+
+
+def make_square(
+    params: dict[str, np.ndarray],
+    name: str,
+    grid: tuple[int, int, int],
+    side: int,
+    notes: list[str],
+) -> tuple[int, int, int]:
+    """Resizes positions in space to a square, which all clips here are.
+
+    Args:
+        params: parameters by path with slashes, of which the position table is replaced.
+        name: the name of the table.
+        grid: the places of the table along time, height and width.
+        side: places along each side of the square; 0: about as many places as before.
+        notes: gets a line that tells the change.
+
+    Returns:
+        The new grid.
+    """
+    side = side or round(math.sqrt(grid[1] * grid[2]))
+    square = (grid[0], side, side)
+    places = (table_places(name, grid), table_places(name, square))
+    params[name] = np.asarray(resize_positions(params[name], *places, count_class_tokens(params)))
+    notes.append(f'positions resized from a grid of {format_grid(grid)} to {format_grid(square)}')
+    return square

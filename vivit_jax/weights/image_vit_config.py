@@ -1,0 +1,68 @@
+"""Reads `config.json` and `preprocessor_config.json` beside an image ViT of a PyTorch library.
+
+timm tells the architecture by name; what its code then takes gets Hugging Face's names here.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from vivit_jax.weights.json_files import read_json
+
+# What timm's code tells of a model, by architecture and tag of the weights. Of several patterns
+# that match, the first one counts that tells a field.
+_TIMM = (
+    (r'vit_base_patch16_gap_.+', {'num_attention_heads': 16}),
+    (r'(vit|deit3)_(so400m|huge|giant|giantopt|gigantic)_.+', {'num_attention_heads': 16}),
+    (r'vit_.+_clip_quickgelu_.+', {'hidden_act': 'quick_gelu'}),
+    # Weights that were trained with the quick GELU; timm also runs them with the exact one.
+    (r'vit_.+_clip_.+\.(openai|metaclip.*|dfn[25]b)', {'hidden_act': 'quick_gelu'}),
+    (r'vit_base_patch32_clip_224\.laion400m_e32', {'hidden_act': 'quick_gelu'}),
+    (r'vit_(base_patch32|(so400m|giantopt)_patch16)_siglip_.+', {'hidden_act': 'gelu_tanh'}),
+    (r'vit_large_patch16_siglip_(gap_)?512\..*', {'hidden_act': 'gelu_tanh'}),
+    (r'vit_.+_clip_.+', {'layer_norm_eps': 1e-5}),
+)
+_TIMM_HEAD_WIDTH = 64  # of the other architectures
+
+_HUGGING_FACE_HEADS = 12  # the default of all its ViTs; a config.json may leave defaults out
+
+
+def read_config(path: Path, width: int) -> dict:
+    """The fields of the configuration beside a file, under the names of Hugging Face's ViTs.
+
+    Args:
+        path: the file of the weights.
+        width: the width of the tokens.
+
+    Raises:
+        UserError: a file cannot be read as JSON.
+    """
+    config = {}
+    for name in ('preprocessor_config.json', 'config.json'):
+        if path.with_name(name).exists():
+            config |= read_json(path.with_name(name))
+    if isinstance(config.get('vision_config'), Mapping):  # of a model of images and texts
+        config |= config['vision_config']
+    if 'model_type' in config:
+        config.setdefault('num_attention_heads', _HUGGING_FACE_HEADS)
+    if isinstance(config.get('architecture'), str):
+        config = {**_timm_fields(config, width), **config}
+    return config
+
+
+def _timm_fields(config: Mapping, width: int) -> dict:
+    """What timm's code and a configuration of timm tell, under the names of Hugging Face."""
+    pretrained = config.get('pretrained_cfg') or {}
+    arguments = config.get('model_args') or {}
+    name = f'{config["architecture"]}.{pretrained.get("tag", "")}'
+    fields = {'image_size': arguments.get('img_size') or pretrained.get('input_size', ())[1:]}
+    if re.match('(vit|deit3?)_', name):
+        fields['num_attention_heads'] = width // _TIMM_HEAD_WIDTH
+    for pattern, values in reversed(_TIMM):
+        if re.fullmatch(pattern, name):
+            fields |= values
+    told = {
+        'num_attention_heads': arguments.get('num_heads'),
+        'hidden_act': arguments.get('act_layer'),
+    }
+    return fields | {name: value for name, value in told.items() if value is not None}
