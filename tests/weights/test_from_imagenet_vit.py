@@ -196,6 +196,7 @@ def test_vits_of_jax(layout, has_class_token, tmp_path, image_vit, image_feature
         'pool': 'cls' if has_class_token else 'mean',
         'gelu': 'tanh',
         'layer_norm_eps': 1e-6,
+        'pre_norm': False,
         'num_classes': CLASSES,
     }
     spec = weights.card.preprocessing

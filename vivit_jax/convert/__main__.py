@@ -95,6 +95,7 @@ _SUFFIXES = {'torch': '.safetensors', 'npz': '.npz'}
 # The keywords that a model for video takes over from a model for images, unless they are given.
 _INHERITED = {
     *('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'gelu', 'layer_norm_eps'),
+    'pre_norm',
     *('stage_blocks', 'width', 'pixel_mean'),
 }
 

@@ -90,7 +90,8 @@ class TransformerSpecification(Specification):
         dropout_rate: dropout after embeddings, attention and both MLP layers.
         attention_dropout_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the last block, see `Encoder`.
-        gelu: `'tanh'`, the approximation in JAX's ViTs, or `'exact'`, as in PyTorch's ViTs.
+        gelu: `'tanh'`, the approximation in JAX's ViTs; `'exact'`, as in PyTorch's ViTs; or
+            `'quick'`, the approximation in OpenAI's CLIP.
         layer_norm_eps: added to the variance in a LayerNorm.
         knn_ratio: share of the tokens that each token attends to, above 0: the tokens with the
             largest logits, see `num_neighbours`. 1 is ordinary attention.
@@ -105,7 +106,7 @@ class TransformerSpecification(Specification):
     tubelet_size: tuple[int, int, int] = (2, 16, 16)
     attention_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
-    gelu: Literal['tanh', 'exact'] = 'tanh'
+    gelu: Literal['tanh', 'exact', 'quick'] = 'tanh'
     layer_norm_eps: float = 1e-6
     knn_ratio: float = 1.0
 

@@ -116,7 +116,8 @@ class SelfAttention(nn.Module):
 class MlpBlock(nn.Module):
     """`GELU(x W1 + b1) W2 + b2` on the last axis.
 
-    `gelu='tanh'` is the approximation in JAX's ViTs, `'exact'` the error function in PyTorch's.
+    `gelu='tanh'` is the approximation in JAX's ViTs, `'exact'` the error function in PyTorch's, and
+    `'quick'` the approximation `x σ(1.702 x)` in OpenAI's CLIP.
     """
 
     mlp_dim: int
@@ -129,7 +130,7 @@ class MlpBlock(nn.Module):
         dense = functools.partial(Linear, bias_init=nn.initializers.normal(1e-6), dtype=self.dtype)
         width = x.shape[-1]
         x = dense((self.mlp_dim,), name='Dense_0')(x)
-        x = gelu(x, self.gelu == 'tanh')
+        x = gelu(x, self.gelu)
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
         x = dense((width,), name='Dense_1')(x)
         return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
@@ -229,6 +230,7 @@ class Encoder(nn.Module):
     token_axes: int = 1
     block: Callable[..., nn.Module] = EncoderBlock  # makes a block from `spec` and a name
     num_layers: int | None = None  # L; None: as `spec` says
+    has_pre_norm: bool = False  # a LayerNorm before the blocks
     has_final_norm: bool = True
 
     @nn.compact
@@ -246,6 +248,8 @@ class Encoder(nn.Module):
             self.position, self.grid, self.token_axes, name='posembed_input'
         )
         tokens = nn.Dropout(spec.dropout_rate)(positions(tokens), deterministic=not train)
+        if self.has_pre_norm:
+            tokens = layer_norm(spec, 'pre_norm')(tokens)
         tokens = row_major(tokens)
         names = [f'encoderblock_{layer}' for layer in range(num_layers)]
         rates = drop_path_rates(spec, num_layers)

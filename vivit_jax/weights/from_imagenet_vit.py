@@ -28,6 +28,7 @@ from vivit_jax.weights.weights import Weights
 _KERNEL = 'embedding/kernel'
 _QUERY = 'Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel'
 _DENSE = 'Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel'
+_PRE_NORM = 'Transformer/pre_norm/scale'
 _AXES = {
     _KERNEL: ('patch', 'patch', 'channels', 'width'),
     _QUERY: ('width', 'heads', 'width of a head'),
@@ -78,19 +79,22 @@ def read_image_vit(
     if layout.has_config:
         width = tensors[sign].shape[-1]
         config = read_config(path, width)
-        heads = _num_heads(config, width, path, notes)
+        heads = _num_heads(config, width, path)
+        notes += _assumptions(config, layout, heads)
     params, origins, unused, unknown = _rename(unstack(tensors, prefix), layout, prefix, heads)
     if _has_other_head(unused, layout, prefix):
         classifier = [name for name in params if name.startswith('output_projection')]
         unused += [origins[name] for name in classifier]
         params = {name: value for name, value in params.items() if name not in classifier}
 
-    problems = _find_differences(config, params, unknown, prefix)
+    problems = _find_differences(layout, config, params, unknown, prefix)
     if not problems:
         problems = [f'{name}: {shape}, unknown' for name, shape in unknown.items()]
         try:
             fold_layer_scale(params)
             _check_axes(params, layout)
+            if _PRE_NORM in params:  # CLIP's patches have no bias
+                params.setdefault('embedding/bias', np.zeros_like(params[_PRE_NORM]))
             side = complete_positions(params, len(params[_KERNEL]), layout, config, notes)
             card = _describe(params, layout, config, side)
             problems += find_misfits(card, params, origins)
@@ -199,6 +203,7 @@ def _describe(params: dict[str, np.ndarray], layout: Layout, config: dict, side:
         'pool': 'cls' if 'cls' in params else 'mean',
         'gelu': GELUS.get(config.get('hidden_act'), layout.gelu),
         'layer_norm_eps': config.get('layer_norm_eps', layout.layer_norm_eps),
+        'pre_norm': _PRE_NORM in params,
         'num_classes': num_classes,
     }
     spec = Preprocessing(
@@ -210,14 +215,8 @@ def _describe(params: dict[str, np.ndarray], layout: Layout, config: dict, side:
     return ModelCard(model, spec, label_names(config if classifiers else {}, num_classes))
 
 
-def _num_heads(config: dict, width: int, path: Path, notes: list[str]) -> int:
-    heads = config.get('num_attention_heads')
-    if heads is None and width in _HEADS:
-        heads = _HEADS[width]
-        notes.append(
-            f'no config.json tells num_attention_heads: {heads} assumed, as usual for a width of '
-            f'{width}'
-        )
+def _num_heads(config: dict, width: int, path: Path) -> int:
+    heads = config.get('num_attention_heads', _HEADS.get(width))
     if not isinstance(heads, int) or heads < 1 or width % heads:
         raise UserError(
             f'{path}: the number of heads is not in the file and not usual for a width of {width}: '
@@ -226,8 +225,26 @@ def _num_heads(config: dict, width: int, path: Path, notes: list[str]) -> int:
     return heads
 
 
+def _assumptions(config: dict, layout: Layout, heads: int) -> list[str]:
+    """A line about the fields that no configuration tells; in Hugging Face's they have defaults."""
+    values = {
+        'num_attention_heads': heads,
+        'hidden_act': f'{layout.gelu} GELU',
+        'layer_norm_eps': layout.layer_norm_eps,
+    }
+    missing = {name: value for name, value in values.items() if name not in config}
+    if not missing or 'model_type' in config:
+        return []
+    assumed = ', '.join(f'{name} ({value} assumed)' for name, value in missing.items())
+    return [f'no config.json tells {assumed}']
+
+
 def _find_differences(
-    config: dict, params: dict[str, np.ndarray], unknown: Collection[str], prefix: str
+    layout: Layout,
+    config: dict,
+    params: dict[str, np.ndarray],
+    unknown: Collection[str],
+    prefix: str,
 ) -> list[str]:
     """A line for each part or setting with which a model computes something else."""
     differences = []
@@ -235,6 +252,13 @@ def _find_differences(
         names = [x for x in unknown if re.fullmatch(pattern, x.removeprefix(prefix))]
         if names:
             differences.append(f'it has {part}: {list_some(names, 2)}')
+    if layout.has_config and TABLE not in params:
+        differences.append('it has no position table, as models with rotary positions (DINOv3)')
+    if _PRE_NORM in params and not config.keys() & {'hidden_act', 'model_type'}:
+        differences.append(
+            'it has a LayerNorm before the blocks, as CLIP, and no config.json tells its GELU: '
+            '"hidden_act" is "quick_gelu" for OpenAI\'s CLIP and "gelu" for most others'
+        )
     if config.get('hidden_act', 'gelu') not in list(GELUS):
         differences.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
     pool = 'token' if 'cls' in params else 'avg'

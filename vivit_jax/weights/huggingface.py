@@ -81,6 +81,7 @@ _CARD = 'vivit_jax'
 _WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin')
 _PROCESSORS = ('preprocessor_config.json', 'video_preprocessor_config.json')
 
+_ACTIVATIONS = {'tanh': 'gelu_fast', 'exact': 'gelu', 'quick': 'quick_gelu'}
 _RESAMPLING = {'bilinear': 2, 'bicubic': 3, 'area': 4}  # numbers of Pillow's filters
 
 
@@ -154,6 +155,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
         'pool': 'cls',
         'position': 'learned',
         'tokenizer': 'tubelet',
+        'pre_norm': False,
         'knn_ratio': 1.0,
         'modality': 'rgb',
     }
@@ -176,7 +178,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
         'architectures': ['VivitForVideoClassification'],
         'model_type': 'vivit',
         **{theirs: getattr(model, ours) for ours, theirs in _FIELDS.items()},
-        'hidden_act': 'gelu_fast' if model.gelu == 'tanh' else 'gelu',
+        'hidden_act': _ACTIVATIONS[model.gelu],
         'num_channels': 3,
         'num_frames': spec.clip_shape[0],
         'image_size': spec.crop_size,

@@ -7,8 +7,12 @@ import numpy as np
 from vivit_jax.errors import UserError, list_some
 from vivit_jax.heads import LabelNames, numbered_labels
 
-# `hidden_act` to the keyword `gelu`: all but 'gelu' approximate with a hyperbolic tangent.
-GELUS = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu_fast': 'tanh'}
+# `hidden_act` to the keyword `gelu`.
+GELUS = {
+    'gelu': 'exact',
+    **dict.fromkeys(('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu_tanh'), 'tanh'),
+    'quick_gelu': 'quick',
+}
 
 _RESCALE_FACTOR = 1 / 255  # of an image processor that does not tell one
 

@@ -9,20 +9,23 @@ from pathlib import Path
 
 from vivit_jax.weights.json_files import read_json
 
-# What timm's code tells of a model, by architecture and tag of the weights. Of several patterns
-# that match, the first one counts that tells a field.
+# What timm's code tells of a model, by architecture and tag of the weights. Of the patterns that
+# match, the first one that tells a field counts.
 _TIMM = (
     (r'vit_base_patch16_gap_.+', {'num_attention_heads': 16}),
     (r'(vit|deit3)_(so400m|huge|giant|giantopt|gigantic)_.+', {'num_attention_heads': 16}),
     (r'vit_.+_clip_quickgelu_.+', {'hidden_act': 'quick_gelu'}),
     # Weights that were trained with the quick GELU; timm also runs them with the exact one.
-    (r'vit_.+_clip_.+\.(openai|metaclip.*|dfn[25]b)', {'hidden_act': 'quick_gelu'}),
+    (r'vit_.+_clip_.+\.(openai|metaclip_(400m|2pt5b)|dfn5b)', {'hidden_act': 'quick_gelu'}),
     (r'vit_base_patch32_clip_224\.laion400m_e32', {'hidden_act': 'quick_gelu'}),
+    (r'vit_large_patch14_clip_224\.dfn2b', {'hidden_act': 'quick_gelu'}),
+    (r'vit_huge_patch14_clip_224\.metaclip2_worldwide', {'hidden_act': 'quick_gelu'}),
     (r'vit_(base_patch32|(so400m|giantopt)_patch16)_siglip_.+', {'hidden_act': 'gelu_tanh'}),
     (r'vit_large_patch16_siglip_(gap_)?512\..*', {'hidden_act': 'gelu_tanh'}),
     (r'vit_.+_clip_.+', {'layer_norm_eps': 1e-5}),
+    (r'(vit|deit3?)_.+', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-6}),
 )
-_TIMM_HEAD_WIDTH = 64  # of the other architectures
+_TIMM_HEAD_WIDTH = 64  # of the others
 
 _HUGGING_FACE_HEADS = 12  # the default of all its ViTs; a config.json may leave defaults out
 

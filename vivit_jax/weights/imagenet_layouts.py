@@ -25,6 +25,11 @@ def _same(x: np.ndarray, heads: int) -> np.ndarray:
     return x
 
 
+def _token(x: np.ndarray, heads: int) -> np.ndarray:
+    """[d] to [1 1 d]."""
+    return x.reshape(1, 1, -1)
+
+
 def _transposed(x: np.ndarray, heads: int) -> np.ndarray:
     return x.T
 
@@ -106,6 +111,7 @@ _TIMM = (
         (r'blocks\.(\d+)\.norm2', rf'{_BLOCK}/LayerNorm_1', _NORM),
         (r'blocks\.(\d+)\.mlp\.fc1', rf'{_BLOCK}/MlpBlock_0/Dense_0', _LINEAR),
         (r'blocks\.(\d+)\.mlp\.fc2', rf'{_BLOCK}/MlpBlock_0/Dense_1', _LINEAR),
+        (r'norm_pre', 'Transformer/pre_norm', _NORM),
         (r'norm', 'Transformer/encoder_norm', _NORM),
         (r'head', 'output_projection', _LINEAR),
     ),
@@ -133,9 +139,27 @@ _HUGGING_FACE = (
     ),
 )
 
+_LAYERS = r'encoder\.layers\.(\d+)'
+_CLIP_AND_SIGLIP = (
+    (r'embeddings\.class_embedding', 'cls', _token),
+    (r'embeddings\.position_embedding\.weight', TABLE, _same),
+    *_torch_rules(
+        (r'embeddings\.patch_embedding', 'embedding', _CONVOLUTION),
+        (r'pre_layrnorm', 'Transformer/pre_norm', _NORM),
+        (rf'{_LAYERS}\.layer_norm1', rf'{_BLOCK}/LayerNorm_0', _NORM),
+        (rf'{_LAYERS}\.self_attn\.q_proj', rf'{_ATTENTION}/query', _HEADS_IN),
+        (rf'{_LAYERS}\.self_attn\.k_proj', rf'{_ATTENTION}/key', _HEADS_IN),
+        (rf'{_LAYERS}\.self_attn\.v_proj', rf'{_ATTENTION}/value', _HEADS_IN),
+        (rf'{_LAYERS}\.self_attn\.out_proj', rf'{_ATTENTION}/out', _HEADS_OUT),
+        (rf'{_LAYERS}\.layer_norm2', rf'{_BLOCK}/LayerNorm_1', _NORM),
+        (rf'{_LAYERS}\.mlp\.fc1', rf'{_BLOCK}/MlpBlock_0/Dense_0', _LINEAR),
+        (rf'{_LAYERS}\.mlp\.fc2', rf'{_BLOCK}/MlpBlock_0/Dense_1', _LINEAR),
+        (r'post_layernorm', 'Transformer/encoder_norm', _NORM),
+    ),
+)
+
 # Parts of other architectures, which are refused: a pattern of their names, and a description.
 VARIANTS = (
-    (r'norm_pre\..+', 'a LayerNorm before the blocks'),
     (r'(embeddings\.)?(reg(ister)?_tokens?|storage_tokens)', 'register tokens'),
     (r'(embeddings\.)?dist(illation)?_token|head_dist\..+', 'a distillation token'),
     (r'.+\.[qk]_norm\..+', 'LayerNorms of queries and keys'),
@@ -145,11 +169,12 @@ VARIANTS = (
     ),
     (r'.+\.(gamma_[12]|[qv]_bias|relative_position.*)', 'blocks of BEiT or EVA'),
     (r'rope.*', 'rotary positions'),
-    (r'.+\.mlp\.(w12|w3|fc1_g|fc1_x|weights_in|weights_out|(gate|up|down)_proj)\..+', 'SwiGLU'),
+    (r'.+\.mlp\.(w12|w3|fc1_g|fc1_x|weights_in|weights_out|gate_proj)\..+', 'SwiGLU'),
 )
 
 
 _HALF = ((0.5,) * 3, (0.5,) * 3)
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -212,6 +237,16 @@ _hugging_face_layout = functools.partial(
     other_heads=r'classifier\..+',
     has_class_row=True,
 )
+_clip_layout = functools.partial(
+    Layout,
+    prefix=r'(?:vision_model\.)?',
+    rules=_CLIP_AND_SIGLIP,
+    # Attention pooling, texts, and a classifier of the mean over tokens.
+    unused=r'head\..+|(text_model|visual_projection|text_projection|classifier)\..+|'
+    r'logit_(scale|bias)|embeddings\.position_ids',
+    other_heads=r'(?!)',
+    has_class_row=True,
+)
 LAYOUTS = (
     _flax_layout(
         kind='image ViT, AugReg .npz',
@@ -231,8 +266,8 @@ LAYOUTS = (
     ),
     _timm_layout(kind='image ViT, timm', sign=r'blocks\.0\.attn\.qkv\.weight'),
     _hugging_face_layout(
-        kind='image ViT, Hugging Face DINOv2',
-        sign=r'encoder\.layer\.0\.layer_scale1\.lambda1',
+        kind='image ViT, Hugging Face DINO',
+        sign=r'(encoder\.|model\.)?layer\.0\.layer_scale1\.lambda1',
         unused=r'embeddings\.mask_token|classifier\..+',  # of the class token and a mean
         colours=_IMAGENET,
     ),
@@ -240,6 +275,18 @@ LAYOUTS = (
         kind='image ViT, Hugging Face',
         sign=r'encoder\.layer\.0\.attention\.attention\.query\.weight|layers\.0\.attention\.q_proj\.weight',
         layer_norm_eps=1e-12,
+    ),
+    _clip_layout(
+        kind='image tower, Hugging Face CLIP',
+        sign=r'pre_layrnorm\.weight',
+        gelu='quick',
+        layer_norm_eps=1e-5,
+        colours=_CLIP,
+    ),
+    _clip_layout(
+        kind='image tower, Hugging Face SigLIP',
+        sign=r'post_layernorm\.weight',
+        gelu='tanh',
     ),
 )
 

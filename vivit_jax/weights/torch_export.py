@@ -51,6 +51,7 @@ def _encoder(ours: str, theirs: str) -> Rules:
             (f'{block}/LayerNorm_(?:1|mlp)', f'{their_block}.mlp_norm', NORM),
             (f'{block}/MlpBlock(?:_0)?/Dense_0', f'{their_block}.mlp.fc1', LINEAR),
             (f'{block}/MlpBlock(?:_0)?/Dense_1', f'{their_block}.mlp.fc2', LINEAR),
+            (f'{ours}/pre_norm', f'{theirs}.pre_norm', NORM),
             (f'{ours}/encoder_norm', f'{theirs}.norm', NORM),
         ),
     )

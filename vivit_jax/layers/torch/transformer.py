@@ -132,21 +132,29 @@ def _logits(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return query @ key.mT * query.shape[-1] ** -0.5
 
 
+_GELUS = {
+    'exact': F.gelu,
+    'tanh': functools.partial(F.gelu, approximate='tanh'),
+    'quick': lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
 class MlpBlock(nn.Module):
     """`GELU(x W1 + b1) W2 + b2` on the last axis.
 
-    `gelu='tanh'` is the approximation in JAX's ViTs, `'exact'` the error function in PyTorch's.
+    `gelu='tanh'` is the approximation in JAX's ViTs, `'exact'` the error function in PyTorch's, and
+    `'quick'` the approximation `x σ(1.702 x)` in OpenAI's CLIP.
     """
 
     def __init__(self, width: int, mlp_dim: int, dropout_rate: float, gelu: str):
         super().__init__()
-        self.approximate = 'tanh' if gelu == 'tanh' else 'none'
+        self.gelu = _GELUS[gelu]
         self.fc1 = linear(width, mlp_dim, bias_std=1e-6)
         self.fc2 = linear(mlp_dim, width, bias_std=1e-6)
         self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.dropout(F.gelu(self.fc1(x), approximate=self.approximate))
+        x = self.dropout(self.gelu(self.fc1(x)))
         return self.dropout(self.fc2(x))
 
 
@@ -238,6 +246,7 @@ class Encoder(nn.Module):
         num_layers: L; None: `spec.num_layers`.
         pool: `'cls'` returns the class token; `'mean'` the mean over tokens, and `'none'` all of
             them; then there is no class token.
+        has_pre_norm: whether there is a LayerNorm before the blocks.
         has_final_norm: whether there is a final LayerNorm.
     """
 
@@ -251,6 +260,7 @@ class Encoder(nn.Module):
         block: Callable[..., nn.Module] = EncoderBlock,
         num_layers: int | None = None,
         pool: str,
+        has_pre_norm: bool = False,
         has_final_norm: bool = True,
     ):
         super().__init__()
@@ -264,6 +274,7 @@ class Encoder(nn.Module):
             spec.drop_path_rate * layer / max(num_layers - 1, 1) for layer in range(num_layers)
         )
         self.blocks = nn.ModuleList(block(spec, rate) for rate in rates)
+        self.pre_norm = layer_norm(spec) if has_pre_norm else nn.Identity()
         self.norm = layer_norm(spec) if has_final_norm else nn.Identity()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -271,7 +282,8 @@ class Encoder(nn.Module):
         if self.class_token is not None:
             token = self.class_token.reshape(-1).expand(*tokens.shape[:-2], 1, -1)
             tokens = torch.cat([token, tokens], dim=-2)
-        tokens = self.norm(self.run_blocks(self.dropout(self.position(tokens))))
+        tokens = self.pre_norm(self.dropout(self.position(tokens)))
+        tokens = self.norm(self.run_blocks(tokens))
         if self.pool == 'cls':
             return tokens[..., 0, :]
         if self.pool == 'none':

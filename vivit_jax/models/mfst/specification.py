@@ -65,7 +65,7 @@ class Mfst(TransformerSpecification):
     head_dim: int = 64
     mlp_dim: int = 768
     tubelet_size: tuple[int, int, int] = (1, 16, 16)
-    gelu: Literal['tanh', 'exact'] = 'exact'
+    gelu: Literal['tanh', 'exact', 'quick'] = 'exact'
     knn_ratio: float = 0.7
     knn_spatial: bool = True
     knn_temporal: bool = False

@@ -60,7 +60,8 @@ class ViViT(nn.Module):
         if has_class_token:
             suffix = '' if name == 'Transformer' else f'_{name}'
             tokens = prepend_class_token(self, tokens, f'cls{suffix}')
-        encode = Encoder(self.spec, grid, self.spec.position, name=name, **encoder)
+        spec, norms = self.spec, {'has_pre_norm': self.spec.pre_norm}
+        encode = Encoder(spec, grid, spec.position, name=name, **norms, **encoder)
         tokens, weights = encode(tokens, **mode)
         axes = tuple(range(-1 - num_axes, -1))
         return tokens[..., 0, :] if has_class_token else tokens.mean(axes), {name: weights}

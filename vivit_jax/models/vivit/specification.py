@@ -19,12 +19,14 @@ class ViViT(TransformerSpecification):
         pool: `'cls'`, a class token in each encoder, or `'mean'` over the tokens, without a class
             token.
         position: positions in each encoder: `'learned'`, `'sincos3d'` or `'none'`.
+        pre_norm: whether a LayerNorm stands before the blocks of each encoder, as in CLIP.
     """
 
     tokenizer: Literal['tubelet', 'uniform_frames'] = 'tubelet'
     num_sampled_frames: int = 16
     pool: Literal['cls', 'mean'] = 'cls'
     position: Literal['learned', 'sincos3d', 'none'] = 'learned'
+    pre_norm: bool = False
 
     SMALL: ClassVar[Keywords] = {'position': 'sincos3d', 'pool': 'mean'}
 

@@ -32,7 +32,9 @@ class ViViT(VideoModel):
 
     def make_encoder(self, grid: tuple[int, ...], **keywords) -> Encoder:
         """An encoder that ends in its class token, or in the mean over its tokens."""
-        return Encoder(self.spec, grid, self.spec.position, pool=self.spec.pool, **keywords)
+        spec = self.spec
+        keywords = {'pool': spec.pool, 'has_pre_norm': spec.pre_norm, **keywords}
+        return Encoder(spec, grid, spec.position, **keywords)
 
 
 class Joint(ViViT):

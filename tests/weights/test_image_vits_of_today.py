@@ -1,0 +1,219 @@
+"""Small random ViTs of transformers and timm compute the same features here, from uint8 pixels."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from vivit_jax.models.registry import create_model
+from vivit_jax.weights.image_vit_config import read_config
+from vivit_jax.weights.init_from import init_from
+from vivit_jax.weights.load import create_weights_model, read_weights
+
+SIDE, SIZES = 16, ('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'pre_norm')
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3))
+
+
+def still_video_features(path):
+    """The features of a still video, of the inflated ViT and of the ViT itself; and the weights."""
+    weights = read_weights(path)
+    card = weights.card.model
+    patch = card['tubelet_size'][1]
+    video_model = create_model(
+        'vivit_fe',
+        num_classes=5,
+        temporal_num_layers=0,  # the mean over frames
+        tubelet_size=(3, patch, patch),
+        **{key: card[key] for key in (*SIZES, 'gelu', 'layer_norm_eps')},
+    )
+    shape = (6, SIDE, SIDE)
+    clip = jax.ShapeDtypeStruct((1, *shape, 3), np.float32)
+    fresh = jax.eval_shape(video_model.init, jax.random.key(0), clip)['params']
+    fresh = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), fresh)
+    params, _ = init_from(video_model, fresh, weights, clip_shape=shape, reinit=('head',))
+    image_model, variables = create_weights_model(weights)
+    images = (PIXELS / 127.5 - 1).astype(np.float32)[:, None]
+    with jax.default_matmul_precision('highest'):
+        video = video_model.apply({'params': params}, np.repeat(images, 6, axis=1)).features
+        return video, image_model.apply(variables, images).features, weights
+
+
+def assert_sees_the_same(path, expected):
+    *features, weights = still_video_features(path)
+    for found in features:
+        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    return weights
+
+
+def randomize(model):
+    """Random parameters, in which every norm, bias and LayerScale has an effect."""
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def pixels(mean=MEAN, std=STD):
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    return torch.from_numpy(((PIXELS / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
+
+
+ENCODER = {
+    'hidden_size': 32,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 4,
+    'intermediate_size': 48,
+    'image_size': SIDE,
+    'patch_size': 4,
+}
+TEXTS = {**ENCODER, 'vocab_size': 9, 'eos_token_id': 1, 'bos_token_id': 2, 'pad_token_id': 3}
+# For each model of transformers: its configuration, given the library, and what is left out.
+MODELS = {
+    'Dinov2Model': (
+        lambda library: library.Dinov2Config(**ENCODER, mlp_ratio=2),
+        ('embeddings.mask_token',),
+    ),
+    'Dinov2ForImageClassification': (
+        lambda library: library.Dinov2Config(**ENCODER, mlp_ratio=2, num_labels=3),
+        ('dinov2.embeddings.mask_token', 'classifier'),
+    ),
+    'CLIPVisionModel': (lambda library: library.CLIPVisionConfig(**ENCODER), ()),
+    'CLIPModel': (
+        lambda library: library.CLIPConfig(
+            text_config=TEXTS, vision_config={**ENCODER, 'hidden_act': 'gelu'}
+        ),
+        ('logit_scale', 'text_model', 'text_projection', 'visual_projection'),
+    ),
+    'SiglipVisionModel': (lambda library: library.SiglipVisionConfig(**ENCODER), ('head',)),
+    'SiglipModel': (
+        lambda library: library.SiglipConfig(text_config=TEXTS, vision_config=ENCODER),
+        ('logit_bias', 'logit_scale', 'text_model', 'vision_model.head'),
+    ),
+    'ViTMAEModel': (lambda library: library.ViTMAEConfig(**ENCODER, mask_ratio=0.0), ()),
+    'ViTMAEForPreTraining': (
+        lambda library: library.ViTMAEConfig(
+            **ENCODER, mask_ratio=0.0, decoder_hidden_size=32, decoder_num_attention_heads=4
+        ),
+        ('decoder',),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_vits_of_transformers(name, tmp_path):
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    transformers = pytest.importorskip('transformers', reason='needs transformers')
+    make_config, unused = MODELS[name]
+    model = randomize(getattr(transformers, name)(make_config(transformers)))
+    model.save_pretrained(tmp_path)
+    processor = {'image_mean': MEAN, 'image_std': STD, 'rescale_factor': 1 / 255}
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(processor))
+    encoder = model
+    for attribute in ('dinov2', 'vision_model', 'vit'):
+        encoder = getattr(encoder, attribute, encoder)
+    with torch.inference_mode():
+        output = encoder(pixels())
+    if name.startswith('Siglip'):  # without a class token
+        expected = output.last_hidden_state.mean(1)
+    else:
+        expected = output.get('pooler_output', output.last_hidden_state[:, 0])
+    weights = assert_sees_the_same(tmp_path, expected.numpy())
+    assert not weights.has_head and not weights.notes
+    modules = {name for name in unused if any(x.startswith(name) for x in weights.unused)}
+    assert modules == set(unused)
+    assert all(x.startswith(tuple(unused)) for x in weights.unused)
+
+
+# For each kind of ViT in timm: its keywords, and the fields of its config.json.
+NO_POSITION = {'no_embed_class': True, 'init_values': 0.1}
+KINDS = {
+    'MAE': ({}, {'architecture': 'vit_tiny_patch16_224'}),
+    'DINOv2': ({'init_values': 0.1}, {'architecture': 'vit_small_patch14_dinov2'}),
+    'DeiT III': (NO_POSITION, {'architecture': 'deit3_small_patch16_224'}),
+    'CLIP of OpenAI': (
+        {'pre_norm': True, 'norm_eps': 1e-5, 'act_layer': 'quick_gelu'},
+        {'architecture': 'vit_base_patch16_clip_quickgelu_224'},
+    ),
+    'CLIP of OpenAI, tagged': (
+        {'pre_norm': True, 'norm_eps': 1e-5, 'act_layer': 'quick_gelu'},
+        {'architecture': 'vit_base_patch16_clip_224', 'tag': 'openai'},
+    ),
+    'CLIP': (
+        {'pre_norm': True, 'norm_eps': 1e-5},
+        {'architecture': 'vit_base_patch16_clip_224', 'tag': 'laion2b'},
+    ),
+    'SigLIP': (
+        {'class_token': False, 'global_pool': 'map', 'num_classes': 0},
+        {'architecture': 'vit_base_patch16_siglip_224', 'global_pool': 'map'},
+    ),
+    'SigLIP 2': (
+        {
+            'class_token': False,
+            'global_pool': 'avg',
+            'fc_norm': False,
+            'num_classes': 0,
+            'act_layer': 'gelu_tanh',
+        },
+        {'architecture': 'vit_so400m_patch16_siglip_gap_256', 'global_pool': 'avg'},
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_vits_of_timm(kind, tmp_path):
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    timm = pytest.importorskip('timm', reason='needs timm', exc_type=(ImportError, RuntimeError))
+    keywords, config = KINDS[kind]
+    keywords = {'num_classes': 3, 'patch_size': 4, 'img_size': SIDE, **keywords}
+    if 'norm_eps' in keywords:
+        norm = functools.partial(torch.nn.LayerNorm, eps=keywords.pop('norm_eps'))
+        keywords['norm_layer'] = norm
+    width, heads = (32, 16) if 'so400m' in config['architecture'] else (128, 2)
+    model = timm.models.VisionTransformer(
+        embed_dim=width, depth=2, num_heads=heads, mlp_ratio=0.5, **keywords
+    )
+    torch.save(randomize(model).state_dict(), tmp_path / 'vit.pth')
+    cfg = {'mean': MEAN, 'std': STD, 'input_size': [3, SIDE, SIDE], 'tag': config.pop('tag', '')}
+    (tmp_path / 'config.json').write_text(json.dumps({**config, 'pretrained_cfg': cfg}))
+    with torch.inference_mode():
+        tokens = model.forward_features(pixels())
+    expected = tokens[:, 0] if model.has_class_token else tokens.mean(1)
+    weights = assert_sees_the_same(tmp_path, expected.numpy())
+    assert not weights.notes and weights.has_head == (keywords['num_classes'] > 0)
+
+
+def is_plain(model):
+    """Whether a ViT of timm has no part that this package lacks."""
+    block = model.blocks[0]
+    is_gelu = 'GELU' in type(getattr(getattr(block, 'mlp', None), 'act', None)).__name__
+    has_extras = model.num_reg_tokens or 'Identity' not in type(model.fc_norm).__name__
+    return is_gelu and type(block).__name__ == 'Block' and not has_extras
+
+
+def test_what_the_names_of_timm_tell(tmp_path):
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    timm = pytest.importorskip('timm', reason='needs timm', exc_type=(ImportError, RuntimeError))
+    gelus = {'GELU': 'gelu', 'GELUTanh': 'gelu_tanh', 'QuickGELU': 'quick_gelu'}
+    seen = set()
+    for name in timm.list_models(module='vision_transformer') + timm.list_models(module='deit'):
+        with torch.device('meta'):
+            model = timm.create_model(name, depth=1)
+        if not name.startswith(('vit', 'deit')) or not is_plain(model):
+            continue
+        block = model.blocks[0]
+        told = gelus[type(block.mlp.act).__name__]
+        for tagged in [name, *timm.list_pretrained(f'{name}.*')]:
+            cfg = timm.models.get_pretrained_cfg(tagged)
+            config = {'architecture': name, 'pretrained_cfg': {'tag': cfg.tag or ''}}
+            (tmp_path / 'config.json').write_text(json.dumps(config))
+            found = read_config(tmp_path / 'vit.pth', model.embed_dim)
+            is_quick = 'natively QuickGELU' in str(cfg.notes)
+            expected = block.attn.num_heads, 'quick_gelu' if is_quick else told, block.norm1.eps
+            fields = ('num_attention_heads', 'hidden_act', 'layer_norm_eps')
+            assert tuple(found[field] for field in fields) == expected, tagged
+            seen.add(tagged)
+    assert len(seen) > 200
