@@ -24,13 +24,14 @@ def _spec(**keywords):
     return TransformerSpecification(**{'hidden_size': 4, 'num_heads': 2, 'mlp_dim': 8, **keywords})
 
 
-def _encoder(block=EncoderBlock, position='learned', has_final_norm=True, **keywords):
+def _encoder(block=EncoderBlock, position='learned', norms=(False, True), **keywords):
     return Encoder(
         _spec(**{'num_layers': 1, **keywords}),
         (3,),
         position,
         block=block,
-        has_final_norm=has_final_norm,
+        has_pre_norm=norms[0],
+        has_final_norm=norms[1],
     )
 
 
@@ -65,8 +66,19 @@ def test_encoder_without_blocks_normalizes_tokens_plus_positions(layer_norm_eps)
     assert captured == {}
 
 
+def test_norm_before_the_blocks(random_params):
+    encoder = _encoder(norms=(True, False))
+    tokens = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    params = random_params(encoder, tokens)
+    x = tokens + params['posembed_input']['pos_embedding']
+    x = nn.LayerNorm().apply({'params': params['pre_norm']}, x)
+    expected, _ = EncoderBlock(_spec()).apply({'params': params['encoderblock_0']}, x)
+    output, _ = encoder.apply({'params': params}, tokens)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_encoder_without_final_norm_ends_with_its_blocks():
-    encoder = _encoder(num_layers=0, position='none', has_final_norm=False)
+    encoder = _encoder(num_layers=0, position='none', norms=(False, False))
     tokens = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
     (output, _), variables = encoder.init_with_output(jax.random.key(0), tokens)
     np.testing.assert_array_equal(output, tokens)

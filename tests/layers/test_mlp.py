@@ -25,7 +25,11 @@ def _exact_gelu(x):
     return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
 
 
-@pytest.mark.parametrize(('gelu', 'formula'), [('tanh', _tanh_gelu), ('exact', _exact_gelu)])
+def _quick_gelu(x):
+    return x / (1 + np.exp(-1.702 * x))
+
+
+@pytest.mark.parametrize(('gelu', 'formula'), [('tanh', _tanh_gelu), ('exact', _exact_gelu), ('quick', _quick_gelu)])
 def test_mlp_equals_formula(exact_matmuls, gelu, formula):
     params = _params(4, 6)
     x = np.random.default_rng(1).normal(0, 2, (2, 3, 4)).astype(np.float32)
@@ -55,9 +59,10 @@ def test_mlp_dropout_follows_each_dense_layer():
     assert len(np.unique(kept.round(4))) > 10
 
 
-def test_training_keeps_only_what_enters_and_leaves_the_gelu():
+@pytest.mark.parametrize('gelu', ['tanh', 'exact', 'quick'])
+def test_training_keeps_only_what_enters_and_leaves_the_gelu(gelu):
     tokens = np.ones((2, 3, 4), np.float32)
-    mlp = MlpBlock(mlp_dim=20)
+    mlp = MlpBlock(mlp_dim=20, gelu=gelu)
     variables = mlp.init(jax.random.key(0), tokens)
     _, gradient = jax.vjp(mlp.apply, variables, tokens)
     kept = [x for x in jax.tree.leaves(gradient) if x.shape == (2, 3, 20)]

@@ -42,6 +42,7 @@ COMPANIONS = {
     'stem_depth=vanilla': {'modality': 'depth', 'theta': 0.8},
 }
 MORE = {
+    'vivit_joint': {'quick': {'gelu': 'quick'}},
     'vivit_fe': {
         'frame_average': {'temporal_num_layers': 0},
         'two_means': {'temporal_num_layers': 2, 'pool': 'mean'},

@@ -1,6 +1,7 @@
 """Image ViTs in the layouts of four libraries, written here name by name."""
 
 import json
+import re
 
 import flax.traverse_util
 import ml_dtypes
@@ -11,7 +12,9 @@ import safetensors.numpy
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
 from vivit_jax.weights.from_imagenet_vit import matches, read_image_vit
+from vivit_jax.weights.image_vit_config import read_config
 from vivit_jax.weights.load import read_weights
+from vivit_jax.weights.positions import resize_positions
 from vivit_jax.weights.tensor_files import open_tensors
 
 GRID, SIDE, WIDTH, HEADS, CLASSES = (3, 3), 12, 16, 2, 7
@@ -295,6 +298,53 @@ def test_class_token_without_a_place(layout, tmp_path, image_vit, image_features
     assert error(features(weights, gelu='tanh'), image_features(vit, IMAGES)) < 1e-5
 
 
+def table_of(weights):
+    return weights.params['Transformer']['posembed_input']['pos_embedding']
+
+
+@pytest.mark.parametrize(
+    ('layout', 'config'),
+    [
+        (timm, {'pretrained_cfg': {'input_size': [3, 12, 20]}, 'architecture': 'vit_tiny'}),
+        (timm, {'model_args': {'img_size': [12, 20]}, 'architecture': 'vit_tiny'}),
+        (hugging_face, {'image_size': [12, 20]}),
+    ],
+)
+def test_grids_that_are_not_square(layout, config, tmp_path, image_vit):
+    vit = image_vit(True, (3, 5))  # as many rows as a square of 4x4 without a class token has
+    path = write(tmp_path, layout(vit), '.safetensors', {'num_attention_heads': HEADS, **config})
+    weights = read(path)
+    assert weights.grid == (1, 4, 4) and 'resized from a grid of 1x3x5' in str(weights.notes)
+    expected = resize_positions(vit[TABLE], (3, 5), (4, 4), 1)
+    np.testing.assert_allclose(table_of(weights), expected, rtol=1e-6)
+    assert weights.card.preprocessing.crop_size == 16
+
+
+def test_grids_that_nobody_tells(tmp_path, image_vit):
+    vit, config = image_vit(True, (3, 5)), {'num_attention_heads': HEADS}
+    weights = read(write(tmp_path, timm(vit), '.safetensors', config))
+    assert 'table of 4x4 places, without the class token, assumed' in str(weights.notes)
+    assert table_of(weights).shape == (1, 17, WIDTH)
+    with pytest.raises(UserError, match=r'15 places .* no square; .*"image_size": \[height, width'):
+        read(write(tmp_path, hugging_face(vit), '.safetensors', config))
+
+
+def test_a_table_of_other_images_than_the_configuration_tells(tmp_path, image_vit):
+    config = {'num_attention_heads': HEADS, 'image_size': 16}
+    weights = read(write(tmp_path, hugging_face(image_vit(True, GRID)), '.safetensors', config))
+    assert weights.grid == (1, 3, 3)
+    assert 'images of 4x4 patches, but the position table has 10 rows' in str(weights.notes)
+
+
+def test_attention_without_biases(tmp_path, image_vit, image_features):
+    vit = image_vit(True, GRID)
+    biases = [name for name in vit if re.search('(query|key|value)/bias', name)]
+    vit |= {name: np.zeros_like(vit[name]) for name in biases}
+    arrays = {name: x for name, x in timm(vit).items() if not name.endswith('qkv.bias')}
+    path = write(tmp_path, arrays, '.safetensors', {'num_attention_heads': HEADS})
+    assert_params(read(path), vit)
+
+
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 @pytest.mark.parametrize('has_class_token', [True, False], ids=['cls', 'avg'])
 def test_vits_of_timm(suffix, has_class_token, tmp_path, image_vit, image_features):
@@ -397,6 +447,9 @@ def test_logits_without_config_and_with_the_names_of_memory(tmp_path, transforme
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     weights = read(write(tmp_path, arrays, '.safetensors'))
     assert weights.card.model['num_heads'] == 3
+    told, colours = weights.notes
+    assert 'num_attention_heads (3 assumed), hidden_act (exact GELU assumed)' in told
+    assert '(0.5, 0.5, 0.5) and (0.5, 0.5, 0.5) assumed' in colours
     assert weights.card.model['layer_norm_eps'] == 1e-12
     assert weights.card.preprocessing.value_range == (-1, 1)
     assert logits_error(weights, logits) < 1e-5
@@ -432,7 +485,7 @@ def test_logits_of_timm_are_those_of_the_same_vit_with_its_epsilon(tmp_path, tra
 def test_colours_of_timm(tmp_path, image_vit, image_features):
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     cfg = {'mean': mean.tolist(), 'std': std.tolist()}
-    config = {'num_attention_heads': HEADS, 'pretrained_cfg': cfg}
+    config = {'num_attention_heads': HEADS, 'architecture': 'vit_tiny', 'pretrained_cfg': cfg}
     vit = image_vit(True, GRID)
     path = write(tmp_path, timm(vit), '.safetensors', config)
     weights = read(path)
@@ -481,6 +534,10 @@ def test_factors_that_do_not_fit_are_unknown(tmp_path, image_vit):
     [
         ({'global_pool': 'avg'}, "global_pool='avg' pools the patches, without the class token"),
         ({'hidden_act': 'relu'}, "hidden_act='relu'"),
+        ({'model_type': 'beit'}, "model_type='beit' is no plain ViT"),
+        ({'architecture': 'vit_pe_core_base_patch16_224'}, 'is no plain ViT of timm'),
+        ({'architecture': 'vit_small_patch16_rope_ape_224'}, 'is no plain ViT of timm'),
+        ({'architecture': 'cait_s24_224'}, 'is no plain ViT of timm'),
     ],
 )
 def test_configurations_of_other_models_are_refused(config, message, tmp_path, image_vit):
@@ -488,6 +545,47 @@ def test_configurations_of_other_models_are_refused(config, message, tmp_path, i
     path = write(tmp_path, timm(image_vit(True, GRID)), '.safetensors', config)
     with pytest.raises(UserError, match=message):
         read(path)
+
+
+def test_layer_norm_before_the_blocks_asks_for_the_activation(tmp_path, image_vit):
+    norm = {f'norm_pre.{leaf}': np.ones(WIDTH, np.float32) for leaf in ('weight', 'bias')}
+    arrays = timm(image_vit(True, GRID)) | norm
+    config = {'num_attention_heads': HEADS}
+    with pytest.raises(UserError, match=r'no config.json tells its GELU: "hidden_act" is'):
+        read(write(tmp_path, arrays, '.safetensors', config))
+    told = read(write(tmp_path, arrays, '.safetensors', {**config, 'hidden_act': 'quick_gelu'}))
+    assert told.card.model['pre_norm'] and told.card.model['gelu'] == 'quick'
+
+
+# Facts about timm 1.0: heads, activation and epsilon.
+ARCHITECTURES = {
+    'vit_base_patch16_gap_224': (768, 16, 'gelu', 1e-6),
+    'vit_base_patch16_224': (768, 12, 'gelu', 1e-6),
+    'vit_medium_patch16_gap_256': (512, 8, 'gelu', 1e-6),
+    'vit_huge_patch14_gap_224': (1280, 16, 'gelu', 1e-6),
+    'deit3_huge_patch14_224': (1280, 16, 'gelu', 1e-6),
+    'vit_so400m_patch14_siglip_384': (1152, 16, 'gelu', 1e-6),
+    'vit_so400m_patch16_siglip_gap_512': (1152, 16, 'gelu_tanh', 1e-6),
+    'vit_base_patch32_siglip_256': (768, 12, 'gelu_tanh', 1e-6),
+    'vit_large_patch16_siglip_384': (1024, 16, 'gelu', 1e-6),
+    'vit_large_patch16_siglip_512': (1024, 16, 'gelu_tanh', 1e-6),
+    'vit_base_patch16_clip_quickgelu_224': (768, 12, 'quick_gelu', 1e-5),
+    'vit_large_patch14_clip_336': (1024, 16, 'gelu', 1e-5),
+}
+
+
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_architectures_of_timm_tell_what_the_file_does_not(architecture, tmp_path):
+    width, *expected = ARCHITECTURES[architecture]
+    (tmp_path / 'config.json').write_text(json.dumps({'architecture': architecture}))
+    config = read_config(tmp_path / 'model.safetensors', width)
+    fields = ('num_attention_heads', 'hidden_act', 'layer_norm_eps')
+    assert [config[field] for field in fields] == expected
+    arguments = {'num_heads': 4, 'act_layer': 'gelu_tanh'}
+    config = {'architecture': architecture, 'model_args': arguments, 'layer_norm_eps': 0.1}
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    config = read_config(tmp_path / 'model.safetensors', width)
+    assert [config[field] for field in fields] == [4, 'gelu_tanh', 0.1]
 
 
 def test_unknown_heads_ask_for_a_configuration(tmp_path, image_vit):

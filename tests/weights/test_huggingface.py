@@ -95,7 +95,7 @@ def tensors_of(folder):
     return safetensors.numpy.load_file(folder / 'model.safetensors')
 
 
-@pytest.mark.parametrize('activation', ['gelu_fast', 'gelu', 'gelu_new'])
+@pytest.mark.parametrize('activation', ['gelu_fast', 'gelu', 'gelu_new', 'quick_gelu'])
 def test_their_model_becomes_ours_and_theirs_again(tmp_path, activation):
     model = make_model(hidden_act=activation, layer_norm_eps=1e-3)
     model.save_pretrained(tmp_path / 'theirs')
@@ -115,7 +115,7 @@ def test_their_model_becomes_ours_and_theirs_again(tmp_path, activation):
     assert relative_error(their_logits(load_theirs(tmp_path / 'back'), clip), expected) < 1e-6
 
 
-@pytest.mark.parametrize('gelu', ['tanh', 'exact'])
+@pytest.mark.parametrize('gelu', ['tanh', 'exact', 'quick'])
 def test_our_model_becomes_theirs_and_ours_again(tmp_path, gelu):
     card = dataclasses.replace(CARD, model={**CARD.model, 'gelu': gelu, 'layer_norm_eps': 1e-4})
     params = make_params(card)
@@ -424,6 +424,7 @@ def test_their_variants_that_we_lack_are_refused(tmp_path, change):
         ({'name': 'vivit_fsa'}, 'vivit_fsa'),
         ({'pool': 'mean'}, 'pool=mean'),
         ({'position': 'sincos3d'}, 'position=sincos3d'),
+        ({'pre_norm': True}, 'pre_norm=True'),
         (
             {'tokenizer': 'uniform_frames', 'tubelet_size': (1, 8, 4)},
             'tokenizer=uniform_frames',

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
 from vivit_jax.weights.image_vit_config import read_config
 from vivit_jax.weights.init_from import init_from
@@ -93,6 +94,8 @@ MODELS = {
         lambda library: library.SiglipConfig(text_config=TEXTS, vision_config=ENCODER),
         ('logit_bias', 'logit_scale', 'text_model', 'vision_model.head'),
     ),
+    'ViTMSNModel': (lambda library: library.ViTMSNConfig(**ENCODER), ()),
+    'IJepaModel': (lambda library: library.IJepaConfig(**ENCODER, qkv_bias=False), ()),
     'ViTMAEModel': (lambda library: library.ViTMAEConfig(**ENCODER, mask_ratio=0.0), ()),
     'ViTMAEForPreTraining': (
         lambda library: library.ViTMAEConfig(
@@ -117,7 +120,7 @@ def test_vits_of_transformers(name, tmp_path):
         encoder = getattr(encoder, attribute, encoder)
     with torch.inference_mode():
         output = encoder(pixels())
-    if name.startswith('Siglip'):  # without a class token
+    if name.startswith(('Siglip', 'IJepa')):  # without a class token
         expected = output.last_hidden_state.mean(1)
     else:
         expected = output.get('pooler_output', output.last_hidden_state[:, 0])
@@ -126,6 +129,67 @@ def test_vits_of_transformers(name, tmp_path):
     modules = {name for name in unused if any(x.startswith(name) for x in weights.unused)}
     assert modules == set(unused)
     assert all(x.startswith(tuple(unused)) for x in weights.unused)
+
+
+SMALL = {'hidden_size': 8, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'image_size': 8}
+# For each model that computes something else: its configuration, and a line for each difference.
+OTHERS = {
+    'Dinov2WithRegistersModel': (
+        lambda library: library.Dinov2WithRegistersConfig(**SMALL, patch_size=4),
+        ('it has register tokens', "model_type='dinov2_with_registers'"),
+    ),
+    'DINOv3ViTModel': (
+        lambda library: library.DINOv3ViTConfig(**SMALL, patch_size=4, intermediate_size=8),
+        ('it has register tokens', 'it has no position table, as DINOv3', "'dinov3_vit'"),
+    ),
+    'Dinov2Model': (
+        lambda library: library.Dinov2Config(**SMALL, patch_size=4, use_swiglu_ffn=True),
+        ('it has SwiGLU',),
+    ),
+    'DeiTModel': (
+        lambda library: library.DeiTConfig(**SMALL, patch_size=4, intermediate_size=8),
+        ('it has a distillation token',),
+    ),
+    'Siglip2VisionModel': (
+        lambda library: library.Siglip2VisionConfig(**SMALL, patch_size=4, intermediate_size=8),
+        ('it embeds flat patches (NaFlex)', "model_type='siglip2_vision_model'"),
+    ),
+    'BeitModel': (
+        lambda library: library.BeitConfig(**SMALL, patch_size=4, intermediate_size=8),
+        ('it has blocks of BEiT or EVA', 'it has no position table', "model_type='beit'"),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_other_models_are_refused_in_a_line_for_each_reason(name, tmp_path):
+    transformers = pytest.importorskip('transformers', reason='needs transformers')
+    make_config, reasons = OTHERS[name]
+    getattr(transformers, name)(make_config(transformers)).save_pretrained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        read_weights(tmp_path)
+    lines = str(caught.value).splitlines()[1:-1]
+    assert len(lines) == len(reasons)
+    for line, reason in zip(lines, reasons, strict=True):
+        assert reason in line
+
+
+def test_real_weights_of_dinov2(shared):
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    transformers = pytest.importorskip('transformers', reason='needs transformers')
+    folder = shared / 'weights/dinov2_small'
+    theirs = transformers.Dinov2Model.from_pretrained(folder, dtype=torch.float32).eval()
+    weights = read_weights(folder)
+    assert weights.grid == (1, 37, 37) and not weights.notes
+    assert weights.card.preprocessing.clip_shape == (1, 518, 518)
+    image = np.random.default_rng(0).uniform(0, 1, (1, 518, 518, 3))
+    with torch.inference_mode():
+        pixels = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(0, 3, 1, 2)
+        expected = theirs(pixels).pooler_output.numpy()
+    model, variables = create_weights_model(weights)
+    with jax.default_matmul_precision('highest'):
+        found = model.apply(variables, (2 * image - 1).astype(np.float32)[:, None]).features
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 # For each kind of ViT in timm: its keywords, and the fields of its config.json.

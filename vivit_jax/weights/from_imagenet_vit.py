@@ -17,7 +17,11 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.folding import fold_colours, fold_layer_scale
 from vivit_jax.weights.huggingface_config import GELUS, colours, label_names
-from vivit_jax.weights.image_vit_config import read_config
+from vivit_jax.weights.image_vit_config import (
+    HUGGING_FACE_MODELS,
+    TIMM_ARCHITECTURES,
+    read_config,
+)
 from vivit_jax.weights.image_vit_positions import complete_positions
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
 from vivit_jax.weights.misfits import count_layers, find_misfits
@@ -29,6 +33,7 @@ _KERNEL = 'embedding/kernel'
 _QUERY = 'Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel'
 _DENSE = 'Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel'
 _PRE_NORM = 'Transformer/pre_norm/scale'
+_SECOND_DENSE = 'Transformer/encoderblock_0/MlpBlock_0/Dense_1/kernel'
 _AXES = {
     _KERNEL: ('patch', 'patch', 'channels', 'width'),
     _QUERY: ('width', 'heads', 'width of a head'),
@@ -93,8 +98,7 @@ def read_image_vit(
         try:
             fold_layer_scale(params)
             _check_axes(params, layout)
-            if _PRE_NORM in params:  # CLIP's patches have no bias
-                params.setdefault('embedding/bias', np.zeros_like(params[_PRE_NORM]))
+            _add_biases(params)
             side = complete_positions(params, len(params[_KERNEL]), layout, config, notes)
             card = _describe(params, layout, config, side)
             problems += find_misfits(card, params, origins)
@@ -187,6 +191,17 @@ def _check_axes(params: dict[str, np.ndarray], layout: Layout):
         raise ValueError('\n'.join(wrong))
 
 
+def _add_biases(params: dict[str, np.ndarray]):
+    """Adds biases of zero where a ViT has none: in all attentions, before CLIP's LayerNorm."""
+    if _PRE_NORM in params:
+        params.setdefault('embedding/bias', np.zeros_like(params[_PRE_NORM]))
+    kernels = [name for name in params if re.fullmatch(r'.+/(query|key|value)/kernel', name)]
+    biases = {name: f'{name.removesuffix("kernel")}bias' for name in kernels}
+    if not params.keys() & set(biases.values()):
+        for name, bias in biases.items():
+            params[bias] = np.zeros(params[name].shape[1:], np.float32)
+
+
 def _describe(params: dict[str, np.ndarray], layout: Layout, config: dict, side: int) -> ModelCard:
     patch, _, _, width = params[_KERNEL].shape
     classifiers = [x for name, x in params.items() if name.startswith('output_projection')]
@@ -252,8 +267,21 @@ def _find_differences(
         names = [x for x in unknown if re.fullmatch(pattern, x.removeprefix(prefix))]
         if names:
             differences.append(f'it has {part}: {list_some(names, 2)}')
+    shapes = {name: array.shape for name, array in params.items()}
+    first, second = (shapes.get(name, ()) for name in (_DENSE, _SECOND_DENSE))
+    if first and second and first[-1] == 2 * second[0]:
+        differences.append(f'it has SwiGLU: its MLPs are {first} and {second}')
+    if len(shapes.get(_KERNEL, ())) == 2:
+        differences.append(f'it embeds flat patches (NaFlex): {shapes[_KERNEL]}')
     if layout.has_config and TABLE not in params:
-        differences.append('it has no position table, as models with rotary positions (DINOv3)')
+        differences.append(
+            'it has no position table, as DINOv3 and other models with rotary or relative positions'
+        )
+    architecture, model_type = config.get('architecture'), config.get('model_type')
+    if architecture and not re.fullmatch(TIMM_ARCHITECTURES, architecture):
+        differences.append(f'config.json: architecture={architecture!r} is no plain ViT of timm')
+    if not architecture and model_type and model_type not in HUGGING_FACE_MODELS:
+        differences.append(f'config.json: model_type={model_type!r} is no plain ViT')
     if _PRE_NORM in params and not config.keys() & {'hidden_act', 'model_type'}:
         differences.append(
             'it has a LayerNorm before the blocks, as CLIP, and no config.json tells its GELU: '

@@ -23,10 +23,19 @@ _TIMM = (
     (r'vit_(base_patch32|(so400m|giantopt)_patch16)_siglip_.+', {'hidden_act': 'gelu_tanh'}),
     (r'vit_large_patch16_siglip_(gap_)?512\..*', {'hidden_act': 'gelu_tanh'}),
     (r'vit_.+_clip_.+', {'layer_norm_eps': 1e-5}),
-    (r'(vit|deit3?)_.+', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-6}),
+    (r'.+', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-6}),
 )
 _TIMM_HEAD_WIDTH = 64  # of the others
 
+# The architectures of timm's class VisionTransformer, which the table above describes. Some others,
+# such as the Perception Encoder, have the same tensors and also rotate queries and keys.
+TIMM_ARCHITECTURES = r'(vit|deit3?|flexivit)_(?!pe_|.*rope).*'
+
+# The model types of Hugging Face that are plain ViTs; others may have the same tensors.
+HUGGING_FACE_MODELS = (
+    *('vit', 'vit_mae', 'vit_msn', 'ijepa', 'deit', 'dinov2'),
+    *('clip', 'clip_vision_model', 'siglip', 'siglip_vision_model'),
+)
 _HUGGING_FACE_HEADS = 12  # the default of all its ViTs; a config.json may leave defaults out
 
 
@@ -59,8 +68,7 @@ def _timm_fields(config: Mapping, width: int) -> dict:
     arguments = config.get('model_args') or {}
     name = f'{config["architecture"]}.{pretrained.get("tag", "")}'
     fields = {'image_size': arguments.get('img_size') or pretrained.get('input_size', ())[1:]}
-    if re.match('(vit|deit3?)_', name):
-        fields['num_attention_heads'] = width // _TIMM_HEAD_WIDTH
+    fields['num_attention_heads'] = width // _TIMM_HEAD_WIDTH
     for pattern, values in reversed(_TIMM):
         if re.fullmatch(pattern, name):
             fields |= values

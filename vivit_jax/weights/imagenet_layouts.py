@@ -167,8 +167,11 @@ VARIANTS = (
         r'fc_norm\..+',
         'a LayerNorm after the mean over patches, from which a class token is left out',
     ),
-    (r'.+\.(gamma_[12]|[qv]_bias|relative_position.*)', 'blocks of BEiT or EVA'),
+    (r'.+\.(gamma_[12]|lambda_[12]|[qv]_bias)', 'blocks of BEiT or EVA'),
+    (r'.+\.(relative_position|rel_pos).*', 'relative positions'),
+    (r'patch_embed\.backbone\..+', 'a CNN before the patches'),
     (r'rope.*', 'rotary positions'),
+    (r'embeds\..+', 'embeddings of images of any shape (NaFlex)'),
     (r'.+\.mlp\.(w12|w3|fc1_g|fc1_x|weights_in|weights_out|gate_proj)\..+', 'SwiGLU'),
 )
 
