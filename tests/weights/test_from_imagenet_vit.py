@@ -522,6 +522,28 @@ def test_parts_of_other_models_have_a_line_each(tmp_path, image_vit):
     assert len(lines) == len(PARTS)
 
 
+def test_layer_scale_without_a_configuration(tmp_path, image_vit, image_features):
+    # As in DINOv2's own files, which have timm's names.
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    vit, rng = image_vit(True, GRID), np.random.default_rng(0)
+    arrays = timm(vit) | {'mask_token': np.zeros((1, WIDTH), np.float32)}
+    for block in range(2):
+        layers = ('MultiHeadDotProductAttention_0/out', 'MlpBlock_0/Dense_1')
+        for name, layer in zip(('ls1', 'ls2'), layers, strict=True):
+            scale = rng.normal(1, 0.5, WIDTH).astype(np.float32)
+            arrays[f'blocks.{block}.{name}.gamma'] = scale
+            for leaf in ('kernel', 'bias'):
+                ours = f'Transformer/encoderblock_{block}/{layer}/{leaf}'
+                vit[ours] = vit[ours] * scale
+    path = write(tmp_path, arrays, '.safetensors', {'num_attention_heads': HEADS})
+    weights = read(path)
+    assert weights.kind == 'image ViT with LayerScale, timm'
+    assert weights.unused == ('mask_token',)
+    assert '(0.485, 0.456, 0.406) and (0.229, 0.224, 0.225) assumed' in str(weights.notes)
+    expected = image_features(vit, ((IMAGES + 1) / 2 - mean) / std)
+    assert error(features(weights, gelu='tanh'), expected) < 1e-5
+
+
 def test_factors_that_do_not_fit_are_unknown(tmp_path, image_vit):
     arrays = timm(image_vit(True, GRID)) | {'blocks.1.ls1.gamma': np.ones(3, np.float32)}
     path = write(tmp_path, arrays, '.safetensors', {'num_attention_heads': HEADS})

@@ -131,6 +131,21 @@ def test_vits_of_transformers(name, tmp_path):
     assert all(x.startswith(tuple(unused)) for x in weights.unused)
 
 
+@pytest.mark.parametrize('name', ['ViT', 'Dinov2', 'CLIPVision', 'SiglipVision', 'ViTMAE'])
+def test_fields_that_a_configuration_leaves_out_are_those_of_the_library(name, tmp_path):
+    transformers = pytest.importorskip('transformers', reason='needs transformers')
+    make_config = getattr(transformers, f'{name}Config')
+    sizes = {'hidden_size': 24, 'num_hidden_layers': 1, 'intermediate_size': 8, 'image_size': 8}
+    model = getattr(transformers, f'{name}Model')(make_config(**sizes, patch_size=4))
+    model.save_pretrained(tmp_path)
+    (tmp_path / 'config.json').write_text(json.dumps({'model_type': model.config.model_type}))
+    found, defaults = read_weights(tmp_path).card.model, make_config()
+    assert found['num_heads'] == defaults.num_attention_heads
+    assert found['layer_norm_eps'] == defaults.layer_norm_eps
+    gelus = {'gelu': 'exact', 'gelu_pytorch_tanh': 'tanh', 'quick_gelu': 'quick'}
+    assert found['gelu'] == gelus[defaults.hidden_act]
+
+
 SMALL = {'hidden_size': 8, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'image_size': 8}
 # For each model that computes something else: its configuration, and a line for each difference.
 OTHERS = {
