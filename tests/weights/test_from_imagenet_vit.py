@@ -576,7 +576,9 @@ def test_layer_norm_before_the_blocks_asks_for_the_activation(tmp_path, image_vi
     with pytest.raises(UserError, match=r'no config.json tells its GELU: "hidden_act" is'):
         read(write(tmp_path, arrays, '.safetensors', config))
     told = read(write(tmp_path, arrays, '.safetensors', {**config, 'hidden_act': 'quick_gelu'}))
-    assert told.card.model['pre_norm'] and told.card.model['gelu'] == 'quick'
+    assert told.card.model['pre_norm'] and told.card.model['gelu'] == 'quick' and told.has_head
+    arrays['head.bias'] = np.zeros_like(arrays['head.bias'])  # then it projects to texts
+    assert not read(write(tmp_path, arrays, '.safetensors')).has_head
 
 
 # Facts about timm 1.0: heads, activation and epsilon.

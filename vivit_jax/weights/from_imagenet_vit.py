@@ -17,11 +17,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.folding import fold_colours, fold_layer_scale
 from vivit_jax.weights.huggingface_config import GELUS, colours, label_names
-from vivit_jax.weights.image_vit_config import (
-    HUGGING_FACE_MODELS,
-    TIMM_ARCHITECTURES,
-    read_config,
-)
+from vivit_jax.weights.image_vit_config import find_other_settings, read_config
 from vivit_jax.weights.image_vit_positions import complete_positions
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
 from vivit_jax.weights.misfits import count_layers, find_misfits
@@ -87,7 +83,7 @@ def read_image_vit(
         heads = _num_heads(config, width, path)
         notes += _assumptions(config, layout, heads)
     params, origins, unused, unknown = _rename(unstack(tensors, prefix), layout, prefix, heads)
-    if _has_other_head(unused, layout, prefix):
+    if _has_other_head(unused, layout, prefix) or _projects_to_texts(params):
         classifier = [name for name in params if name.startswith('output_projection')]
         unused += [origins[name] for name in classifier]
         params = {name: value for name, value in params.items() if name not in classifier}
@@ -171,6 +167,12 @@ def _has_other_head(unused: list[str], layout: Layout, prefix: str) -> bool:
     """Whether a classifier does not directly follow the encoder, or projects to a text space."""
     bare = (name.removeprefix(prefix) for name in unused)
     return prefix.endswith('img/') or any(re.fullmatch(layout.other_heads, x) for x in bare)
+
+
+def _projects_to_texts(params: dict[str, np.ndarray]) -> bool:
+    """Whether a classifier is the projection of a CLIP in timm, with a bias of zeros."""
+    bias = params.get('output_projection/bias')
+    return _PRE_NORM in params and bias is not None and not bias.any()
 
 
 def _check_axes(params: dict[str, np.ndarray], layout: Layout):
@@ -277,23 +279,12 @@ def _find_differences(
         differences.append(
             'it has no position table, as DINOv3 and other models with rotary or relative positions'
         )
-    architecture, model_type = config.get('architecture'), config.get('model_type')
-    if architecture and not re.fullmatch(TIMM_ARCHITECTURES, architecture):
-        differences.append(f'config.json: architecture={architecture!r} is no plain ViT of timm')
-    if not architecture and model_type and model_type not in HUGGING_FACE_MODELS:
-        differences.append(f'config.json: model_type={model_type!r} is no plain ViT')
     if _PRE_NORM in params and not config.keys() & {'hidden_act', 'model_type'}:
         differences.append(
             'it has a LayerNorm before the blocks, as CLIP, and no config.json tells its GELU: '
             '"hidden_act" is "quick_gelu" for OpenAI\'s CLIP and "gelu" for most others'
         )
-    if config.get('hidden_act', 'gelu') not in list(GELUS):
-        differences.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
-    pool = 'token' if 'cls' in params else 'avg'
-    if config.get('global_pool', pool) not in (pool, 'map'):
-        tokens = 'the patches, without the class token' if 'cls' in params else 'other tokens'
-        differences.append(f'config.json: global_pool={config["global_pool"]!r} pools {tokens}')
-    return differences
+    return differences + find_other_settings(config, 'cls' in params)
 
 
 def _colours(config: dict, layout: Layout, notes: list[str]) -> tuple[tuple[float, ...], ...]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vivit_jax.weights.huggingface_config import GELUS
 from vivit_jax.weights.json_files import read_json
 
 # What timm's code tells of a model, by architecture and tag of the weights. Of the patterns that
@@ -29,10 +30,10 @@ _TIMM_HEAD_WIDTH = 64  # of the others
 
 # The architectures of timm's class VisionTransformer, which the table above describes. Some others,
 # such as the Perception Encoder, have the same tensors and also rotate queries and keys.
-TIMM_ARCHITECTURES = r'(vit|deit3?|flexivit)_(?!pe_|.*rope).*'
+_TIMM_ARCHITECTURES = r'(vit|deit3?|flexivit)_(?!pe_|.*rope).*'
 
 # The model types of Hugging Face that are plain ViTs; others may have the same tensors.
-HUGGING_FACE_MODELS = (
+_HUGGING_FACE_MODELS = (
     *('vit', 'vit_mae', 'vit_msn', 'ijepa', 'deit', 'dinov2'),
     *('clip', 'clip_vision_model', 'siglip', 'siglip_vision_model'),
 )
@@ -62,13 +63,33 @@ def read_config(path: Path, width: int) -> dict:
     return config
 
 
+def find_other_settings(config: Mapping, has_class_token: bool) -> list[str]:
+    """A line for each setting of a configuration with which a model computes something else."""
+    found = []
+    architecture, model_type = config.get('architecture'), config.get('model_type')
+    if architecture:
+        if not re.fullmatch(_TIMM_ARCHITECTURES, architecture):
+            found.append(f'config.json: architecture={architecture!r} is no plain ViT of timm')
+    elif model_type and model_type not in _HUGGING_FACE_MODELS:
+        found.append(f'config.json: model_type={model_type!r} is no plain ViT')
+    if config.get('hidden_act', 'gelu') not in list(GELUS):
+        found.append(f'config.json: hidden_act={config["hidden_act"]!r} is no GELU')
+    pool = 'token' if has_class_token else 'avg'
+    if config.get('global_pool', pool) not in (pool, 'map'):
+        tokens = 'the patches, without the class token' if has_class_token else 'other tokens'
+        found.append(f'config.json: global_pool={config["global_pool"]!r} pools {tokens}')
+    return found
+
+
 def _timm_fields(config: Mapping, width: int) -> dict:
     """What timm's code and a configuration of timm tell, under the names of Hugging Face."""
     pretrained = config.get('pretrained_cfg') or {}
     arguments = config.get('model_args') or {}
     name = f'{config["architecture"]}.{pretrained.get("tag", "")}'
-    fields = {'image_size': arguments.get('img_size') or pretrained.get('input_size', ())[1:]}
-    fields['num_attention_heads'] = width // _TIMM_HEAD_WIDTH
+    fields = {
+        'image_size': arguments.get('img_size') or pretrained.get('input_size', ())[1:],
+        'num_attention_heads': width // _TIMM_HEAD_WIDTH,
+    }
     for pattern, values in reversed(_TIMM):
         if re.fullmatch(pattern, name):
             fields |= values
