@@ -13,9 +13,17 @@ from vivit_jax.models.registry import list_models, model_keywords
 
 # Every model with its defaults, and with the switches that change its structure.
 SWITCHES = {
-    'vivit_joint': [{'pool': 'mean', 'tokenizer': 'uniform_frames'}],
-    'vivit_fe': [{'temporal_num_layers': 0, 'position': 'sincos3d', 'pool': 'mean'}],
-    'vivit_fsa': [{'attention_order': 'time_space'}],
+    'vivit_joint': [
+        {'pool': 'mean', 'tokenizer': 'uniform_frames'},
+        {'pool': 'cls_attention'},
+    ],
+    'vivit_fe': [
+        {'temporal_num_layers': 0, 'position': 'sincos3d', 'pool': 'mean'},
+        {'temporal_num_layers': 0, 'pool': 'cls_mean', 'frame_pool': 'concat'},
+        {'temporal_num_layers': 0, 'pool': 'cls_attention'},
+        {'pool': 'attention'},
+    ],
+    'vivit_fsa': [{'attention_order': 'time_space', 'pool': 'attention'}],
     'vivit_fdp': [{'position': 'none', 'gelu': 'exact', 'tokenizer': 'uniform_frames'}],
     'convivit': [{'cnn_blocks': 2, 'factorization': 'dot_product', 'cnn_stride': 2}],
     'rpe_stdt': [
@@ -77,7 +85,7 @@ def test_output_has_documented_shapes_and_types(create_tiny, name, keywords, sha
     clip = jax.ShapeDtypeStruct(shape, jnp.float32)
     output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), clip)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((output, variables)))
-    assert output.features.shape == (shape[0], model.spec.num_features)
+    assert output.features.shape == (shape[0], model.spec.num_features(model.spec.grid(shape[1:4])))
     expected = jax.tree.map(lambda count: (shape[0], count), classes)
     assert jax.tree.map(jnp.shape, output.logits) == expected
     assert output.intermediates == {}

@@ -40,11 +40,13 @@ COMPANIONS = {
     'tokenizer=uniform_frames': {'num_sampled_frames': 4, 'tubelet_size': (1, 4, 4)},
     'stem_depth=cdc_st': {'modality': 'depth', 'theta': 0.3},
     'stem_depth=vanilla': {'modality': 'depth', 'theta': 0.8},
+    'frame_pool=concat': {'temporal_num_layers': 0, 'pool': 'cls_mean'},
 }
 MORE = {
     'vivit_joint': {'quick': {'gelu': 'quick'}},
     'vivit_fe': {
         'frame_average': {'temporal_num_layers': 0},
+        'frame_attention': {'temporal_num_layers': 0, 'pool': 'cls_attention'},
         'two_means': {'temporal_num_layers': 2, 'pool': 'mean'},
     },
     'convivit': {
@@ -382,7 +384,7 @@ def test_training_lowers_the_loss(name, keywords):
         ('vivit_f', {}, 'did you mean'),
         ('vivit_joint', {'num_head': 2}, "did you mean 'num_heads'"),
         ('vivit_joint', {'temporal_num_layers': 2}, 'no keyword'),
-        ('vivit_fsa', {'pool': 'cls'}, "one of \\('mean',\\)"),
+        ('vivit_fsa', {'pool': 'cls'}, "one of \\('mean', 'attention'\\)"),
         ('vivit_fdp', {'num_heads': 1}, 'must be even'),
         ('vivit_fe', {'tubelet_size': (4, 4, 4)}, 'multiple of 4'),
         ('convivit', {'cnn_stride': 2, 'tubelet_size': (1, 4, 5)}, 'must divide the patches'),

@@ -34,9 +34,8 @@ class Specification(CheckedKeywords):
     remat: Literal['none', 'block', 'dots'] = 'none'
     dtype: Literal['float32', 'bfloat16', 'float16', 'float64'] = 'float32'
 
-    @property
-    def num_features(self) -> int:
-        """Width of the features that the classifier takes, of a single stream."""
+    def num_features(self, grid: tuple[int, int, int]) -> int:
+        """Width of the features that the classifier takes, of a single stream; see `grid`."""
         raise NotImplementedError
 
     @property
@@ -128,8 +127,7 @@ class TransformerSpecification(Specification):
             )
         return super().preset(size)
 
-    @property
-    def num_features(self) -> int:
+    def num_features(self, grid: tuple[int, int, int]) -> int:
         return self.hidden_size
 
     def check(self):

@@ -26,6 +26,8 @@ RULES: dict[str, tuple[str | None, ...]] = {
     r'out/kernel': ('tensor', None, 'fsdp'),  # [k e d]
     r'out/bias': _WHOLE,  # [d]
     r'relative_position/\w+_table': _WHOLE,  # [k e places] or [1 e places]
+    r'queries': ('tensor', 'fsdp'),  # [k d]
+    r'time_bias': ('tensor', None),  # [k t]
     # MLP with m hidden channels.
     r'Dense_0/kernel': ('fsdp', 'tensor'),  # [d m]
     r'Dense_0/bias': ('tensor',),  # [m]

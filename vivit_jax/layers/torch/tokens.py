@@ -53,7 +53,7 @@ class VideoModel(nn.Module):
         else:
             classes = {'': classes}
         for head, name in self._heads.items():
-            self.add_module(name, _classifier(spec.num_features, classes[head]))
+            self.add_module(name, _classifier(spec.num_features(self.grid), classes[head]))
 
     def forward(self, clip: torch.Tensor) -> ModelOutput:
         """Classifies clips.

@@ -244,8 +244,9 @@ class Encoder(nn.Module):
         grid, position, token_axes: see `PositionEmbedding`.
         block: makes a block from `spec` and a rate.
         num_layers: L; None: `spec.num_layers`.
-        pool: `'cls'` returns the class token; `'mean'` the mean over tokens, and `'none'` all of
-            them; then there is no class token.
+        pool: `'cls'` returns the class token, `'mean'` the mean over tokens, `'none'` all tokens.
+        has_class_token: whether there is a class token, before the other tokens; by default with
+            `'cls'` only.
         has_pre_norm: whether there is a LayerNorm before the blocks.
         has_final_norm: whether there is a final LayerNorm.
     """
@@ -260,11 +261,13 @@ class Encoder(nn.Module):
         block: Callable[..., nn.Module] = EncoderBlock,
         num_layers: int | None = None,
         pool: str,
+        has_class_token: bool | None = None,
         has_pre_norm: bool = False,
         has_final_norm: bool = True,
     ):
         super().__init__()
-        width, has_class_token = spec.hidden_size, pool == 'cls'
+        width = spec.hidden_size
+        has_class_token = pool == 'cls' if has_class_token is None else has_class_token
         num_layers = spec.num_layers if num_layers is None else num_layers
         self.token_axes, self.pool = token_axes, pool
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if has_class_token else None

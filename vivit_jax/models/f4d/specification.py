@@ -64,8 +64,7 @@ class UnitNetwork(Specification):
     takes_units = True
     own_parameters = (r'\w+_block/.+',)
 
-    @property
-    def num_features(self) -> int:
+    def num_features(self, grid: tuple[int, int, int]) -> int:
         return 32 * self.width
 
     def places(self, stage: int) -> list[tuple[str, bool]]:

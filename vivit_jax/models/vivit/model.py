@@ -9,9 +9,11 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 
 from vivit_jax.layers.grid import uniform_frame_indices
+from vivit_jax.layers.pooling import AttentionPool
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, Rate
 from vivit_jax.models.vivit import specification
@@ -52,26 +54,46 @@ class ViViT(nn.Module):
         """Maps tokens [b t n d] to features [b d]; also returns captured weights by encoder."""
         raise NotImplementedError
 
-    def summarize(
+    def transform(
         self, name: str, tokens: jax.Array, grid: tuple[int, ...], mode: dict, **encoder
     ) -> Encoded:
-        """Encodes tokens [b ... n d] to their class token or mean [b ... d]; [b t n d] to [b d]."""
-        has_class_token, num_axes = self.spec.pool == 'cls', encoder.get('token_axes', 1)
-        if has_class_token:
+        """Encodes tokens [b ... n d], with the class token, if there is one, before the others."""
+        if self.spec.has_class_token:
             suffix = '' if name == 'Transformer' else f'_{name}'
             tokens = prepend_class_token(self, tokens, f'cls{suffix}')
         spec, norms = self.spec, {'has_pre_norm': self.spec.pre_norm}
         encode = Encoder(spec, grid, spec.position, name=name, **norms, **encoder)
         tokens, weights = encode(tokens, **mode)
-        axes = tuple(range(-1 - num_axes, -1))
-        return tokens[..., 0, :] if has_class_token else tokens.mean(axes), {name: weights}
+        return tokens, {name: weights}
+
+    def pool(self, tokens: jax.Array, time: int) -> jax.Array:
+        """Maps the last encoder's tokens, [b n d] or [b t n d], to features [b d]."""
+        if not self.spec.pool.endswith('attention'):
+            return summarize(tokens, self.spec.pool, tokens.ndim - 2)
+        places = tokens[:, int(self.spec.has_class_token) :]
+        return self.attend(places.reshape(len(tokens), time, -1, tokens.shape[-1]))
+
+    def attend(self, tokens: jax.Array) -> jax.Array:
+        """Pools tokens [b t n d] to [b d] by attention."""
+        return AttentionPool(self.spec, name='attention_pool')(tokens)
+
+
+def summarize(tokens: jax.Array, pool: str, num_axes: int = 1) -> jax.Array:
+    """Pools tokens [b ... n d] to [b ... d]; with two axes, [b t n d] to [b d]."""
+    if pool == 'cls':
+        return tokens[..., 0, :]
+    if pool == 'cls_mean':
+        return jnp.concatenate([tokens[..., 0, :], tokens[..., 1:, :].mean(-2)], axis=-1)
+    return tokens.mean(tuple(range(-1 - num_axes, -1)))
 
 
 class Joint(ViViT):
     """Model 1: every token of the clip attends to every other. Source: section 3.3, model 1."""
 
     def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
-        return self.summarize('Transformer', rearrange(tokens, 'b t n d -> b (t n) d'), grid, mode)
+        tokens = rearrange(tokens, 'b t n d -> b (t n) d')
+        tokens, weights = self.transform('Transformer', tokens, grid, mode)
+        return self.pool(tokens, grid[0]), weights
 
 
 class FactorizedEncoder(ViViT):
@@ -81,15 +103,19 @@ class FactorizedEncoder(ViViT):
     """
 
     def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
-        time, *space = grid
-        frames, spatial = self.summarize('SpatialTransformer', tokens, tuple(space), mode)
-        num_layers = self.spec.temporal_num_layers
-        if num_layers == 0:
-            return frames.mean(axis=1), spatial
-        features, temporal = self.summarize(
-            'TemporalTransformer', frames, (time,), mode, num_layers=num_layers
+        spec, (time, *space) = self.spec, grid
+        tokens, spatial = self.transform('SpatialTransformer', tokens, tuple(space), mode)
+        if spec.temporal_num_layers == 0:
+            if spec.pool.endswith('attention'):
+                return self.attend(tokens), spatial
+            frames = summarize(tokens, spec.pool)
+            concat = spec.frame_pool == 'concat'
+            return frames.reshape(len(frames), -1) if concat else frames.mean(axis=1), spatial
+        frames = summarize(tokens, 'cls' if spec.has_class_token else 'mean')
+        tokens, temporal = self.transform(
+            'TemporalTransformer', frames, (time,), mode, num_layers=spec.temporal_num_layers
         )
-        return features, spatial | temporal
+        return self.pool(tokens, time), spatial | temporal
 
 
 class FactorizedSelfAttentionBlock(EncoderBlock):
@@ -127,7 +153,10 @@ class FactorizedSelfAttention(ViViT):
     def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
         order = tuple(self.spec.attention_order.split('_'))
         block = functools.partial(FactorizedSelfAttentionBlock, order=order)
-        return self.summarize('Transformer', tokens, grid, mode, token_axes=2, block=block)
+        tokens, weights = self.transform(
+            'Transformer', tokens, grid, mode, token_axes=2, block=block
+        )
+        return self.pool(tokens, grid[0]), weights
 
 
 # Half of the heads attend along time, the other half along space.
@@ -142,5 +171,7 @@ class FactorizedDotProduct(ViViT):
     """
 
     def encode(self, tokens: jax.Array, grid: Grid, mode: dict) -> Encoded:
-        block = FactorizedDotProductBlock
-        return self.summarize('Transformer', tokens, grid, mode, token_axes=2, block=block)
+        tokens, weights = self.transform(
+            'Transformer', tokens, grid, mode, token_axes=2, block=FactorizedDotProductBlock
+        )
+        return self.pool(tokens, grid[0]), weights

@@ -16,15 +16,17 @@ class ViViT(TransformerSpecification):
         tokenizer: `'tubelet'`, or `'uniform_frames'`: patches of single frames, for which
             `tubelet_size` has t = 1.
         num_sampled_frames: number of frames that `'uniform_frames'` takes from a clip.
-        pool: `'cls'`, a class token in each encoder, or `'mean'` over the tokens, without a class
-            token.
+        pool: what the last encoder's tokens become: `'cls'`, the class token that every encoder
+            gets; `'mean'` over the tokens, without class tokens; `'cls_mean'`, class token and mean
+            of the others, one after the other; or `'cls_attention'` and `'attention'`, see
+            `AttentionPool`, with and without class tokens.
         position: positions in each encoder: `'learned'`, `'sincos3d'` or `'none'`.
         pre_norm: whether a LayerNorm stands before the blocks of each encoder, as in CLIP.
     """
 
     tokenizer: Literal['tubelet', 'uniform_frames'] = 'tubelet'
     num_sampled_frames: int = 16
-    pool: Literal['cls', 'mean'] = 'cls'
+    pool: Literal['cls', 'mean', 'cls_mean', 'cls_attention', 'attention'] = 'cls'
     position: Literal['learned', 'sincos3d', 'none'] = 'learned'
     pre_norm: bool = False
 
@@ -37,6 +39,14 @@ class ViViT(TransformerSpecification):
             _, *patch = cls.preset(size).get('tubelet_size', cls.tubelet_size)
             keywords = {**keywords, 'tubelet_size': (1, *patch)}
         return super().from_keywords(keywords, size)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether every encoder has a class token."""
+        return self.pool.startswith('cls')
+
+    def num_features(self, grid: tuple[int, int, int]) -> int:
+        return self.hidden_size * (2 if self.pool == 'cls_mean' else 1)
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -69,10 +79,14 @@ class FactorizedEncoder(ViViT):
     """Model 2: factorised encoder.
 
     Attributes:
-        temporal_num_layers: blocks of the temporal encoder; 0 takes the mean over time.
+        temporal_num_layers: blocks of the temporal encoder; 0: there is none.
+        frame_pool: without a temporal encoder, what the vectors of the time indices become:
+            `'mean'`, or `'concat'`, one after the other. With a pool by attention, the query
+            attends to the tokens of all time indices instead.
     """
 
     temporal_num_layers: int = 4
+    frame_pool: Literal['mean', 'concat'] = 'mean'
 
     SMALL: ClassVar[Keywords] = {**ViViT.SMALL, 'num_layers': 2, 'temporal_num_layers': 2}
     TINY: ClassVar[Keywords] = {'temporal_num_layers': 1}
@@ -81,6 +95,16 @@ class FactorizedEncoder(ViViT):
     def check(self):
         super().check()
         self.check_at_least(0, 'temporal_num_layers')
+        if self.frame_pool == 'concat' and (
+            self.temporal_num_layers or self.pool.endswith('attention')
+        ):
+            raise ValueError(
+                f"frame_pool='concat' needs temporal_num_layers=0 and no pool by attention, not "
+                f'temporal_num_layers={self.temporal_num_layers} and pool={self.pool!r}'
+            )
+
+    def num_features(self, grid: tuple[int, int, int]) -> int:
+        return super().num_features(grid) * (grid[0] if self.frame_pool == 'concat' else 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +115,7 @@ class FactorizedSelfAttention(ViViT):
         attention_order: the axis that attends first: `'space_time'` or `'time_space'`.
     """
 
-    pool: Literal['mean'] = 'mean'
+    pool: Literal['mean', 'attention'] = 'mean'
     attention_order: Literal['space_time', 'time_space'] = 'space_time'
 
 
@@ -99,7 +123,7 @@ class FactorizedSelfAttention(ViViT):
 class FactorizedDotProduct(ViViT):
     """Model 4: factorised dot-product attention."""
 
-    pool: Literal['mean'] = 'mean'
+    pool: Literal['mean', 'attention'] = 'mean'
 
     def check(self):
         super().check()

@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 
 from vivit_jax.layers.grid import uniform_frame_indices
+from vivit_jax.layers.torch.pooling import AttentionPool
 from vivit_jax.layers.torch.tokens import Tokenizer, VideoModel
 from vivit_jax.layers.torch.transformer import Encoder, EncoderBlock
 from vivit_jax.models.vivit import specification
@@ -31,10 +32,33 @@ class ViViT(VideoModel):
         raise NotImplementedError
 
     def make_encoder(self, grid: tuple[int, ...], **keywords) -> Encoder:
-        """An encoder that ends in its class token, or in the mean over its tokens."""
+        """An encoder that returns all tokens, the class token, if there is one, before others."""
         spec = self.spec
-        keywords = {'pool': spec.pool, 'has_pre_norm': spec.pre_norm, **keywords}
-        return Encoder(spec, grid, spec.position, **keywords)
+        keywords = {'has_pre_norm': spec.pre_norm, **keywords}
+        return Encoder(
+            spec, grid, spec.position, pool='none', has_class_token=spec.has_class_token, **keywords
+        )
+
+    def make_pool(self):
+        """Makes what `pool` needs; call it last, so that names keep their order."""
+        if self.spec.pool.endswith('attention'):
+            self.attention_pool = AttentionPool(self.spec, self.grid[0])
+
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Maps the last encoder's tokens, [b n d] or [b t n d], to features [b d]."""
+        if not self.spec.pool.endswith('attention'):
+            return summarize(tokens, self.spec.pool, tokens.ndim - 2)
+        places = tokens[:, int(self.spec.has_class_token) :]
+        return self.attention_pool(places.reshape(len(tokens), self.grid[0], -1, tokens.shape[-1]))
+
+
+def summarize(tokens: torch.Tensor, pool: str, num_axes: int = 1) -> torch.Tensor:
+    """Pools tokens [b ... n d] to [b ... d]; with two axes, [b t n d] to [b d]."""
+    if pool == 'cls':
+        return tokens[..., 0, :]
+    if pool == 'cls_mean':
+        return torch.cat([tokens[..., 0, :], tokens[..., 1:, :].mean(-2)], dim=-1)
+    return tokens.mean(tuple(range(-1 - num_axes, -1)))
 
 
 class Joint(ViViT):
@@ -43,9 +67,10 @@ class Joint(ViViT):
     def __init__(self, spec: specification.Joint, clip_shape: tuple[int, int, int]):
         super().__init__(spec, clip_shape)
         self.encoder = self.make_encoder(self.grid)
+        self.make_pool()
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.encoder(rearrange(tokens, 'b t n d -> b (t n) d'))
+        return self.pool(self.encoder(rearrange(tokens, 'b t n d -> b (t n) d')))
 
 
 class FactorizedEncoder(ViViT):
@@ -61,12 +86,17 @@ class FactorizedEncoder(ViViT):
         self.temporal_encoder = None
         if spec.temporal_num_layers:
             self.temporal_encoder = self.make_encoder((time,), num_layers=spec.temporal_num_layers)
+        self.make_pool()
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        frames = self.spatial_encoder(tokens)
+        spec, tokens = self.spec, self.spatial_encoder(tokens)
         if self.temporal_encoder is None:
-            return frames.mean(dim=1)
-        return self.temporal_encoder(frames)
+            if spec.pool.endswith('attention'):
+                return self.attention_pool(tokens)
+            frames = summarize(tokens, spec.pool)
+            return frames.flatten(1) if spec.frame_pool == 'concat' else frames.mean(dim=1)
+        frames = summarize(tokens, 'cls' if spec.has_class_token else 'mean')
+        return self.pool(self.temporal_encoder(frames))
 
 
 class _OneEncoder(ViViT):
@@ -75,9 +105,10 @@ class _OneEncoder(ViViT):
     def __init__(self, spec: specification.ViViT, clip_shape: tuple[int, int, int], block):
         super().__init__(spec, clip_shape)
         self.encoder = self.make_encoder(self.grid, token_axes=2, block=block)
+        self.make_pool()
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.encoder(tokens)
+        return self.pool(self.encoder(tokens))
 
 
 def FactorizedSelfAttentionBlock(

@@ -1,0 +1,60 @@
+"""Learned pooling of tokens."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vivit_jax.layers.specification import TransformerSpecification
+
+
+class AttentionPool(nn.Module):
+    """A learned query for each head, which attends to all tokens of all time indices.
+
+    Head k gives token x of time index t the score `q_k · LN(x) / √d + b_{k,t}`, and takes the
+    values `LN(x) W_k` by the softmax of the scores. At first queries and b are zero, so that each
+    head takes the mean.
+
+    Source: the attentive probe of V-JEPA (arXiv 2404.08471, section 4.2) and the pooling of
+    VideoPrism (arXiv 2402.13217, section 3.2). Differs from both: the projection of the keys is
+    part of the query, since a constant query needs no other; b tells times apart; and no MLP
+    follows.
+
+    The parameters are `norm`, `queries` [k d], `time_bias` [k t] and `value`, with a `kernel`
+    [d k e] and a `bias` [k e].
+    """
+
+    spec: TransformerSpecification
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps tokens [b t n d] to features [b d]."""
+        (_, time, _, width), heads = tokens.shape, self.spec.num_heads
+        tokens = nn.LayerNorm(epsilon=self.spec.layer_norm_eps, dtype=jnp.float32, name='norm')(
+            tokens
+        )
+        zeros = nn.initializers.zeros
+        queries = self.param('queries', zeros, (heads, width))
+        time_bias = self.param('time_bias', zeros, (heads, time))
+        scores = jnp.einsum('btnd,kd->bktn', tokens, queries) / width**0.5
+        scores = scores + time_bias[:, :, None]
+        weights = jax.nn.softmax(scores, axis=(-2, -1))
+        taken = jnp.einsum('bktn,btnd->bkd', weights, tokens)
+        return _ValueOfHeads(heads, name='value')(taken)
+
+
+class _ValueOfHeads(nn.Module):
+    """Another linear map for each head: [b k d] to [b k·e]."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        shape = (width, self.heads, width // self.heads)
+
+        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return nn.initializers.xavier_uniform()(key, (width, width)).reshape(shape)
+
+        kernel = self.param('kernel', init, shape)
+        bias = self.param('bias', nn.initializers.zeros, shape[1:])
+        return (jnp.einsum('bkd,dke->bke', x, kernel) + bias).reshape(len(x), width)

@@ -1,0 +1,35 @@
+"""`vivit_jax.layers.pooling` in PyTorch."""
+
+import torch
+from torch import nn
+
+from vivit_jax.layers.specification import TransformerSpecification
+from vivit_jax.layers.torch.tokens import linear
+from vivit_jax.layers.torch.transformer import layer_norm
+
+
+class AttentionPool(nn.Module):
+    """A learned query for each head, which attends to all tokens of all time indices.
+
+    Args:
+        spec: sizes.
+        time: number of time indices.
+    """
+
+    def __init__(self, spec: TransformerSpecification, time: int):
+        super().__init__()
+        width, self.num_heads = spec.hidden_size, spec.num_heads
+        self.norm = layer_norm(spec)
+        self.queries = nn.Parameter(torch.zeros(self.num_heads, width))
+        self.time_bias = nn.Parameter(torch.zeros(self.num_heads, time))
+        self.value = linear(width, width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Maps tokens [b t n d] to features [b d]."""
+        tokens = self.norm(tokens)
+        scores = torch.einsum('btnd,kd->bktn', tokens, self.queries) / tokens.shape[-1] ** 0.5
+        scores = scores + self.time_bias[:, :, None]
+        weights = scores.flatten(2).softmax(-1).reshape(scores.shape)
+        taken = torch.einsum('bktn,btnd->bkd', weights, tokens)
+        kernel = self.value.weight.reshape(self.num_heads, -1, tokens.shape[-1])
+        return torch.einsum('bkd,ked->bke', taken, kernel).flatten(1) + self.value.bias
