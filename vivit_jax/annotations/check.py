@@ -70,7 +70,7 @@ def check_annotations(
         )
     names = _only_or_all(names)
     splits = {
-        split: _videos_of(
+        split: videos_of(
             lines,
             _only_or_all({head: labels[head][split] for head in labels}),
             find_group_column(lines, label_columns.values()),
@@ -226,9 +226,19 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int
         )
 
 
-def _videos_of(
+def videos_of(
     lines: Sequence[Annotation], labels: PerHead[Sequence[int]], group_column: str | None
 ) -> list[LabeledVideo]:
+    """Turns the text of lines into videos.
+
+    Args:
+        lines: of a list.
+        labels: class index of each line, of each head.
+        group_column: the column that says which videos belong together.
+
+    Raises:
+        AnnotationError: a number is none, or a part of a video is impossible.
+    """
     videos = []
     for index, (place, values) in enumerate(lines):
         start, end, first, count = (

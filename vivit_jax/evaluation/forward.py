@@ -9,6 +9,7 @@ from jax.stages import Wrapped
 
 from vivit_jax.augment.inputs import normalize_clips, to_model_input
 from vivit_jax.heads import PerHead
+from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.models.fusion.clips import check_clips
 from vivit_jax.parallel.mesh import replicated
@@ -28,19 +29,31 @@ def create_forward(model: nn.Module, spec: Preprocessing) -> Callable[..., Model
     """
 
     def forward(variables: dict, pixels: jax.Array | Mapping[str, jax.Array]) -> ModelOutput:
-        if model.spec.modality == 'rgbd':
-            check_clips(pixels)
-        elif not isinstance(pixels, Mapping):
-            pixels = {model.spec.modality: pixels}
-        leading = next(iter(pixels.values())).shape[:-4]
-        clips = {kind: x.reshape(-1, *x.shape[-4:]) for kind, x in pixels.items()}
-        if 'rgb' in clips:
-            clips['rgb'] = to_unit_range(clips['rgb'])
-        clip = to_model_input(normalize_clips(clips, spec), spec, model.spec)
+        leading, clip = prepare_clips(model.spec, spec, pixels)
         output = model.apply(variables, clip)
         return jax.tree.map(lambda x: x.reshape(*leading, -1), output)
 
     return forward
+
+
+def prepare_clips(
+    model: Specification, spec: Preprocessing, pixels: jax.Array | Mapping[str, jax.Array]
+) -> tuple[tuple[int, ...], jax.Array | dict[str, jax.Array]]:
+    """Makes what a model takes of pixels, see `create_forward`.
+
+    Returns:
+        The leading axes of the pixels; and the input of the model, whose first axis has all of
+        them.
+    """
+    if model.modality == 'rgbd':
+        check_clips(pixels)
+    elif not isinstance(pixels, Mapping):
+        pixels = {model.modality: pixels}
+    leading = next(iter(pixels.values())).shape[:-4]
+    clips = {kind: x.reshape(-1, *x.shape[-4:]) for kind, x in pixels.items()}
+    if 'rgb' in clips:
+        clips['rgb'] = to_unit_range(clips['rgb'])
+    return leading, to_model_input(normalize_clips(clips, spec), spec, model)
 
 
 def jit_logits(forward: Callable[..., ModelOutput], mesh: Mesh) -> Wrapped:

@@ -7,8 +7,8 @@ import numpy as np
 from vivit_jax.errors import UserError
 
 
-def parse_views(views: str) -> tuple[int, int]:
-    """Turns `'4x3'` into (temporal, spatial) views.
+def parse_views(views: str, key: str = 'eval.views') -> tuple[int, int]:
+    """Turns `'4x3'`, the value of a key or flag, into (temporal, spatial) views.
 
     Raises:
         UserError: it does not have that form.
@@ -16,7 +16,7 @@ def parse_views(views: str) -> tuple[int, int]:
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', views)
     if not match:
         raise UserError(
-            f"eval.views={views!r} must be temporal x spatial views of a video, such as '4x3'"
+            f"{key}={views!r} must be temporal x spatial views of a video, such as '4x3'"
         )
     return int(match[1]), int(match[2])
 

@@ -68,14 +68,12 @@ class ViViT(nn.Module):
 
     def pool(self, tokens: jax.Array, time: int) -> jax.Array:
         """Maps the last encoder's tokens, [b n d] or [b t n d], to features [b d]."""
-        if not self.spec.pool.endswith('attention'):
-            return summarize(tokens, self.spec.pool, tokens.ndim - 2)
-        places = tokens[:, int(self.spec.has_class_token) :]
-        return self.attend(places.reshape(len(tokens), time, -1, tokens.shape[-1]))
-
-    def attend(self, tokens: jax.Array) -> jax.Array:
-        """Pools tokens [b t n d] to [b d] by attention."""
-        return AttentionPool(self.spec, name='attention_pool')(tokens)
+        places = tokens if tokens.ndim == 4 else tokens[:, int(self.spec.has_class_token) :]
+        places = places.reshape(len(tokens), time, -1, tokens.shape[-1])
+        self.sow('intermediates', 'tokens', places)
+        if self.spec.pool.endswith('attention'):
+            return AttentionPool(self.spec, name='attention_pool')(places)
+        return summarize(tokens, self.spec.pool, tokens.ndim - 2)
 
 
 def summarize(tokens: jax.Array, pool: str, num_axes: int = 1) -> jax.Array:
@@ -106,16 +104,22 @@ class FactorizedEncoder(ViViT):
         spec, (time, *space) = self.spec, grid
         tokens, spatial = self.transform('SpatialTransformer', tokens, tuple(space), mode)
         if spec.temporal_num_layers == 0:
-            if spec.pool.endswith('attention'):
-                return self.attend(tokens), spatial
-            frames = summarize(tokens, spec.pool)
-            concat = spec.frame_pool == 'concat'
-            return frames.reshape(len(frames), -1) if concat else frames.mean(axis=1), spatial
+            return self.pool_frames(tokens), spatial
         frames = summarize(tokens, 'cls' if spec.has_class_token else 'mean')
         tokens, temporal = self.transform(
             'TemporalTransformer', frames, (time,), mode, num_layers=spec.temporal_num_layers
         )
         return self.pool(tokens, time), spatial | temporal
+
+    def pool_frames(self, tokens: jax.Array) -> jax.Array:
+        """Maps the tokens of every time index [b t n d], class tokens included, to features."""
+        if self.spec.pool.endswith('attention'):
+            return self.pool(tokens, tokens.shape[1])
+        self.sow('intermediates', 'tokens', tokens)
+        frames = summarize(tokens, self.spec.pool)
+        if self.spec.frame_pool == 'concat':
+            return frames.reshape(len(frames), -1)
+        return frames.mean(axis=1)
 
 
 class FactorizedSelfAttentionBlock(EncoderBlock):

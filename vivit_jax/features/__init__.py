@@ -1,0 +1,1 @@
+"""Features of videos from frozen models, cached on disk."""

@@ -1,0 +1,154 @@
+"""A frozen model, and what it makes of a clip."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.forward import prepare_clips
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.models.variables import init_variables
+from vivit_jax.parallel.mesh import fit_dtype
+from vivit_jax.weights.load import create_weights_model, read_weights
+from vivit_jax.weights.streams import start_variables
+from vivit_jax.weights.weights import Weights
+
+_FRAMES, _PIXELS = 16, 224  # of the clips for an image ViT, if nothing else is asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A frozen model.
+
+    An image ViT becomes a `vivit_fe` without a temporal encoder, which sees each frame alone.
+
+    Attributes:
+        model: the model.
+        variables: its parameters and running statistics.
+        card: describes both. The classes are those of the weights.
+        is_of_frames: whether the model sees each frame alone.
+    """
+
+    model: nn.Module
+    variables: Mapping
+    card: ModelCard
+    is_of_frames: bool
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A hash of everything that decides what a clip becomes, and how clips are made."""
+        found = hashlib.sha256()
+        described = {**self.card.to_json(), 'label_names': None, 'typical_sec': None}
+        found.update(json.dumps(described, sort_keys=True).encode())
+        arrays = flax.traverse_util.flatten_dict(self.variables, sep='/')
+        for name in sorted(arrays):
+            if 'output_projection' not in name:
+                found.update(name.encode())
+                found.update(np.ascontiguousarray(arrays[name]).tobytes())
+        return found.hexdigest()[:16]
+
+    def forward(self) -> Callable[[Mapping, Mapping], dict[str, jax.Array]]:
+        """The function (variables, pixels) -> outputs of each clip, float32.
+
+        Pixels are those of `create_forward`, [b views ...]. The outputs are `vectors` [b views t d]
+        and, of ViViTs, `tokens` [b views t n d]: of the last encoder, by time index. A vector is
+        the class token and the mean of the patches of a frame if the model sees each frame alone;
+        otherwise t is 1, and the vector is what the classifier takes.
+        """
+        model, spec, is_of_frames = self.model, self.card.preprocessing, self.is_of_frames
+
+        def forward(variables: Mapping, pixels: Mapping) -> dict[str, jax.Array]:
+            leading, clip = prepare_clips(model.spec, spec, pixels)
+            output, state = model.apply(variables, clip, mutable=['intermediates'])
+            found = {'vectors': output.features[:, None]}
+            if is_of_frames:
+                time, *_ = model.spec.grid(spec.clip_shape)
+                found['vectors'] = output.features.reshape(len(clip), time, -1)
+            if 'tokens' in state.get('intermediates', {}):
+                (found['tokens'],) = state['intermediates']['tokens']
+            return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), found)
+
+        return forward
+
+
+def read_backbone(
+    checkpoint: str | Path, *, num_frames: int | None = None, crop_size: int | None = None
+) -> Backbone:
+    """Reads a frozen model.
+
+    Args:
+        checkpoint: see `read_weights`.
+        num_frames: frames of the clips of an image ViT, spread over the whole video.
+        crop_size: pixels of the sides of these clips.
+
+    Raises:
+        UserError: the weights cannot be used; or they belong to a model for videos, whose clips
+            are those that it was trained on, and frames or pixels are given.
+    """
+    weights = read_weights(checkpoint)
+    if weights.is_image_model:
+        return _of_frames(weights, num_frames or _FRAMES, crop_size or _PIXELS)
+    if num_frames or crop_size:
+        raise UserError(
+            f'{checkpoint} is a {weights.card.model["name"]} for clips of '
+            f'{"x".join(map(str, weights.card.preprocessing.clip_shape))}; only the frames and '
+            'pixels of an image ViT can be chosen'
+        )
+    model, variables = create_weights_model(weights)
+    is_of_frames = (
+        weights.card.model['name'] == 'vivit_fe'
+        and model.spec.temporal_num_layers == 0
+        and model.spec.frame_pool == 'concat'
+    )
+    return Backbone(_fit(model), variables, weights.card, is_of_frames)
+
+
+def _of_frames(weights: Weights, num_frames: int, crop_size: int) -> Backbone:
+    source = weights.card
+    if source.model['name'] != 'vivit_joint':
+        raise UserError(f'{weights.kind}: of image models, only ViTs can be frozen yet')
+    keywords = {
+        name: value
+        for name, value in source.model.items()
+        if name not in ('name', 'tokenizer', 'num_sampled_frames', 'pool')
+    }
+    has_class_token = source.model.get('pool', 'cls') == 'cls'
+    keywords |= {
+        'name': 'vivit_fe',
+        'temporal_num_layers': 0,
+        'pool': 'cls_mean' if has_class_token else 'mean',
+        'frame_pool': 'concat',
+    }
+    patch = keywords['tubelet_size'][1]
+    if crop_size % patch:
+        raise UserError(
+            f'crop_size={crop_size} does not divide into patches of {patch} pixels: take '
+            f'{max(patch, round(crop_size / patch) * patch)}'
+        )
+    spec = dataclasses.replace(
+        source.preprocessing,
+        num_frames=num_frames,
+        sampling='segments',
+        crop_size=crop_size,
+        short_side=crop_size,
+    )
+    card = ModelCard(keywords, spec, source.label_names)
+    model = create_model(**keywords)
+    fresh = jax.jit(lambda: init_variables(jax.random.key(0), model, spec.clip_shape))()
+    variables, _ = start_variables(
+        model, fresh, weights, clip_shape=spec.clip_shape, reinit=('head',)
+    )
+    return Backbone(_fit(model), variables, card, is_of_frames=True)
+
+
+def _fit(model: nn.Module) -> nn.Module:
+    return fit_dtype(model, jax.default_backend())
