@@ -11,16 +11,16 @@ class AttentionPool(nn.Module):
     """A learned query for each head, which attends to all tokens of all time indices.
 
     Head k gives token x of time index t the score `q_k · LN(x) / √d + b_{k,t}`, and takes the
-    values `LN(x) W_k` by the softmax of the scores. At first queries and b are zero, so that each
-    head takes the mean.
+    values `LN(x) W_k` by the softmax of the scores. At first q is zero and b is random: each head
+    takes means over the places, and looks at some times more than at others.
 
     Source: the attentive probe of V-JEPA (arXiv 2404.08471, section 4.2) and the pooling of
     VideoPrism (arXiv 2402.13217, section 3.2). Differs from both: the projection of the keys is
-    part of the query, since a constant query needs no other; b tells times apart; and no MLP
-    follows.
+    part of the query, since a constant query needs no other; LN has no parameters, since scales and
+    shifts are part of the query and of W; b tells times apart; and no MLP follows.
 
-    The parameters are `norm`, `queries` [k d], `time_bias` [k t] and `value`, with a `kernel`
-    [d k e] and a `bias` [k e].
+    The parameters are `queries` [k d], `time_bias` [k t] and `value`, with a `kernel` [d k e] and a
+    `bias` [k e].
     """
 
     spec: TransformerSpecification
@@ -29,12 +29,11 @@ class AttentionPool(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [b t n d] to features [b d]."""
         (_, time, _, width), heads = tokens.shape, self.spec.num_heads
-        tokens = nn.LayerNorm(epsilon=self.spec.layer_norm_eps, dtype=jnp.float32, name='norm')(
-            tokens
-        )
-        zeros = nn.initializers.zeros
-        queries = self.param('queries', zeros, (heads, width))
-        time_bias = self.param('time_bias', zeros, (heads, time))
+        tokens = nn.LayerNorm(
+            epsilon=self.spec.layer_norm_eps, dtype=jnp.float32, use_scale=False, use_bias=False
+        )(tokens)
+        queries = self.param('queries', nn.initializers.zeros, (heads, width))
+        time_bias = self.param('time_bias', nn.initializers.normal(1.0), (heads, time))
         scores = jnp.einsum('btnd,kd->bktn', tokens, queries) / width**0.5
         scores = scores + time_bias[:, :, None]
         weights = jax.nn.softmax(scores, axis=(-2, -1))

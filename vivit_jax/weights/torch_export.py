@@ -82,10 +82,7 @@ _SHARED: Rules = (
     *_encoder('SpatialTransformer', 'spatial_encoder'),
     *_encoder('TemporalTransformer', 'temporal_encoder'),
     *((f'attention_pool/{x}', f'attention_pool.{x}', SAME) for x in ('queries', 'time_bias')),
-    *module_rules(
-        ('attention_pool/norm', 'attention_pool.norm', NORM),
-        ('attention_pool/value', 'attention_pool.value', INTO_HEADS),
-    ),
+    *module_rules(('attention_pool/value', 'attention_pool.value', INTO_HEADS)),
     *module_rules(('output_projection(_.+)?', r'head\1', LINEAR)),
 )
 

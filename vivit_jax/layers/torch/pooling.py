@@ -5,7 +5,6 @@ from torch import nn
 
 from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.torch.tokens import linear
-from vivit_jax.layers.torch.transformer import layer_norm
 
 
 class AttentionPool(nn.Module):
@@ -19,9 +18,9 @@ class AttentionPool(nn.Module):
     def __init__(self, spec: TransformerSpecification, time: int):
         super().__init__()
         width, self.num_heads = spec.hidden_size, spec.num_heads
-        self.norm = layer_norm(spec)
+        self.norm = nn.LayerNorm(width, spec.layer_norm_eps, elementwise_affine=False)
         self.queries = nn.Parameter(torch.zeros(self.num_heads, width))
-        self.time_bias = nn.Parameter(torch.zeros(self.num_heads, time))
+        self.time_bias = nn.Parameter(torch.randn(self.num_heads, time))
         self.value = linear(width, width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,217 @@
+"""Heads on features, and models that are made of a frozen model and a head."""
+
+import csv
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from vivit_jax.annotations.dataset import LabeledVideo
+from vivit_jax.errors import UserError
+from vivit_jax.evaluation.forward import create_forward
+from vivit_jax.features.backbone import Backbone, read_backbone
+from vivit_jax.model_card import ModelCard
+from vivit_jax.models.registry import create_model
+from vivit_jax.models.variables import init_variables
+from vivit_jax.predictor import Predictor
+from vivit_jax.probe.folds import draw_folds
+from vivit_jax.probe.heads import AttentiveHead, LinearHead, Ridge, knn_scores
+from vivit_jax.probe.model import add_head
+from vivit_jax.probe.probe import Probe
+from vivit_jax.probe.search import Features, Head, apply_head, inputs_of, try_heads
+from vivit_jax.probe.training import Setting, train_heads
+from vivit_jax.video.preprocessing import Preprocessing
+from vivit_jax.weights.orbax import write_checkpoint
+
+SPEC = Preprocessing(num_frames=4, frame_stride=1, short_side=16, crop_size=16)
+SIZES = {
+    'hidden_size': 16,
+    'num_layers': 1,
+    'num_heads': 2,
+    'mlp_dim': 16,
+    'tubelet_size': (1, 8, 8),
+    'num_classes': 3,
+}
+FRAMES = {'name': 'vivit_fe', 'temporal_num_layers': 0, 'frame_pool': 'concat', 'pool': 'cls_mean'}
+VIDEO = {'name': 'vivit_joint', 'position': 'sincos3d'}
+
+pytestmark = pytest.mark.usefixtures('exact_matmuls')
+
+
+def random_tree(tree, rng):
+    return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), tree)
+
+
+def backbone_of(keywords):
+    keywords = {**SIZES, **keywords}
+    model = create_model(**keywords)
+    variables = init_variables(jax.random.key(0), model, SPEC.clip_shape)
+    variables = random_tree(variables, np.random.default_rng(0))
+    card = ModelCard(keywords, SPEC, ('a', 'b', 'c'))
+    return Backbone(model, variables, card, is_of_frames='frame_pool' in keywords)
+
+
+def features_of(backbone, pixels):
+    """Features of pixels [n views t h w 3], as they are kept on disk, without rounding."""
+    found = jax.jit(backbone.forward())(backbone.variables, {'rgb': pixels})
+    labels = np.arange(len(pixels)) % 3
+    return Features(labels, *(np.asarray(found[name]) for name in ('vectors', 'tokens')))
+
+
+def random_head(backbone, features, pool):
+    inputs = inputs_of(features, pool)
+    module = AttentiveHead(backbone.model.spec, 3) if pool == 'attention' else LinearHead(3)
+    params = module.init(jax.random.key(1), inputs[:1])['params']
+    params = random_tree(params, np.random.default_rng(1))
+    if pool == 'attention':
+        params = {'attention_pool': params['attention_pool'], **params['linear']}
+    return Head(pool, params)
+
+
+@pytest.mark.parametrize(
+    ('keywords', 'pool'),
+    [
+        (FRAMES, 'mean'),
+        (FRAMES, 'concat'),
+        (FRAMES, 'attention'),
+        ({**FRAMES, 'pool': 'mean'}, 'attention'),
+        (VIDEO, 'mean'),
+        (VIDEO, 'attention'),
+    ],
+)
+def test_model_gives_the_scores_of_its_head(keywords, pool):
+    backbone = backbone_of(keywords)
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 2, *SPEC.clip_shape, 3), np.uint8)
+    features = features_of(backbone, pixels)
+    head = random_head(backbone, features, pool)
+    card, params, _ = add_head(backbone, head, ('x', 'y', 'z'), None)
+    output = create_forward(create_model(**card.model), SPEC)({'params': params}, pixels)
+    expected = np.asarray(output.logits).mean(axis=1)
+    found = apply_head(head, features, backbone.model.spec)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_ridge_solves_the_normal_equations():
+    rng = np.random.default_rng(0)
+    for n, d in ((30, 5), (8, 20)):
+        x, labels = rng.normal(1, 2, (n, d)), rng.integers(0, 3, n)
+        kernel, bias = Ridge(x, labels, 3).solve(0.1)
+        y = np.eye(3)[labels]
+        # The gradient of the objective over W and b is zero.
+        rest = x @ kernel + bias - y
+        np.testing.assert_allclose(x.T @ rest + 0.1 * n * kernel, 0, atol=1e-9)
+        np.testing.assert_allclose(rest.sum(axis=0), 0, atol=1e-9)
+
+
+def test_neighbours_vote_by_their_cosines():
+    train = np.array([[1, 0], [2, 0.1], [0, 1], [-1, 0]], float)
+    scores = knn_scores(train, np.array([0, 0, 1, 1]), np.array([[3.0, 0.0]]), 2, 2)
+    cosines = [1, 2 / np.hypot(2, 0.1)]
+    np.testing.assert_allclose(scores, [[np.exp(np.array(cosines) / 0.07).sum(), 0]])
+    assert knn_scores(train, np.array([0, 0, 1, 1]), train, 10, 2).shape == (4, 2)
+
+
+def test_folds_keep_groups_together_and_share_the_classes():
+    videos = [
+        LabeledVideo(f'{person}_{label}.mp4', label, group=str(person))
+        for person, label in itertools.product(range(10), range(4))
+    ]
+    folds = draw_folds(videos, seed=0)
+    assert set(folds) == set(range(5))
+    for person in range(10):
+        assert len(set(folds[person * 4 : person * 4 + 4])) == 1
+    labels = np.array([video.label for video in videos])
+    assert all((np.bincount(labels[folds == fold]) == 2).all() for fold in range(5))
+    with pytest.raises(UserError, match=r'all of one group.*--val_csv'):
+        draw_folds(videos[:4], seed=0)
+
+
+def test_heads_of_one_program_equal_heads_alone():
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(20, 6)).astype(np.float32), rng.integers(0, 3, 20)
+    weights = np.ones((2, 20), np.float32)
+    weights[1, ::3] = 0
+    settings = [Setting(0.01, 0.0), Setting(0.03, 0.5)]
+    how = {'epochs': 3, 'batch_size': 8}
+    params, logits = train_heads(LinearHead(3), x, labels, weights, settings, **how)
+    assert logits.shape == (2, 2, 20, 3)
+    for fold, setting in itertools.product(range(2), range(2)):
+        # What is held out has no influence.
+        other = np.where(weights[fold] > 0, labels, (labels + 1) % 3)
+        alone, _ = train_heads(
+            LinearHead(3), x, other, weights[fold : fold + 1], [settings[setting]], **how
+        )
+        for found, expected in zip(
+            *(jax.tree.leaves(tree) for tree in (alone, params)), strict=True
+        ):
+            np.testing.assert_allclose(found[0, 0], expected[fold, setting], rtol=1e-5, atol=1e-6)
+
+
+def test_attention_finds_what_the_mean_over_time_hides():
+    """One token of one frame tells the class, and the order of the frames tells it too."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    tokens = rng.normal(0, 0.3, (48, 1, 3, 5, 16)).astype(np.float32)
+    tokens[..., 1] += 4  # so that LayerNorm leaves the noise small
+    tokens[np.arange(48), 0, labels, 2, 0] += 8  # the class is the frame
+    features = Features(labels, tokens.mean(axis=3), tokens)
+    held_out = np.arange(48)[None] % 4 == np.arange(2)[:, None]
+    spec = create_model('vivit_fe', **SIZES).spec
+    found = {(x.name, x.pool): x for x in try_heads(features, held_out, 3, spec)}
+    assert found['ridge', 'mean'].accuracy < 0.6
+    assert found['attentive', 'attention'].accuracy > 0.9
+    head = found['attentive', 'attention'].train()
+    scores = apply_head(head, features, spec)
+    assert (scores.argmax(axis=1) == labels).mean() > 0.9
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    backbone = backbone_of({**FRAMES, 'frame_pool': 'mean'})
+    folder = tmp_path_factory.mktemp('weights') / 'vit'
+    write_checkpoint(backbone.card, backbone.variables['params'], folder)
+    return folder
+
+
+def probe_of(checkpoint, output, folder, **keywords):
+    files = {f'{split}_csv': str(folder / f'{split}.csv') for split in ('train', 'test')}
+    given = {
+        'files': {**files, 'val_csv': ''},
+        'folder': '',
+        'views': '1x1',
+        'is_attentive': False,
+        'num_frames': None,
+        'crop_size': None,
+        'batch_size': 4,
+        'num_workers': 0,
+        'seed': 0,
+    }
+    return Probe(checkpoint=str(checkpoint), output=output, **{**given, **keywords})
+
+
+def test_probe_writes_a_model_that_predicts(checkpoint, tmp_path, synthetic_folder, capsys):
+    probe_of(checkpoint, tmp_path / 'run', synthetic_folder).run()
+    text = capsys.readouterr().out
+    assert '| ridge | the mean over time |' in text and 'kept' in text and 'Test, 1x1' in text
+    summary = json.loads((tmp_path / 'run/probe.json').read_text())
+    # The trained model is as good as the table says.
+    predictor = Predictor(tmp_path / 'run')
+    with (synthetic_folder / 'test.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    right = [
+        predictor(str(synthetic_folder / row['video_path'])).top(1)[0][0] == row['label']
+        for row in rows
+    ]
+    assert np.mean(right) == pytest.approx(summary['test']['acc1'])
+    with pytest.raises(UserError, match='holds a model already'):
+        probe_of(checkpoint, tmp_path / 'run', synthetic_folder).run()
+
+
+def test_probe_chooses_by_a_validation_split(checkpoint, tmp_path, synthetic_folder, capsys):
+    files = {f'{split}_csv': str(synthetic_folder / f'{split}.csv') for split in ('train', 'val')}
+    files |= {'test_csv': ''}
+    probe_of(checkpoint, tmp_path / 'run', synthetic_folder, files=files).run()
+    assert 'validation split' in capsys.readouterr().out
+    assert read_backbone(tmp_path / 'run').card.label_names

@@ -1,0 +1,42 @@
+"""A model of a frozen backbone and a head that was trained on its features."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from vivit_jax.features.backbone import Backbone
+from vivit_jax.heads import LabelNames
+from vivit_jax.model_card import ModelCard
+from vivit_jax.probe.search import Head
+
+
+def add_head(
+    backbone: Backbone, head: Head, label_names: LabelNames, typical_sec: float | None
+) -> tuple[ModelCard, dict, Mapping]:
+    """Joins a backbone and a head.
+
+    Args:
+        backbone: the frozen model.
+        head: trained on its features.
+        label_names: the classes.
+        typical_sec: see `ModelCard`.
+
+    Returns:
+        The card, the parameters and the running statistics of a model whose logits for a clip are
+        those of the head for the features of the clip.
+    """
+    keywords = {**backbone.card.model, 'num_classes': len(label_names)}
+    pool = keywords.get('pool', 'cls')
+    if head.pool == 'attention':
+        keywords['pool'] = 'cls_attention' if pool.startswith('cls') else 'attention'
+        keywords.pop('frame_pool', None)
+    elif backbone.is_of_frames:
+        keywords['frame_pool'] = head.pool
+    params = {
+        name: value
+        for name, value in backbone.variables['params'].items()
+        if not name.startswith(('output_projection', 'attention_pool'))
+    }
+    card = dataclasses.replace(
+        backbone.card, model=keywords, label_names=label_names, typical_sec=typical_sec
+    )
+    return card, {**params, **head.params}, backbone.variables.get('batch_stats', {})

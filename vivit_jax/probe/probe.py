@@ -1,0 +1,202 @@
+"""From videos and a frozen model to a trained model, see `vivit_jax.probe`."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from vivit_jax.annotations.dataset import Dataset
+from vivit_jax.atomic_files import replace_text
+from vivit_jax.batches.load_dataset import load_dataset
+from vivit_jax.batches.loader import Workers
+from vivit_jax.batches.sources import VideoSource
+from vivit_jax.config.schema import default_config
+from vivit_jax.errors import UserError, list_some, writing
+from vivit_jax.evaluation.metrics import classification_metrics
+from vivit_jax.evaluation.views import parse_views
+from vivit_jax.features.backbone import Backbone, read_backbone
+from vivit_jax.features.cache import Cache
+from vivit_jax.features.extract import choose_batch_size, extract
+from vivit_jax.probe.folds import draw_folds
+from vivit_jax.probe.model import add_head
+from vivit_jax.probe.search import (
+    Candidate,
+    Features,
+    apply_head,
+    join_features,
+    try_heads,
+)
+from vivit_jax.video.durations import median_duration_sec
+from vivit_jax.weights.orbax import has_checkpoints, write_checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What the flags of the command ask for.
+
+    Attributes:
+        checkpoint: see `read_weights`.
+        output: folder for the model, the features and the table.
+        files: `train_csv`, `val_csv` and `test_csv`, '' where there is none.
+        folder: of a folder of videos for each class; ''.
+        views: temporal x spatial clips of each video.
+        is_attentive: whether to try pooling by attention.
+        num_frames, crop_size: see `read_backbone`.
+        batch_size: clips that are computed together.
+        num_workers: decoding processes.
+        seed: of all that is random.
+    """
+
+    checkpoint: str
+    output: Path
+    files: dict[str, str]
+    folder: str
+    views: str
+    is_attentive: bool
+    num_frames: int | None
+    crop_size: int | None
+    batch_size: int | None
+    num_workers: int
+    seed: int
+
+    def run(self):
+        """Computes features, tries heads, prints their table, and keeps the best head.
+
+        Raises:
+            UserError: something does not fit; the message says what to do.
+        """
+        if has_checkpoints(self.output / 'checkpoints'):
+            raise UserError(f'{self.output} holds a model already: name another folder')
+        views = parse_views(self.views, '--views')
+        backbone = read_backbone(
+            self.checkpoint, num_frames=self.num_frames, crop_size=self.crop_size
+        )
+        data = self._load(backbone)
+        has_tokens = self.is_attentive and 'pool' in backbone.card.model
+        cache = Cache.of(self.output / 'features', backbone.key, views, has_tokens)
+        splits = {
+            split: self._features(backbone, source, cache, views, has_tokens)
+            for split, source in data.splits.items()
+        }
+        (train, train_source), val = splits['train'], splits.get('val')
+        if val:
+            held_out = np.repeat([False, True], [len(train.labels), len(val[0].labels)])[None]
+            train = join_features(train, val[0])
+        else:
+            folds = draw_folds(train_source, self.seed)
+            held_out = folds == np.arange(folds.max() + 1)[:, None]
+        num_classes = len(data.label_names)
+        spec = backbone.model.spec
+        found = []
+        for candidate in try_heads(train, held_out, num_classes, spec, self.seed):
+            _log.info('%s', _describe(candidate))
+            found.append(candidate)
+        best = max((x for x in found if x.train), key=lambda x: x.accuracy)
+        head = best.train()
+        lines = _table(found, best, len(held_out))
+        summary = {'candidates': [_as_json(x) for x in found], 'kept': _as_json(best)}
+        if test := splits.get('test'):
+            scores = apply_head(head, test[0], spec)
+            summary['test'] = classification_metrics(scores, test[0].labels)
+            lines.append(
+                f'Test, {self.views} views, {len(scores)} videos: '
+                f'top-1 {100 * summary["test"]["acc1"]:.2f} %'
+            )
+        source = data.splits['train']
+        seconds = median_duration_sec(source.open, len(source))
+        card, params, batch_stats = add_head(backbone, head, data.label_names, seconds)
+        write_checkpoint(card, params, self.output / 'checkpoints', batch_stats)
+        with writing(self.output):
+            replace_text(self.output / 'probe.json', json.dumps(summary, indent=2) + '\n')
+        print('\n'.join(lines))
+        print(
+            f'Wrote {self.output}. python -m vivit_jax.predict --checkpoint={self.output} VIDEO '
+            'takes it'
+        )
+
+    def _load(self, backbone: Backbone) -> Dataset[VideoSource]:
+        data = default_config().data
+        data.root, data.val_fraction = self.folder, 0.0
+        data.update(self.files)
+        found = load_dataset(
+            data,
+            modality=backbone.model.spec.modality,
+            stretch_depth=backbone.card.preprocessing.stretch_depth,
+        )
+        if 'train' not in found.splits:
+            raise UserError('no training videos: give --train_csv, or --data with a folder')
+        if len(found.label_names) < 2:
+            raise UserError(f'there is only one class, {found.label_names[0]!r}')
+        return found
+
+    def _features(
+        self,
+        backbone: Backbone,
+        source: VideoSource,
+        cache: Cache,
+        views: tuple[int, int],
+        has_tokens: bool,
+    ) -> tuple[Features, list]:
+        failures = extract(
+            backbone,
+            source.videos,
+            cache,
+            views=views,
+            has_tokens=has_tokens,
+            batch_size=choose_batch_size(self.batch_size),
+            workers=Workers(self.num_workers),
+        )
+        if failures:
+            _log.warning(
+                '%d videos could not be used: %s',
+                len(failures),
+                list_some([f'{name}: {text}' for name, text in failures.items()]),
+            )
+        videos, arrays = [], []
+        for video in source.videos:
+            if (found := cache.read(video)) is not None:
+                videos.append(video)
+                arrays.append(found)
+        if not videos:
+            raise UserError('none of the videos of a split can be used')
+        labels = np.array([video.label for video in videos])
+        stacked = {name: np.stack([x[name] for x in arrays]) for name in arrays[0]}
+        return Features(labels, **stacked), videos
+
+
+def _describe(candidate: Candidate) -> str:
+    return (
+        f'{candidate.name} on {_POOLS[candidate.pool]}, {candidate.setting}: '
+        f'{100 * candidate.accuracy:.1f} %'
+    )
+
+
+_POOLS = {
+    'mean': 'the mean over time',
+    'concat': 'all frames one after the other',
+    'attention': 'all tokens',
+}
+
+
+def _as_json(candidate: Candidate) -> dict:
+    return {
+        'head': candidate.name,
+        'pool': candidate.pool,
+        'setting': candidate.setting,
+        'held_out_acc1': candidate.accuracy,
+    }
+
+
+def _table(found: list[Candidate], best: Candidate, num_folds: int) -> list[str]:
+    how = f'mean over {num_folds} folds' if num_folds > 1 else 'validation split'
+    lines = [f'| head | sees | setting | top-1, {how} | |', '|---|---|---|---|---|']
+    for x in sorted(found, key=lambda x: -x.accuracy):
+        mark = 'kept' if x is best else ''
+        lines.append(
+            f'| {x.name} | {_POOLS[x.pool]} | {x.setting} | {100 * x.accuracy:.1f} % | {mark} |'
+        )
+    return lines
