@@ -17,6 +17,8 @@ COMMANDS = {
     'evaluate': ['vivit_jax.main', '--mode=evaluate'],
     'predict': ['vivit_jax.predict'],
     'summary': ['vivit_jax.summary'],
+    'features': ['vivit_jax.features'],
+    'probe': ['vivit_jax.probe'],
     'prepare': ['vivit_jax.prepare'],
     'convert': ['vivit_jax.convert'],
 }
@@ -26,10 +28,12 @@ _HELP = """Commands
   python -m vivit_jax.main --config=FILE --mode=evaluate      test a checkpoint on several views
   python -m vivit_jax.predict --checkpoint=runs/demo VIDEO    name the action in videos
   python -m vivit_jax.summary --config=FILE                   count parameters, FLOPs and memory
+  python -m vivit_jax.features --checkpoint=WEIGHTS ...       compute features of videos
+  python -m vivit_jax.probe --checkpoint=WEIGHTS ...          train a classifier on a frozen model
   python -m vivit_jax.prepare check --config=FILE ...         check or pack a dataset, time decoding
   python -m vivit_jax.convert --source=PATH --to=torch ...    take weights in, and out
-Each explains its flags with --help. In short: vivit_jax train, evaluate, predict, summary, prepare
-or convert, with the same flags."""
+Each explains its flags with --help. In short: vivit_jax train, evaluate, predict, summary,
+features, probe, prepare or convert, with the same flags."""
 
 
 def main():
