@@ -56,8 +56,12 @@ class Cache:
         digest = hashlib.sha256(repr(described).encode()).hexdigest()
         return self.folder / self.key / digest[:2] / f'{digest[2:32]}.npz'
 
+    def has(self, video: LabeledVideo) -> bool:
+        """Whether there is a whole file for a video."""
+        return zipfile.is_zipfile(self.path(video))
+
     def read(self, video: LabeledVideo) -> _Arrays | None:
-        """The arrays of a video, or None if there are none yet."""
+        """The arrays of a video, or None if there are none yet; removes a damaged file."""
         path = self.path(video)
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -65,7 +69,8 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            _log.warning('%s is damaged, and is made anew: %s', path, error)
+            _log.warning('%s is damaged, and was removed: %s', path, error)
+            path.unlink(missing_ok=True)
             return None
 
     def write(self, video: LabeledVideo, arrays: _Arrays):
@@ -90,7 +95,8 @@ class Cache:
         writer = csv.writer(text, lineterminator='\n')
         writer.writerow(['video_path', *PART_COLUMNS, 'features'])
         for video in videos:
-            if (file := self.path(video)).exists():
+            if self.has(video):
+                file = self.path(video)
                 part = [getattr(video, name) for name in PART_COLUMNS]
                 writer.writerow([video.video_path, *part, file.relative_to(self.folder)])
         with writing(path):

@@ -56,7 +56,7 @@ def extract(
     """
     mesh = create_mesh()
     check_batch_size(batch_size, mesh, '--batch_size')
-    missing = [video for video in videos if not cache.path(video).exists()]
+    missing = [video for video in videos if not cache.has(video)]
     _log.info('%d of %d videos have features already', len(videos) - len(missing), len(videos))
     if not missing:
         return {}

@@ -141,31 +141,31 @@ class Probe:
         views: tuple[int, int],
         has_tokens: bool,
     ) -> tuple[Features, list]:
-        failures = extract(
-            backbone,
-            source.videos,
-            cache,
-            views=views,
-            has_tokens=has_tokens,
-            batch_size=choose_batch_size(self.batch_size),
-            workers=Workers(self.num_workers),
-        )
+        for _ in range(2):  # a damaged file is found when it is read, and then made anew
+            failures = extract(
+                backbone,
+                source.videos,
+                cache,
+                views=views,
+                has_tokens=has_tokens,
+                batch_size=choose_batch_size(self.batch_size),
+                workers=Workers(self.num_workers),
+            )
+            found = {video: cache.read(video) for video in source.videos}
+            if sum(arrays is None for arrays in found.values()) <= len(failures):
+                break
         if failures:
             _log.warning(
                 '%d videos could not be used: %s',
                 len(failures),
                 list_some([f'{name}: {text}' for name, text in failures.items()]),
             )
-        videos, arrays = [], []
-        for video in source.videos:
-            if (found := cache.read(video)) is not None:
-                videos.append(video)
-                arrays.append(found)
-        if not videos:
+        found = {video: arrays for video, arrays in found.items() if arrays is not None}
+        if not found:
             raise UserError('none of the videos of a split can be used')
-        labels = np.array([video.label for video in videos])
+        labels, arrays = np.array([video.label for video in found]), list(found.values())
         stacked = {name: np.stack([x[name] for x in arrays]) for name in arrays[0]}
-        return Features(labels, **stacked), videos
+        return Features(labels, **stacked), list(found)
 
 
 def _describe(candidate: Candidate) -> str:
