@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1] / 'vivit_jax'
 # From the top to the bottom: a package may import the packages of the levels below its own.
 # Packages and modules that are not listed are commands, at the very top.
 LEVELS = (
-    ('train', 'predictor'),
+    ('train', 'predictor', 'probe'),
+    ('features',),
     ('evaluation', 'torch'),
     ('weights', 'config'),
     ('augment', 'model_card'),

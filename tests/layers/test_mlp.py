@@ -29,7 +29,9 @@ def _quick_gelu(x):
     return x / (1 + np.exp(-1.702 * x))
 
 
-@pytest.mark.parametrize(('gelu', 'formula'), [('tanh', _tanh_gelu), ('exact', _exact_gelu), ('quick', _quick_gelu)])
+@pytest.mark.parametrize(
+    ('gelu', 'formula'), [('tanh', _tanh_gelu), ('exact', _exact_gelu), ('quick', _quick_gelu)]
+)
 def test_mlp_equals_formula(exact_matmuls, gelu, formula):
     params = _params(4, 6)
     x = np.random.default_rng(1).normal(0, 2, (2, 3, 4)).astype(np.float32)
