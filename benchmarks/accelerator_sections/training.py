@@ -18,7 +18,8 @@ from vivit_jax.costs import count_bytes, count_macs, model_call, plain_form
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh, replicated
-from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.schedule import create_schedule
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step, jit_train_step
 from vivit_jax.video.preprocessing import Preprocessing

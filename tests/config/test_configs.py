@@ -16,7 +16,8 @@ from vivit_jax.config.schema import default_config
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.models import registry
 from vivit_jax.models.registry import create_model, specify
-from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.schedule import create_schedule
 from vivit_jax.train.state import init_state
 from vivit_jax.train.step import create_train_step
 

@@ -6,7 +6,8 @@ import pytest
 
 from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError
-from vivit_jax.train.optimizer import create_optimizer, create_schedule
+from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.schedule import create_schedule
 
 
 @pytest.mark.parametrize('warmup_steps', [0, 1, 10, 99])

@@ -20,6 +20,8 @@ from vivit_jax.video.limits import Limits
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.video.synthetic import SyntheticVideos
 
+_SCHEDULES = ('cosine', 'linear', 'constant', 'step')
+
 
 def check_ranges(config: ConfigDict):
     """Raises a UserError where a number of a config is out of its range."""
@@ -73,6 +75,28 @@ def steps(section: ConfigDict, name: str, steps_per_epoch: int, num_steps: int =
             raise UserError(f'{key}={value} is negative')
         return round(value * lengths[key.rpartition('_')[2]])
     return 0
+
+
+def schedule_kind(train: ConfigDict) -> str:
+    """The schedule of the section `train`: 'cosine', 'linear', 'constant' or 'step'.
+
+    Raises:
+        UserError: it is none of them, or contradicts `decay_epochs`.
+    """
+    kind = train.schedule or ('step' if train.decay_epochs else 'cosine')
+    if kind not in _SCHEDULES:
+        raise UserError(f'train.schedule={kind!r} must be one of {", ".join(_SCHEDULES)}')
+    if kind == 'step' and not train.decay_epochs:
+        raise UserError(
+            "train.schedule='step' needs the epochs from which on the learning rate is a tenth, "
+            'such as train.decay_epochs=(20,40,60)'
+        )
+    if kind != 'step' and train.decay_epochs:
+        raise UserError(
+            f'train.schedule={kind!r} and train.decay_epochs={tuple(train.decay_epochs)} '
+            "contradict each other: set train.schedule='step' or train.decay_epochs=()"
+        )
+    return kind
 
 
 def preprocessing(config: ConfigDict) -> Preprocessing:

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from vivit_jax.config.schema import config_keys, default_config, find_value
 from vivit_jax.errors import UserError, near_paths
 
+_DICTS = ('model.num_classes', 'train.optimizer_keywords')  # keys whose values may be dicts
+
 
 def get_config(path: str) -> ConfigDict:
     """Reads the `config.json` of a run folder.
@@ -25,7 +27,7 @@ def get_config(path: str) -> ConfigDict:
         raise UserError(f'{path}: {error.strerror}{near_paths(path)}') from error
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f'{path} is not the config.json of a run folder ({error})') from error
-    flat = _gather_heads(flat)
+    flat = _gather_dicts(flat)
     unknown = flat.keys() - config_keys(flat['model.name']).keys()
     if unknown:
         raise UserError(
@@ -37,12 +39,16 @@ def get_config(path: str) -> ConfigDict:
     return config
 
 
-def _gather_heads(flat: dict[str, object]) -> dict[str, object]:
-    """With `model.num_classes` as one dict, where the file has a line for each head."""
-    prefix = 'model.num_classes.'
-    heads = {key.removeprefix(prefix): n for key, n in flat.items() if key.startswith(prefix)}
-    rest = {key: value for key, value in flat.items() if not key.startswith(prefix)}
-    return rest | ({'model.num_classes': heads} if heads else {})
+def _gather_dicts(flat: dict[str, object]) -> dict[str, object]:
+    """With one dict for each of `_DICTS`, where the file has a line for each of its entries."""
+    gathered = {}
+    for key, value in flat.items():
+        name = next((name for name in _DICTS if key.startswith(f'{name}.')), None)
+        if name:
+            gathered.setdefault(name, {})[key.removeprefix(f'{name}.')] = value
+        else:
+            gathered[key] = value
+    return gathered
 
 
 def _with_tuples(value: object) -> object:

@@ -194,12 +194,22 @@ KEYS = {
     'train.warmup_fraction': Key(
         float, 'linear rise of the learning rate from 0, as a part of the training', 0, 1
     ),
-    'train.optimizer': Key('sgd', "'sgd' or 'adamw'"),
+    'train.optimizer': Key(
+        'sgd', "'sgd', 'adamw' or another optimizer of optax, such as 'lion', 'lamb' or 'muon'"
+    ),
+    'train.optimizer_keywords': Key(
+        object, "keywords of the optimizer, such as {'b1': 0.95}, that have no key of their own"
+    ),
     'train.learning_rate': Key(0.1, 'at the end of the warm-up', 0),
+    'train.schedule': Key(
+        str,
+        "what follows the warm-up: 'cosine' (half a cosine to 0), 'linear' (to 0), 'constant' or "
+        "'step'; None: 'step' with train.decay_epochs, else 'cosine'",
+    ),
     'train.decay_epochs': Key(
         (),
-        '(20, 40, 60): the learning rate is a tenth of what it was from each of these epochs on; '
-        '(): half a cosine to 0',
+        "of 'step': (20, 40, 60): the learning rate is a tenth of what it was from each of these "
+        'epochs on',
     ),
     'train.momentum': Key(0.9, 'momentum of SGD, or beta 1 of AdamW', 0, 1),
     'train.adam_b2': Key(0.999, 'beta 2 of AdamW', 0, 1),

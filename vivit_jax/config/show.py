@@ -164,10 +164,14 @@ def _schedule_table(
 
 
 def _decay(config: ConfigDict) -> tuple[str, str]:
-    if not config.train.decay_epochs:
-        return 'half a cosine', 'to 0, after the warm-up'
+    kind = load.schedule_kind(config.train)
     epochs = ', '.join(f'{epoch:g}' for epoch in config.train.decay_epochs)
-    return 'falls in steps', f'to a tenth from each of the epochs {epochs} on'
+    return {
+        'cosine': ('half a cosine', 'to 0, after the warm-up'),
+        'linear': ('falls linearly', 'to 0, after the warm-up'),
+        'constant': ('stays', 'after the warm-up'),
+        'step': ('falls in steps', f'to a tenth from each of the epochs {epochs} on'),
+    }[kind]
 
 
 def _cost_table(config: ConfigDict, per_epoch: int | None) -> tuple[str, list[Row]]:

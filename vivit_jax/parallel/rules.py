@@ -52,7 +52,7 @@ _MAX_REFUSED = 0.02
 
 
 def find_rule(name: str) -> tuple[str | None, ...]:
-    """The rule for a parameter's name, or for a name that ends in one, as in an optimizer's state.
+    """The rule for a parameter's name, or for a name that ends in one, as in a moving average.
 
     Raises:
         ValueError: none of the patterns matches, or more than one.
@@ -89,10 +89,9 @@ def _split(name: str, shape: tuple[int, ...], mesh: Mesh) -> _Split:
 
 
 def split_arrays(shapes, mesh: Mesh):
-    """The sharding of each array of a tree of parameters, or of a whole `TrainState`.
+    """The sharding of each array of a tree of parameters.
 
-    The arrays of an optimizer, moving averages and running statistics follow the parameter in whose
-    name their own name ends.
+    Moving averages and running statistics follow the parameter in whose name their own name ends.
 
     Args:
         shapes: a tree of arrays or of `jax.ShapeDtypeStruct`.
@@ -117,6 +116,31 @@ def split_arrays(shapes, mesh: Mesh):
             "divide the model's width, its heads and the hidden width of its MLPs"
         )
     return jax.tree.map(lambda x: x.sharding, splits)
+
+
+def split_optimizer(state, params: dict, shardings: dict, mesh: Mesh):
+    """The sharding of each array of an optimizer's state.
+
+    An array is split like the parameter in whose name its own name ends, if both have the same
+    shape. Every device holds all others, which are small: counters, or factors of moments.
+
+    Args:
+        state: a tree of arrays or of `jax.ShapeDtypeStruct`.
+        params: the same, of the parameters.
+        shardings: of the parameters.
+        mesh: the devices.
+    """
+    names, trees = jax.tree.leaves(parameter_names(params)), (params, shardings)
+    known = dict(zip(names, zip(*map(jax.tree.leaves, trees), strict=True), strict=True))
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def split(name: str, x) -> NamedSharding:
+        parts = name.split('/')
+        ends = ('/'.join(parts[i:]) for i in range(len(parts)))
+        param, sharding = next((known[end] for end in ends if end in known), (None, whole))
+        return sharding if param is not None and param.shape == x.shape else whole
+
+    return jax.tree.map(split, parameter_names(state), state)
 
 
 def _bytes(array) -> int:

@@ -14,8 +14,8 @@ from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 from vivit_jax.parallel.mesh import check_batch_size, create_mesh
 from vivit_jax.parallel.to_device import find_host
-from vivit_jax.train.optimizer import create_schedule
 from vivit_jax.train.programs import Programs
+from vivit_jax.train.schedule import create_schedule
 from vivit_jax.video.depth_range import describe_depths
 
 _log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class Experiment:
                 warmup_steps,
                 self.num_steps,
                 [round(epoch * steps_per_epoch) for epoch in config.train.decay_epochs],
+                kind=load.schedule_kind(config.train),
             ),
             _mirrored_labels(config.augment, names) if config.augment.flip else None,
         )

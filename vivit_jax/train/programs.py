@@ -17,7 +17,7 @@ from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.memory import Memory, plan_memory
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of
 from vivit_jax.parallel.offload import keep_on_host
-from vivit_jax.parallel.rules import split_arrays
+from vivit_jax.parallel.rules import split_arrays, split_optimizer
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step, jit_train_step
@@ -68,10 +68,11 @@ class Programs:
             raise
         except ValueError as error:
             raise UserError(f'model: {error}') from error
-        self.state_sharding = split_arrays(shapes, mesh)
+        sharding = split_arrays(shapes.replace(opt_state=()), mesh)
+        opt_sharding = split_optimizer(shapes.opt_state, shapes.params, sharding.params, mesh)
         if config.train.offload_optimizer:
-            opt_sharding = keep_on_host(self.state_sharding.opt_state, shapes.opt_state, mesh)
-            self.state_sharding = self.state_sharding.replace(opt_state=opt_sharding)
+            opt_sharding = keep_on_host(opt_sharding, shapes.opt_state, mesh)
+        self.state_sharding = sharding.replace(opt_state=opt_sharding)
         self.abstract_state = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             shapes,
