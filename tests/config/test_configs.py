@@ -65,7 +65,13 @@ def test_config_describes_a_run(path, argument):
     assert 0 < load.steps(config.train, 'checkpoint_every', 1000) <= num_steps
     assert 0 < load.steps(config.eval, 'every', 1000) <= num_steps
     decay_steps = [round(1000 * epoch) for epoch in config.train.decay_epochs]
-    schedule = create_schedule(config.train.learning_rate, warmup_steps, num_steps, decay_steps)
+    schedule = create_schedule(
+        config.train.learning_rate,
+        warmup_steps,
+        num_steps,
+        decay_steps,
+        kind=load.schedule_kind(config.train),
+    )
     optimizer = create_optimizer(config.train, schedule)
     keywords = load.model_keywords(config)
     heads = config.data.label_columns

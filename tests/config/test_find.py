@@ -61,7 +61,8 @@ def test_near_paths_start_where_folders_end(tmp_path):
 @pytest.mark.parametrize('heads', [False, True])
 def test_config_of_a_run_is_the_config_that_was_saved(heads, tmp_path):
     config = default_config('ctn')
-    config.train.update(num_epochs=3.0, freeze=('a', 'b'))
+    config.train.update(num_epochs=3.0, freeze=('a', 'b'), schedule='constant')
+    config.train.optimizer_keywords = {'b1': 0.9, 'ns_coeffs': (3.0, -4.0, 2.0)}
     config.augment.flip_swaps = (('left', 'right'),)
     if heads:
         config.data.label_columns = ('verb', 'noun')

@@ -250,3 +250,35 @@ def test_classes_come_from_the_config_or_its_dataset():
     assert load.guess_classes(config) == 174
     config.model.num_classes = 5
     assert load.guess_classes(config) == 5
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'decay_epochs', 'expected'),
+    [
+        (None, (), 'cosine'),
+        (None, (20, 40), 'step'),
+        ('step', (20, 40), 'step'),
+        ('linear', (), 'linear'),
+        ('constant', (), 'constant'),
+        ('cosine', (), 'cosine'),
+    ],
+)
+def test_schedule_follows_from_its_keys(schedule, decay_epochs, expected):
+    config = default_config()
+    config.train.update(schedule=schedule, decay_epochs=decay_epochs)
+    assert load.schedule_kind(config.train) == expected
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'decay_epochs', 'message'),
+    [
+        ('step', (), 'needs the epochs'),
+        ('cosine', (20,), r"schedule='cosine' and train.decay_epochs=\(20,\) contradict"),
+        ('exponential', (), "'exponential' must be one of cosine, linear, constant, step"),
+    ],
+)
+def test_schedules_that_contradict_their_keys_are_errors(schedule, decay_epochs, message):
+    config = default_config()
+    config.train.update(schedule=schedule, decay_epochs=decay_epochs)
+    with pytest.raises(UserError, match=message):
+        load.schedule_kind(config.train)

@@ -12,7 +12,7 @@ from tiny_models import known_keywords
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import list_models
 from vivit_jax.parallel.mesh import MESH_AXES, check_batch_size
-from vivit_jax.parallel.rules import RULES, find_rule, split_arrays
+from vivit_jax.parallel.rules import RULES, find_rule, split_arrays, split_optimizer
 
 KEYWORDS = {'hidden_size': 64, 'num_heads': 8, 'mlp_dim': 128, 'width': 16}
 OWN_KEYWORDS = {'mfst': {'stem_channels': 64}}  # channels that divide by eight
@@ -81,12 +81,19 @@ def test_axes_are_those_of_the_table():
 
 def test_state_of_an_optimizer_follows_its_parameter():
     params = {'Dense_0': {'kernel': jnp.zeros((64, 128)), 'bias': jnp.zeros(128)}}
-    state = jax.eval_shape(optax.adamw(0.1).init, params)
-    shardings = split_arrays(state, _mesh(1, 4, 2))
-    moments = shardings[0]
-    expected = split_arrays(params, _mesh(1, 4, 2))
+    mesh = _mesh(1, 4, 2)
+    expected = split_arrays(params, mesh)
+
+    def split(optimizer):
+        return split_optimizer(jax.eval_shape(optimizer.init, params), params, expected, mesh)
+
+    moments = split(optax.adamw(0.1))[0]
     assert moments.mu == moments.nu == expected
     assert moments.count.spec == PartitionSpec()
+    # Factors of moments have other shapes than their parameter, and are whole.
+    factors = split(optax.adafactor(0.1, min_dim_size_to_factor=8))[0]
+    assert factors.v['Dense_0']['bias'] == expected['Dense_0']['bias']
+    assert factors.v_row['Dense_0']['kernel'].spec == PartitionSpec()
 
 
 def test_names_without_a_rule_or_with_two_are_errors(monkeypatch):

@@ -67,7 +67,7 @@ def _norm(name):
     return ('LayerNorm_mlp' if name == 'vivit_fsa' else 'LayerNorm_1') + '/scale'
 
 
-@pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
+@pytest.mark.parametrize('optimizer', ['sgd', 'adamw', 'lamb', 'adafactor', 'muon'])
 def test_updates_are_those_of_the_plain_optimizer_times_the_scale(optimizer):
     params = _params('vivit_joint')
     rng = np.random.default_rng(0)
