@@ -3,6 +3,7 @@
 python -m vivit_jax.main --config=configs/demo.py
 python -m vivit_jax.main --config=configs/demo.py --mode=evaluate --config.eval.views=4x3
 python -m vivit_jax.main --config=configs/demo.py --mode=show
+python -m vivit_jax.main --config=configs/demo.py --seeds=0,1,2
 python -m vivit_jax.main --resume=runs/demo
 """
 
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from vivit_jax import terminal
 from vivit_jax.errors import UserError
@@ -53,6 +54,16 @@ _NUM_VIDEOS = flags.DEFINE_integer(
     'With --mode=show: the number of training videos, if lists and catalog do not tell.',
     lower_bound=1,
 )
+_SEEDS = flags.DEFINE_list(
+    'seeds',
+    None,
+    'Several seeds, such as 0,1,2: trains or evaluates WORKDIR/seed_0 and so on, and compares.',
+)
+_PROFILE_STEPS = flags.DEFINE_list(
+    'profile_steps',
+    None,
+    'The first and the last step, such as 10,20, of a trace in WORKDIR/profile.',
+)
 
 
 def main(args: list[str]) -> int:
@@ -64,21 +75,59 @@ def main(args: list[str]) -> int:
             '--checkpoint is for --mode=evaluate; to start from weights give --config.init_from='
             f'{_CHECKPOINT.value}'
         )
+    _check_flags()
     if _MODE.value == 'show':
         return _show()
-    from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
     from vivit_jax.parallel import distributed
     from vivit_jax.parallel.compilation_cache import use_compilation_cache
-    from vivit_jax.train.loop import Trainer
+    from vivit_jax.train.seeds import for_each_seed, parse_seeds
 
+    seeds = None if _SEEDS.value is None else parse_seeds(_SEEDS.value)
+    run = _evaluate if _MODE.value == 'evaluate' else _train
     distributed.initialize(_CONFIG.value.parallel.lost_sec)
     use_compilation_cache()
     workdir = Path(_RESUME.value or _WORKDIR.value or _default_workdir())
-    if _MODE.value == 'evaluate':
-        evaluate_checkpoint(_CONFIG.value, workdir, Path(_CHECKPOINT.value or workdir))
-    else:
-        return Trainer(_CONFIG.value, workdir, _BEGAN, _TAKE_OVER.value).run()
-    return 0
+    if seeds:
+        return for_each_seed(seeds, _CONFIG.value, workdir, run)
+    return run(_CONFIG.value, workdir)[0]
+
+
+def _check_flags():
+    """Raises a UserError if flags exclude each other."""
+    from vivit_jax.config.command_line import overrides
+
+    if _PROFILE_STEPS.value is not None and (_MODE.value != 'train' or _SEEDS.value is not None):
+        raise UserError('--profile_steps is for a training of one seed')
+    if _SEEDS.value is None:
+        return
+    if _MODE.value == 'show':
+        raise UserError('--seeds is for --mode=train and --mode=evaluate')
+    if _CHECKPOINT.value or _RESUME.value:
+        raise UserError(
+            '--seeds takes the checkpoints of WORKDIR/seed_0 and so on: give --config and '
+            '--workdir, and leave out --checkpoint and --resume'
+        )
+    if 'seed' in overrides():
+        raise UserError('--seeds and --config.seed both say the seed: leave out one')
+
+
+def _evaluate(config: ConfigDict, workdir: Path) -> tuple[int, dict[str, float]]:
+    """Exit status and metrics."""
+    from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
+
+    split, metrics = evaluate_checkpoint(config, workdir, Path(_CHECKPOINT.value or workdir))
+    return 0, {f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()}
+
+
+def _train(config: ConfigDict, workdir: Path) -> tuple[int, dict[str, float]]:
+    """Exit status, and metrics of the last validation and of the test."""
+    from vivit_jax.train.loop import Trainer
+    from vivit_jax.train.profiling import parse_profile_steps
+
+    steps = None if _PROFILE_STEPS.value is None else parse_profile_steps(_PROFILE_STEPS.value)
+    began = None if _SEEDS.value else _BEGAN
+    trainer = Trainer(config, workdir, began, _TAKE_OVER.value, steps)
+    return trainer.run(), trainer.results
 
 
 def _show() -> int:

@@ -120,6 +120,17 @@ def log_to_file(path: Path):
     _logger.addHandler(file)
 
 
+def end_log_file():
+    """Closes the file of `log_to_file`; the lines that follow are kept for the next one."""
+    for handler in _logger.handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            _logger.removeHandler(handler)
+            handler.close()
+            _earlier.buffer.clear()
+            _earlier.setTarget(None)
+            _logger.addHandler(_earlier)
+
+
 class _AboveBar(logging.Handler):
     """Prints above a progress bar, where there is one, instead of through it."""
 

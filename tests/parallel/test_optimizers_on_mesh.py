@@ -36,7 +36,8 @@ def train(sizes):
         for _ in range(3):
             state, metrics = step(state, jax.device_put(batch, batch_sharding(made.mesh)))
             losses.append(float(metrics['loss']))
-    jax.tree.map(np.testing.assert_array_equal, embedding, jax.device_get(state.params['embedding']))
+    after = jax.device_get(state.params['embedding'])
+    jax.tree.map(np.testing.assert_array_equal, embedding, after)
     return losses, state
 
 expected, whole = train((1, 1, 1))

@@ -170,9 +170,13 @@ def test_muon_turns_hidden_matrices_orthogonal_and_leaves_the_rest_to_adam():
         change = -(change + 0.5 * params[layer][name].reshape(size, -1))  # without weight decay
         scale = max(1, change.shape[1] / change.shape[0]) ** 0.5
         singular = np.linalg.svd(change, compute_uv=False) / scale
-        assert (0.6 < singular).all() and (singular < 1.3).all(), (layer, singular)
+        assert (singular > 0.6).all() and (singular < 1.3).all(), (layer, singular)
         assert np.vdot(change, gradient) > 0
-    for layer, name in (('query', 'bias'), ('embedding', 'kernel'), ('output_projection', 'kernel')):
+    for layer, name in (
+        ('query', 'bias'),
+        ('embedding', 'kernel'),
+        ('output_projection', 'kernel'),
+    ):
         first = 1 + 0.9 * 0.1 / (1 - 0.9**2)  # of Adam with Nesterov's momentum
         expected = -first * np.sign(grads[layer][name])
         np.testing.assert_allclose(moved[layer][name], expected, atol=1e-3)

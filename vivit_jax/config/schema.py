@@ -237,6 +237,16 @@ KEYS = {
     'train.ema_decay': Key(
         0.0, 'decay of a moving average of the parameters, which is evaluated; 0: none', 0, 1
     ),
+    'train.early_stop_validations': Key(
+        0,
+        'the training ends when so many validations in a row were no better than the best before '
+        'them; 0: never',
+        0,
+        may_change=True,
+    ),
+    'train.early_stop_metric': Key(
+        'acc1', "what the validations of an early stop compare: 'acc1' or 'loss'", may_change=True
+    ),
     'train.checkpoint_every_epochs': Key(float, 'epochs between checkpoints', may_change=True),
     'train.checkpoint_every_steps': Key(int, 'steps between checkpoints', may_change=True),
     'train.hang_sec': Key(
@@ -248,6 +258,11 @@ KEYS = {
     'train.keep_last': Key(1, 'how many of the newest checkpoints stay', 1, may_change=True),
     'train.keep_best': Key(
         1, 'how many of the checkpoints with the best val/acc1 stay', 0, may_change=True
+    ),
+    'train.wandb_project': Key(
+        '',
+        "project of Weights & Biases that gets the metrics; '': none",
+        may_change=True,
     ),
     # Devices, of all hosts together: their numbers along the axes of the mesh.
     'parallel.data': Key(

@@ -16,6 +16,7 @@ from vivit_jax.parallel.mesh import check_batch_size, create_mesh
 from vivit_jax.parallel.to_device import find_host
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.schedule import create_schedule
+from vivit_jax.train.weights_and_biases import find_wandb
 from vivit_jax.video.depth_range import describe_depths
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,9 @@ class Experiment:
         warmup_steps = load.steps(config.train, 'warmup', steps_per_epoch, self.num_steps)
         self.save_every = load.steps(config.train, 'checkpoint_every', steps_per_epoch)
         self.eval_every = load.steps(config.eval, 'every', steps_per_epoch)
+        self._check_early_stop()
+        if config.train.wandb_project:
+            find_wandb()
 
         names = self.dataset.label_names
         self.programs = Programs(
@@ -98,6 +102,23 @@ class Experiment:
             ),
             _mirrored_labels(config.augment, names) if config.augment.flip else None,
         )
+
+    def _check_early_stop(self):
+        """Raises a UserError if an early stop is wanted and can never be."""
+        train = self.config.train
+        patience, metric = train.early_stop_validations, train.early_stop_metric
+        if metric not in ('acc1', 'loss'):
+            raise UserError(f"train.early_stop_metric={metric!r} must be 'acc1' or 'loss'")
+        if patience and 'val' not in self.dataset.splits:
+            raise UserError(
+                f'train.early_stop_validations={patience} needs a validation split: give '
+                'data.val_csv or data.val_fraction, or set it to 0'
+            )
+        if patience and not self.eval_every:
+            raise UserError(
+                f'train.early_stop_validations={patience} needs validations during the training: '
+                'set eval.every_epochs or eval.every_steps'
+            )
 
 
 def _mirrored_labels(augment: ConfigDict, names: LabelNames) -> PerHead[np.ndarray] | None:

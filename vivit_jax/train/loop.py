@@ -1,10 +1,7 @@
 """Training from a config to a tested checkpoint."""
 
 import contextlib
-import dataclasses
 import logging
-import math
-import operator
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +19,7 @@ from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.evaluation.results import describe_results
-from vivit_jax.heads import head_names, map_heads
+from vivit_jax.heads import head_names
 from vivit_jax.layers.attention_kernels import log_choices
 from vivit_jax.model_card import ModelCard
 from vivit_jax.parallel.distributed import end_if_process_is_lost
@@ -32,17 +29,20 @@ from vivit_jax.parallel.to_device import find_host, prefetch
 from vivit_jax.processes import leave_threads
 from vivit_jax.train.checkpoints import Checkpoints, set_damaged_aside
 from vivit_jax.train.clock import PartsClock
+from vivit_jax.train.descriptions import describe_checkpoints, describe_run
+from vivit_jax.train.early_stop import EarlyStop
 from vivit_jax.train.experiment import Experiment
 from vivit_jax.train.first_state import create_first_state, read_start_variables
-from vivit_jax.train.freezing import find_frozen
+from vivit_jax.train.profiling import Profiler
 from vivit_jax.train.recorder import Recorder
 from vivit_jax.train.run_folder import start_run
 from vivit_jax.train.run_lock import hold
 from vivit_jax.train.state import TrainState
 from vivit_jax.train.stopping import Stop, stop_signals
 from vivit_jax.train.watchdog import watch
+from vivit_jax.train.writers import read_metrics
 from vivit_jax.video.durations import median_duration_sec
-from vivit_jax.weights.orbax import BEST, LAST, has_checkpoints
+from vivit_jax.weights.orbax import LAST, has_checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,12 @@ class Trainer:
         workdir: the run folder; a run in it goes on.
         began: `time.monotonic()` when the command began; by default now.
         take_over: whether to take the run folder from a training that holds it, see `hold`.
+        profile_steps: the first and the last step of which `profile` in the run folder gets a
+            trace; None: there is no trace.
+
+    Attributes:
+        results: when the run is over, the metrics of its last validation and of the test, such as
+            `val/acc1` and `test/acc1@4x3`.
 
     Raises:
         UserError: something does not fit; the message says what to do.
@@ -68,6 +74,7 @@ class Trainer:
         workdir: Path,
         began: float | None = None,
         take_over: bool = False,
+        profile_steps: tuple[int, int] | None = None,
     ):
         self._clock = PartsClock(began)
         self._experiment = experiment = Experiment(config)
@@ -86,6 +93,7 @@ class Trainer:
         )
         self._folder = workdir / 'checkpoints'
         self._take_over, self._lock = take_over, None
+        self._profile_steps, self.results = profile_steps, {}
         self._stop = Stop()
         self._start_variables = None
         if 'val' in experiment.dataset.splits and experiment.eval_every >= experiment.num_steps:
@@ -132,7 +140,8 @@ class Trainer:
             if jax.process_index() == 0:
                 terminal.log_to_file(self._workdir / 'log.txt')
             checkpoints = Checkpoints(self._folder, config.train.keep_last, config.train.keep_best)
-        self._log_header()
+        for line in describe_run(self._experiment, self._workdir):
+            _log.info('%s', line)
         try:
             with (
                 jax.set_mesh(self._experiment.mesh),
@@ -148,6 +157,11 @@ class Trainer:
         if is_stopped:
             _log.info('Saved step %d; --resume=%s goes on from there', step, self._workdir)
             return self._stop.exit_status
+        if step < self._experiment.num_steps:
+            _log.info('The training ended at step %d: %s', step, self._early_stop)
+        for line in read_metrics(self._workdir):
+            if line['step'] == step:
+                self.results |= {name: x for name, x in line.items() if name.startswith('val/')}
         tested = ''
         if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
             _log.info(
@@ -156,9 +170,11 @@ class Trainer:
             )
         elif config.eval.test_at_end:
             split, metrics = evaluate_checkpoint(config, self._workdir, self._workdir / LAST)
-            tested = f'{split} {100 * metrics["acc1"]:.2f} % of {config.eval.views} views'
+            views = config.eval.views
+            self.results |= {f'{split}/{name}@{views}': x for name, x in metrics.items()}
+            tested = f'{split} {100 * metrics["acc1"]:.2f} % of {views} views'
             self._check_lock(looks=True)
-        _log.info('%s', _describe_checkpoints(self._workdir, named, tested))
+        _log.info('%s', describe_checkpoints(self._workdir, named, tested))
         return 0
 
     def _compile(self) -> Compiled:
@@ -191,6 +207,9 @@ class Trainer:
         """
         experiment = self._experiment
         first = checkpoints.latest_step() or 0
+        profiler = Profiler(
+            self._workdir / 'profile', self._profile_steps, first, experiment.num_steps
+        )
         recorder = Recorder(
             self._workdir,
             self._config,
@@ -199,8 +218,15 @@ class Trainer:
             first_step=first,
             num_steps=experiment.num_steps,
         )
-        if first >= experiment.num_steps:
-            _log.info('All %d steps are done; a larger train.num_epochs adds more', first)
+        train = self._config.train
+        self._early_stop = EarlyStop(
+            train.early_stop_validations,
+            train.early_stop_metric,
+            read_metrics(self._workdir, first),
+        )
+        if first >= experiment.num_steps or self._early_stop.is_reached:
+            if first >= experiment.num_steps:
+                _log.info('All %d steps are done; a larger train.num_epochs adds more', first)
             with contextlib.closing(recorder):
                 return first, not self._make_up_validation(first, None, checkpoints, recorder)
         batches = train_batches(
@@ -217,6 +243,7 @@ class Trainer:
             batches, batch_sharding(experiment.mesh), (*experiment.train_source.kinds, 'label')
         )
         signals = contextlib.ExitStack()
+        step, stop = first, False
         try:
             with ThreadPoolExecutor(1) as pool:  # decodes while the step is compiled
                 first_batch = pool.submit(next, feed)
@@ -227,7 +254,9 @@ class Trainer:
             signals.enter_context(stop_signals(self._stop))  # before, there is nothing to save
             if first and not self._make_up_validation(first, state, checkpoints, recorder):
                 return first, True
-            for step in range(first + 1, experiment.num_steps + 1):
+            while step < experiment.num_steps and not (stop or self._early_stop.is_reached):
+                step += 1
+                profiler.start(step)
                 self._watchdog.alive(f'decoding for step {step}')
                 asked = time.monotonic()
                 try:
@@ -240,12 +269,17 @@ class Trainer:
                 data_wait = time.monotonic() - asked
                 # In the first step processes wait for those that still compile.
                 self._watchdog.alive(f'step {step}', waits=step > first + 1)
-                state, metrics = train_step(state, on_device)
+                with jax.profiler.StepTraceAnnotation('train', step_num=step):
+                    state, metrics = train_step(state, on_device)
                 recorder.add(step, metrics, batch, data_wait)
                 if step == first + 1:
                     jax.block_until_ready(metrics)
                     self._clock.ends('first step')
                     _log.info('First step after %s', self._clock)
+                if profiler.is_over(step):
+                    recorder.flush()  # waits for the step
+                    profiler.stop()
+                    recorder.pause()
                 stop, is_last = self._stop.reached(step), step == experiment.num_steps
                 validates = _is_due(step, experiment.eval_every) or is_last
                 saves = stop or validates or _is_due(step, experiment.save_every)
@@ -257,14 +291,14 @@ class Trainer:
                         found = self._validate(step, state)
                         stop, found = found is None, found or {}
                         recorder.write(step, found)
+                        self._early_stop.add(step, found)
                     recorder.pause()
                     self._watchdog.alive(f'the checkpoint of step {step}')
                     self._check_lock(looks=True)  # a validation can take long
                     checkpoints.save(state, self._card, found)
-                if stop:
-                    break
         finally:
             signals.close()
+            profiler.stop()
             recorder.close()
             feed.close()
             batches.close()
@@ -296,6 +330,7 @@ class Trainer:
         found = self._validate(step, state or self._first_state(checkpoints))
         if found:
             recorder.amend(step, found)
+            self._early_stop.add(step, found)
             checkpoints.add_metrics(step, found)
         return found is not None
 
@@ -315,56 +350,6 @@ class Trainer:
         metrics = results.metrics(self._config.eval.merge)
         _log.info('step %d: %s', step, describe_results(results, 'val', '1x1', metrics))
         return {f'val/{name}': value for name, value in metrics.items()}
-
-    def _log_header(self):
-        programs, config = self._programs, self._config
-        params = programs.abstract_state.params
-        sizes = jax.tree.map(lambda x: math.prod(x.shape) / 1e6, params)
-        is_frozen = find_frozen(params, config.train.freeze)
-        frozen = sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, is_frozen)))
-        _log.info(
-            'Model %s, %.2f M parameters%s, %s; %s',
-            config.model.name,
-            sum(jax.tree.leaves(sizes)),
-            f', of which {frozen:.2f} M frozen' if frozen else '',
-            programs.model.spec.dtype,
-            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(programs.spec).items()),
-        )
-        _log.info(
-            'Data: %s; %s classes; %s',
-            ', '.join(
-                f'{len(rows)} {name}' for name, rows in self._experiment.dataset.splits.items()
-            ),
-            map_heads(len, self._names),
-            ', '.join(f'{k}={v}' for k, v in dataclasses.asdict(programs.policy).items()),
-        )
-        _log.info(
-            '%d steps of %d clips on %d %s device(s), %d process(es); run folder %s',
-            self._experiment.num_steps,
-            config.train.batch_size,
-            jax.device_count(),
-            jax.default_backend(),
-            jax.process_count(),
-            self._workdir,
-        )
-
-
-def _describe_checkpoints(
-    workdir: Path, named: dict[str, tuple[int, float | None]], tested: str
-) -> str:
-    """Which checkpoint is the best and which the last, and what each scored, in a line."""
-
-    def scores(name: str) -> str:
-        step, accuracy = named[name]
-        validated = '' if accuracy is None else f'val {100 * accuracy:.2f} % of 1x1 views'
-        found = ', '.join(filter(None, [validated, tested if name == LAST else '']))
-        return f'step {step}' + (f' (top-1: {found})' if found else '')
-
-    if named[BEST][0] == named[LAST][0]:
-        found = f'{workdir / BEST} and {workdir / LAST} are {scores(LAST)}'
-    else:
-        found = f'{workdir / BEST} is {scores(BEST)}, {workdir / LAST} is {scores(LAST)}'
-    return f'{found}. python -m vivit_jax.predict --checkpoint={workdir} VIDEO takes the best'
 
 
 def _is_due(step: int, every: int) -> bool:

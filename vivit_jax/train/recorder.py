@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.batches.loader import Batch, error_text
 from vivit_jax.batches.sources import VideoSource
+from vivit_jax.config.load import flatten
 from vivit_jax.errors import UserError
 from vivit_jax.train.run_folder import BadVideos
 from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
@@ -43,7 +44,13 @@ class Recorder:
         self._workdir, self._config = workdir, config
         self._batch_size = config.train.batch_size
         self._source = source
-        self._writer = MetricWriter(workdir, first_step, active=first_host)
+        self._writer = MetricWriter(
+            workdir,
+            first_step,
+            active=first_host,
+            wandb_project=config.train.wandb_project,
+            config=flatten(config),
+        )
         self._progress = Progress(
             first_step, num_steps, self._batch_size, heads=heads, active=first_host
         )

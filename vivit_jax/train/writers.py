@@ -1,8 +1,9 @@
-"""Metrics of a training: metrics.jsonl, TensorBoard and the terminal."""
+"""Metrics of a training: metrics.jsonl, TensorBoard, Weights & Biases and the terminal."""
 
 import contextlib
 import json
 import logging
+import math
 import os
 import resource
 import sys
@@ -15,12 +16,15 @@ from tqdm import tqdm
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.errors import UserError, writing
 from vivit_jax.train.tensorboard import TensorBoard
+from vivit_jax.train.weights_and_biases import WeightsAndBiases
 
 _log = logging.getLogger(__name__)
 
 
 class MetricWriter:
-    """Writes one line per step to metrics.jsonl, and the same numbers to TensorBoard.
+    """Writes one line per step to metrics.jsonl, and the same numbers to boards.
+
+    There is always a board of TensorBoard.
 
     The metrics of the newest step are held back until a later step or `flush`, so that all metrics
     of a step share a line.
@@ -29,20 +33,34 @@ class MetricWriter:
         folder: the run folder.
         step: lines of later steps, left by an interrupted run, are removed.
         active: False on all hosts but the first, where nothing is written.
+        wandb_project: of Weights & Biases; '': none.
+        config: of the run, for Weights & Biases.
 
     Raises:
-        UserError: metrics.jsonl cannot be written.
+        UserError: metrics.jsonl cannot be written, or wandb is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, active: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        active: bool = True,
+        *,
+        wandb_project: str = '',
+        config: Mapping[str, object] | None = None,
+    ):
         self._path, self._active = folder / 'metrics.jsonl', active
         self._step, self._metrics = step, {}
         if not active:
             return
         with writing(self._path):
-            _keep_lines(self._path, step)
+            if self._path.exists():
+                kept = read_metrics(folder, step)
+                replace_text(self._path, ''.join(json.dumps(line) + '\n' for line in kept))
             self._file = self._path.open('a', encoding='utf-8')
-        self._board = TensorBoard(folder, step)
+        self._boards = [TensorBoard(folder, step)]
+        if wandb_project:
+            self._boards.append(WeightsAndBiases(folder, wandb_project, config or {}))
 
     def amend(self, step: int, metrics: Mapping[str, float]):
         """Adds metrics to the last step of the run so far, before any other is written.
@@ -52,7 +70,7 @@ class MetricWriter:
         """
         if not self._active:
             return
-        self._board.write(step, metrics)
+        self._write_to_boards(step, metrics)
         with writing(self._path):
             lines = self._path.read_text(encoding='utf-8').splitlines(keepends=True)
             if lines and json.loads(lines[-1])['step'] == step:
@@ -82,7 +100,7 @@ class MetricWriter:
         if not self._active or not (metrics or lasts):
             return
         if metrics:
-            self._board.write(self._step, metrics)
+            self._write_to_boards(self._step, metrics)
         try:
             with writing(self._path):
                 if metrics:
@@ -94,7 +112,7 @@ class MetricWriter:
             self._active = False
             with contextlib.suppress(OSError):
                 self._file.close()
-            self._board.close()
+            self._close_boards()
             raise
 
     def close(self):
@@ -106,7 +124,15 @@ class MetricWriter:
         self.flush()
         if self._active:
             self._file.close()
-            self._board.close()
+            self._close_boards()
+
+    def _write_to_boards(self, step: int, metrics: Mapping[str, float]):
+        for board in self._boards:
+            board.write(step, metrics)
+
+    def _close_boards(self):
+        for board in self._boards:
+            board.close()
 
 
 class Progress:
@@ -179,15 +205,19 @@ def host_rss_gb() -> float:
     return size / 2**30 if sys.platform == 'darwin' else size / 2**20
 
 
-def _keep_lines(path: Path, step: int):
-    """Drops lines after `step`, and one that a kill cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+def read_metrics(folder: Path, last_step: float = math.inf) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl of a run folder, without any that a kill cut short.
+
+    Args:
+        folder: the run folder.
+        last_step: later steps are left out.
+    """
+    path, found = folder / 'metrics.jsonl', []
+    for line in path.read_text('utf-8').splitlines() if path.exists() else []:
         try:
-            if json.loads(line)['step'] <= step:
-                kept.append(line + '\n')
+            metrics = json.loads(line)
+            if metrics['step'] <= last_step:
+                found.append(metrics)
         except (json.JSONDecodeError, KeyError):
             continue
-    replace_text(path, ''.join(kept))
+    return found
