@@ -77,6 +77,21 @@ def test_settings_that_do_not_fit_are_named(tmp_path, csv, flag, message):
     assert re.search(message, fails(tmp_path, *csv, flag))
 
 
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--seeds=0,0'], '--seeds=0,0 must be different whole numbers'),
+        (['--seeds=0', '--mode=show'], '--mode=train and --mode=evaluate'),
+        (['--seeds=0', '--config.seed=1'], 'both say the seed'),
+        (['--seeds=0', '--mode=evaluate', '--checkpoint=w.npz'], 'leave out --checkpoint'),
+        (['--profile_steps=5'], '--profile_steps=5 must be the first and the last step'),
+        (['--profile_steps=1,2', '--mode=evaluate'], 'for a training of one seed'),
+    ],
+)
+def test_flags_that_do_not_fit_are_named(tmp_path, flags, message):
+    assert message in fails(tmp_path, *flags, config='configs/demo.py')
+
+
 def test_batch_size_must_divide_among_devices(tmp_path, csv, monkeypatch):
     monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=3')
     message = fails(tmp_path, *csv)

@@ -88,7 +88,7 @@ def main(args: list[str]) -> int:
     use_compilation_cache()
     workdir = Path(_RESUME.value or _WORKDIR.value or _default_workdir())
     if seeds:
-        return for_each_seed(seeds, _CONFIG.value, workdir, run)
+        return for_each_seed(seeds, _CONFIG.value, workdir, run, _MODE.value)
     return run(_CONFIG.value, workdir)[0]
 
 

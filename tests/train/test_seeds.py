@@ -1,8 +1,10 @@
 import json
+import sys
 
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vivit_jax.config.presets import published_vivit, runlocal
 from vivit_jax.config.schema import default_config
@@ -31,7 +33,7 @@ def test_table_has_mean_and_standard_deviation(tmp_path, capsys):
     assert for_each_seed([4, 0, 7], config, tmp_path, run) == 0
     assert seen == [tmp_path / f'seed_{seed}' for seed in (4, 0, 7)]
     assert config.seed == 0
-    saved = json.loads((tmp_path / 'seeds.json').read_text())
+    saved = json.loads((tmp_path / 'seeds_train.json').read_text())
     assert saved['seeds'] == [4, 0, 7]
     for name, values in (('val/acc1', accuracy), ('val/loss', loss)):
         found = saved['metrics'].pop(name)
@@ -40,7 +42,7 @@ def test_table_has_mean_and_standard_deviation(tmp_path, capsys):
         assert found['standard_deviation'] == pytest.approx(np.std(found['values'], ddof=1))
     assert not saved['metrics']
     assert (
-        (tmp_path / 'seeds.md').read_text()
+        (tmp_path / 'seeds_train.md').read_text()
         == capsys.readouterr().out
         == (
             '| metric | seed 4 | seed 0 | seed 7 | mean | standard deviation |\n'
@@ -61,8 +63,8 @@ def test_seed_that_is_stopped_ends_the_loop(tmp_path):
 
     assert for_each_seed([0, 1, 2], default_config(), tmp_path, run) == 130
     assert seen == [0, 1]
-    assert json.loads((tmp_path / 'seeds.json').read_text())['seeds'] == [0]
-    assert json.loads((tmp_path / 'seeds.json').read_text())['metrics']['val/acc1'] == {
+    assert json.loads((tmp_path / 'seeds_train.json').read_text())['seeds'] == [0]
+    assert json.loads((tmp_path / 'seeds_train.json').read_text())['metrics']['val/acc1'] == {
         'values': [0.5],
         'mean': 0.5,
         'standard_deviation': None,
@@ -93,7 +95,7 @@ def test_trainings_leave_no_arrays_and_are_those_of_the_seeds_alone(tmp_path, ca
     ]
     losses = [line['train/loss'] for line in lines]
     assert losses[0] == losses[1] != losses[2]
-    saved = json.loads((tmp_path / 'seeds.json').read_text())
+    saved = json.loads((tmp_path / 'seeds_train.json').read_text())
     assert saved['metrics']['val/loss']['values'][:2] == [
         lines[2]['val/loss'],
         lines[0]['val/loss'],
@@ -101,4 +103,36 @@ def test_trainings_leave_no_arrays_and_are_those_of_the_seeds_alone(tmp_path, ca
     # The same command goes on: all steps are done.
     held.clear()
     assert for_each_seed([0, 1, 2], config, tmp_path, train) == 0
-    assert json.loads((tmp_path / 'seeds.json').read_text()) == saved
+    assert json.loads((tmp_path / 'seeds_train.json').read_text()) == saved
+
+
+@pytest.mark.slow
+def test_command_compares_trainings_and_evaluations(tmp_path, cache_dir):
+    command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={tmp_path}', '--seeds=0,1']
+    command += ['--config=configs/kinetics400_fe.py:runlocal', '--config.train.num_steps=2']
+    command += [f'--config.data.cache_dir={cache_dir}', '--config.data.num_workers=0']
+    command += ['--config.data.synthetic.num_train=8', '--config.data.synthetic.num_frames=10']
+    command += ['--config.data.synthetic.num_val=4', '--config.data.synthetic.num_test=4']
+    done = run_python([*command, '--config.eval.views=1x1', '--profile_steps=1,2'])
+    assert done.returncode == 2 and '--profile_steps is for a training of one seed' in done.stderr
+    done = run_python([*command, '--config.eval.views=1x1'])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (tmp_path / 'seeds_train.md').read_text()
+    for seed in (0, 1):
+        folder = tmp_path / f'seed_{seed}'
+        log = (folder / 'log.txt').read_text()
+        assert log.count('steps of ') == 1 and f'run folder {folder}' in log
+        assert json.loads((folder / 'config.json').read_text())['seed'] == seed
+    saved = json.loads((tmp_path / 'seeds_train.json').read_text())['metrics']
+    found = [_tested(tmp_path / f'seed_{seed}', '1x1') for seed in (0, 1)]
+    assert saved['test/loss@1x1']['values'] == found
+    done = run_python([*command, '--mode=evaluate', '--config.eval.views=2x1'])
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((tmp_path / 'seeds_evaluate.json').read_text())['metrics']
+    found = [_tested(tmp_path / f'seed_{seed}', '2x1') for seed in (0, 1)]
+    assert saved['test/loss@2x1']['mean'] == pytest.approx(np.mean(found))
+
+
+def _tested(folder, views):
+    saved = json.loads((folder / 'evaluation' / f'test_{views}_step2.json').read_text())
+    return saved[f'test/loss@{views}']

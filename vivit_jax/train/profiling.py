@@ -81,6 +81,6 @@ class Profiler:
         self._is_running = False
         try:
             jax.profiler.stop_trace()
-            _log.info('%s has the trace of the steps from %d on', self._folder, self._first)
+            _log.info('%s has a trace from step %d on', self._folder, self._first)
         except Exception as error:
             _log.warning('The trace cannot be written to %s: %s', self._folder, error)

@@ -39,11 +39,13 @@ def for_each_seed(
     config: ConfigDict,
     workdir: Path,
     run: Callable[[ConfigDict, Path], tuple[int, Mapping[str, float]]],
+    mode: str = 'train',
 ) -> int:
     """Runs a config with each seed in `workdir/seed_<seed>`, and compares the results.
 
     Prints a table of the metrics that all seeds have, with their mean and their standard deviation,
-    and writes it to seeds.md and seeds.json. The table is brought up to date after every seed.
+    and writes it to `seeds_<mode>.md` and `.json`. The files are brought up to date after every
+    seed.
 
     Args:
         seeds: in the order in which they run.
@@ -51,6 +53,7 @@ def for_each_seed(
         workdir: the folder of the run folders.
         run: (config, run folder) -> exit status and metrics. The first status that is not 0 ends
             the loop.
+        mode: what `run` does, for the names of the files.
 
     Returns:
         The last exit status.
@@ -71,22 +74,22 @@ def for_each_seed(
         gc.collect()
         jax.clear_caches()  # the next seed compiles programs of its own
         if jax.process_index() == 0:
-            _write(workdir, found)
+            _write(workdir / f'seeds_{mode}', found)
     terminal.end_log_file()
     if jax.process_index() == 0:
         print(describe_seeds(found))
     return 0
 
 
-def _write(workdir: Path, found: Mapping[int, Mapping[str, float]]):
+def _write(path: Path, found: Mapping[int, Mapping[str, float]]):
     metrics = {}
     for name, values in _shared(found).items():
         mean, deviation = _mean_and_deviation(values)
         metrics[name] = {'values': values, 'mean': mean, 'standard_deviation': deviation}
-    with writing(workdir):
+    with writing(path):
         text = json.dumps({'seeds': list(found), 'metrics': metrics}, indent=2)
-        replace_text(workdir / 'seeds.json', f'{text}\n')
-        replace_text(workdir / 'seeds.md', f'{describe_seeds(found)}\n')
+        replace_text(path.with_suffix('.json'), f'{text}\n')
+        replace_text(path.with_suffix('.md'), f'{describe_seeds(found)}\n')
 
 
 def describe_seeds(found: Mapping[int, Mapping[str, float]]) -> str:
