@@ -139,7 +139,7 @@ def test_models_know_neither_configs_nor_data(package):
 
 # The modules of distributions that have another name than their module.
 MODULES = {'absl-py': 'absl', 'orbax-checkpoint': 'orbax', 'protobuf': 'google'}
-OPTIONAL = {'torch', 'transformers'}  # belong to extras, and are imported inside functions
+OPTIONAL = {'torch', 'transformers', 'wandb'}  # belong to extras, and are imported inside functions
 
 
 def test_libraries_are_imported_exactly_if_they_are_declared():
