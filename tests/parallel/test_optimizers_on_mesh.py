@@ -10,12 +10,16 @@ import sys
 import jax
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
+from pathlib import Path
 import numpy as np
 import optax
 from vivit_jax.config.load import model_config
+from vivit_jax.model_card import ModelCard
 from vivit_jax.parallel.mesh import batch_sharding, create_mesh
+from vivit_jax.train.checkpoints import Checkpoints
 from vivit_jax.train.first_state import create_first_state
 from vivit_jax.train.programs import Programs
+from vivit_jax.video.preprocessing import Preprocessing
 
 config = model_config('vivit_joint', 'hidden_size=32', 'num_layers=1', 'num_heads=8', 'mlp_dim=64',
                       'tubelet_size=(2, 4, 4)')
@@ -38,11 +42,11 @@ def train(sizes):
             losses.append(float(metrics['loss']))
     after = jax.device_get(state.params['embedding'])
     jax.tree.map(np.testing.assert_array_equal, embedding, after)
-    return losses, state
+    return losses, state, made.abstract_state
 
-expected, whole = train((1, 1, 1))
+expected, whole, _ = train((1, 1, 1))
 assert expected[2] < expected[0], expected
-losses, state = train((2, 2, 2))
+losses, state, abstract = train((2, 2, 2))
 np.testing.assert_allclose(losses, expected, rtol=1e-3)
 assert jax.tree.structure(state) == jax.tree.structure(whole)
 # Memory is saved: what has the shape of a split parameter is split.
@@ -54,6 +58,14 @@ params, moments = ({x.shape: x.sharding for path, x in jax.tree_util.tree_flatte
 assert not sharding.is_fully_replicated
 if sys.argv[1] != 'adafactor':
     assert moments[shape].spec == sharding.spec
+
+checkpoints = Checkpoints(Path(sys.argv[3]), keep_last=1, keep_best=0)
+checkpoints.save(whole, ModelCard({'name': 'vivit_joint'}, Preprocessing(), ('a', 'b')), {})
+checkpoints.wait()
+restored = checkpoints.restore(3, abstract)
+checkpoints.close()
+jax.tree.map(np.testing.assert_array_equal, restored, whole)
+assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, abstract)
 """
 
 
@@ -67,6 +79,6 @@ if sys.argv[1] != 'adafactor':
         ('muon', None),
     ],
 )
-def test_steps_on_a_mesh_are_those_of_one_device(optimizer, keywords):
-    done = run_python([sys.executable, '-c', SCRIPT, optimizer, repr(keywords)])
+def test_steps_on_a_mesh_are_those_of_one_device_and_checkpoints_fit(tmp_path, optimizer, keywords):
+    done = run_python([sys.executable, '-c', SCRIPT, optimizer, repr(keywords), str(tmp_path)])
     assert done.returncode == 0, done.stderr

@@ -231,6 +231,7 @@ def test_clip_norm_leaves_weight_decay_whole():
         ({'optimizer': 'lamb', 'adam_b2': 0.9}, r'adam_b2=0\.9 is for sgd and adamw'),
         ({'optimizer': 'lamb', 'moment_dtype': 'bfloat16'}, 'moment_dtype=bfloat16 is for sgd'),
         ({'optimizer': 'lamb', 'moment_dtype': 'int8'}, "'int8' must be 'float32' or"),
+        ({'optimizer': 'galore'}, 'empty arrays, which checkpoints cannot hold'),
         ({'optimizer': 'momo'}, "'momo' .* cannot train here: .*'value'"),  # needs the loss
         (
             # Wants the gradients of each clip.

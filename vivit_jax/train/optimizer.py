@@ -151,14 +151,16 @@ def _checked(
     """An optimizer that was tried on two parameters, without computing anything.
 
     Raises:
-        UserError: it cannot be made, or cannot work with gradients alone.
+        UserError: it cannot be made, cannot work with gradients alone, or cannot be saved.
     """
     params = {'Dense_0': {'kernel': jnp.zeros((2, 3)), 'bias': jnp.zeros(3)}}
     try:
         optimizer = make()
-        updates = jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x)[0], params)
+        updates, state = jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), params)
         if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
             raise ValueError('its updates have other shapes than the gradients of a batch')
+        if any(x.size == 0 for x in jax.tree.leaves(state)):
+            raise ValueError('its state has empty arrays, which checkpoints cannot hold')
     except Exception as error:  # optimizers check nothing, so that anything may go wrong
         raise UserError(
             f'train.optimizer={config.optimizer!r} with train.optimizer_keywords='
