@@ -83,8 +83,8 @@ def test_training_ends_is_tested_and_does_not_go_on(
     assert steps_of(tmp_path / 'run') == list(range(1, end + 1))
     best, step = (0.5, 2) if metric == 'acc1' else (1, 3)
     assert (
-        f'The training ended at step {end}: the last 2 validations were not better than '
-        f'val/{metric}={best} of step {step}'
+        f'The training ended at step {end}: no better than val/{metric}={best} of step {step} in '
+        '2 validation(s) since'
     ) in caplog.text
     assert trainer.results['val/acc1'] == ACCURACIES[end - 1]
     assert 0 <= trainer.results['test/acc1@1x1'] <= 1

@@ -41,6 +41,6 @@ class EarlyStop:
     def __str__(self) -> str:
         best = f'{self._sign * self._best:.4g}'
         return (
-            f'the last {self._count} validations were not better than {self._name}={best} of step '
-            f'{self._best_step} (train.early_stop_validations={self._patience})'
+            f'no better than {self._name}={best} of step {self._best_step} in {self._count} '
+            f'validation(s) since (train.early_stop_validations={self._patience})'
         )
