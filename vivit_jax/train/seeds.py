@@ -1,6 +1,5 @@
 """The same training with several seeds, one after the other, and a table of their results."""
 
-import gc
 import json
 import logging
 import statistics
@@ -71,8 +70,6 @@ def for_each_seed(
         status, found[seed] = run(config, folder)
         if status:
             return status
-        gc.collect()
-        jax.clear_caches()  # the next seed compiles programs of its own
         if jax.process_index() == 0:
             _write(workdir / f'seeds_{mode}', found)
     terminal.end_log_file()
