@@ -72,7 +72,6 @@ def for_each_seed(
             return status
         if jax.process_index() == 0:
             _write(workdir / f'seeds_{mode}', found)
-    terminal.end_log_file()
     if jax.process_index() == 0:
         print(describe_seeds(found))
     return 0
