@@ -171,7 +171,7 @@ def test_unknown_label_raises_near_name(tmp_path):
     message = _error(_write(tmp_path, train=TRAIN, val='d.mp4,run\ne.mp4,jmp\nf.mp4,jmp\n'))
     assert 'val.csv, line 3' in message
     assert "label 'jmp' is none of the 3 classes; did you mean 'jump'?" in message
-    assert '2 of 3 lines' in message
+    assert '2 of 3 labels' in message
 
 
 @pytest.mark.parametrize(

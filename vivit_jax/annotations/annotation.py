@@ -34,6 +34,18 @@ def find_group_column(lines: Sequence[Annotation], label_columns: Collection[str
     return next((name for name in _GROUP_COLUMNS if name in columns), None)
 
 
+def split_labels(cell: str, separator: str) -> list[str]:
+    """The labels in a cell of a column of labels, each once; none in an empty cell.
+
+    Args:
+        cell: of an annotation.
+        separator: what stands between two labels; '': the cell is one label.
+    """
+    if not separator:
+        return [cell]
+    return list(dict.fromkeys(filter(None, map(str.strip, cell.split(separator)))))
+
+
 @dataclasses.dataclass(frozen=True)
 class Annotations:
     """What a reader finds in the annotation files of a dataset.

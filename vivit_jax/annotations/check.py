@@ -13,8 +13,9 @@ from vivit_jax.annotations.annotation import (
     AnnotationError,
     Annotations,
     find_group_column,
+    split_labels,
 )
-from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo
+from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo, class_indices
 from vivit_jax.errors import describe_closed, list_some
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads, numbered_labels, plain_name
 
@@ -28,6 +29,8 @@ _MOST_CLASSES = 1_000_000  # more are a column of something else than classes
 _SECONDS, _FRAMES = (float, 'a number of seconds'), (int, 'a number of frames')
 _PART_TYPES = (_SECONDS, _SECONDS, _FRAMES, _FRAMES)
 
+_Labels = tuple[str, list[str]]  # place and labels of a line
+
 _MOST_NAMED = 20  # missing videos that the log names
 
 
@@ -39,6 +42,7 @@ def check_annotations(
     num_classes: PerHead[int] | None = None,
     max_bad_fraction: float = 0.0,
     has_files: bool = True,
+    label_separator: str = '',
 ) -> Dataset:
     """Checks the annotations of a dataset and turns their text into labelled videos.
 
@@ -50,6 +54,7 @@ def check_annotations(
         num_classes: classes of the model; by default the number that was found.
         max_bad_fraction: fraction of a split's files that may be missing, see `most_bad`.
         has_files: whether videos are files, which must exist.
+        label_separator: see `Dataset`.
 
     Raises:
         AnnotationError: see the checks below.
@@ -58,16 +63,21 @@ def check_annotations(
     given_sizes = _of_heads(f'model.num_classes={num_classes}', num_classes, label_columns)
     names, labels = {}, {}
     for head, column in label_columns.items():
-        _check_labels(annotations.splits, column)
+        found = {
+            split: _find_labels(split, lines, column, label_separator)
+            for split, lines in annotations.splits.items()
+        }
         given, ordered = given_names[head], annotations.label_names.get(column)
         if given is None:
-            _check_similar(annotations.splits.get('train', ()), column)
+            _check_similar(found.get('train', ()), column)
         # A model that knows only the number of its classes takes the names of the dataset.
         if given is None or (ordered and tuple(given) == numbered_labels(len(ordered))):
             given = ordered
-        names[head], labels[head] = _read_labels(
-            annotations.splits, column, given, given_sizes[head]
-        )
+        names[head], indices = _read_labels(found, column, given, given_sizes[head])
+        _check_separator(names[head], label_separator)
+        labels[head] = indices
+        if not label_separator:
+            labels[head] = {split: [label for (label,) in x] for split, x in indices.items()}
     names = _only_or_all(names)
     splits = {
         split: videos_of(
@@ -77,10 +87,10 @@ def check_annotations(
         )
         for split, lines in annotations.splits.items()
     }
-    _check_overlap(splits)
+    _check_overlap(splits, label_separator)
     for split, videos in splits.items() if has_files else ():
         _check_files(split, videos, names, max_bad_fraction, annotations.expected.get(split))
-    return Dataset(splits, names, annotations.expected)
+    return Dataset(splits, names, annotations.expected, label_separator=label_separator)
 
 
 def most_bad(num_videos: int, fraction: float) -> int:
@@ -110,13 +120,29 @@ def _only_or_all(values: dict) -> PerHead:
     return values if len(values) > 1 else next(iter(values.values()))
 
 
-def _check_labels(splits: Mapping[str, Sequence[Annotation]], column: str):
-    for split, lines in splits.items():
-        if not lines:
-            raise AnnotationError(f'the split {split} is empty')
-        without = next((line for line in lines if not line.values.get(column)), None)
-        if without:
-            raise AnnotationError(f'{without.place}: no {column}')
+def _find_labels(
+    split: str, lines: Sequence[Annotation], column: str, separator: str
+) -> list[_Labels]:
+    """Place and labels of every line; with a separator some lines, but not all, may have none."""
+    if not lines:
+        raise AnnotationError(f'the split {split} is empty')
+    found = [(x.place, split_labels(x.values.get(column, ''), separator)) for x in lines]
+    without = [place for place, labels in found if not all(labels) or not labels]
+    if without and not separator:
+        raise AnnotationError(f'{without[0]}: no {column}')
+    if len(without) == len(lines):
+        raise AnnotationError(f'the split {split}: no video has a label in column {column!r}')
+    return found
+
+
+def _check_separator(label_names: Sequence[str], separator: str):
+    """Names that could not be written into a cell and read again are an error."""
+    broken = [x for x in label_names if separator and split_labels(x, separator) != [x]]
+    if broken:
+        raise AnnotationError(
+            f'the class {broken[0]!r} has data.label_separator={separator!r} in its name: separate '
+            'the labels of a video by something else'
+        )
 
 
 def _is_index(label: str) -> bool:
@@ -124,24 +150,23 @@ def _is_index(label: str) -> bool:
 
 
 def _read_labels(
-    tables: Mapping[str, Sequence[Annotation]],
+    found: Mapping[str, Sequence[_Labels]],
     column: str,
     label_names: Sequence[str] | None,
     num_classes: int | None,
-) -> tuple[tuple[str, ...], dict[str, list[int]]]:
-    """The classes of a column, and of every split the class indices."""
-    labels = {split: [line.values[column] for line in lines] for split, lines in tables.items()}
-    every = [label for split in labels.values() for label in split]
+) -> tuple[tuple[str, ...], dict[str, list[tuple[int, ...]]]]:
+    """The classes of a column, and of every split the class indices of each line."""
+    every = [label for lines in found.values() for _, label in _each_label(lines)]
     are_indices = all(map(_is_index, every))
     if label_names is None:
-        if 'train' not in tables:
+        if 'train' not in found:
             raise AnnotationError('no class names: set data.train_csv or data.label_map')
         if are_indices:
             size = num_classes or min(max(map(int, every)) + 1, _MOST_CLASSES)
             _check_base(every, size, column)
             label_names = [str(i) for i in range(size)]
         else:
-            label_names = sorted(set(labels['train']))
+            label_names = sorted({label for _, label in _each_label(found['train'])})
     label_names = tuple(label_names)
     if len(set(label_names)) < len(label_names):
         twice = collections.Counter(label_names).most_common(1)[0][0]
@@ -156,22 +181,24 @@ def _read_labels(
     if are_indices and not all(map(_is_index, label_names)):
         _check_base(every, len(label_names), column)
         to_index = {str(i): i for i in range(len(label_names))}
-    for lines in tables.values():
+    for lines in found.values():
         _check_known(lines, column, to_index)
-    indices = {split: [to_index[label] for label in found] for split, found in labels.items()}
+    indices = {
+        split: [tuple(sorted(to_index[label] for label in labels)) for _, labels in lines]
+        for split, lines in found.items()
+    }
     if 'train' in indices:
         _check_classes(column, label_names, indices['train'])
     return label_names, indices
 
 
-def _check_similar(lines: Sequence[Annotation], column: str):
+def _check_similar(lines: Sequence[_Labels], column: str):
     first = {}
-    for line in lines:
-        label = line.values[column]
+    for place, label in _each_label(lines):
         other = first.setdefault(plain_name(label), label)
         if label != other:
             raise AnnotationError(
-                f'{line.place}: {column} {label!r} and {other!r} differ in case or blanks only, '
+                f'{place}: {column} {label!r} and {other!r} differ in case or blanks only, '
                 'and would be two classes: write one name for both'
             )
 
@@ -191,24 +218,29 @@ def _check_base(labels: Sequence[str], num_classes: int, column: str):
         )
 
 
-def _check_known(lines: Sequence[Annotation], column: str, to_index: Mapping[str, int]):
-    labels = [line.values[column] for line in lines]
-    unknown = [line for line in lines if line.values[column] not in to_index]
+def _each_label(lines: Sequence[_Labels]) -> list[tuple[str, str]]:
+    return [(place, label) for place, labels in lines for label in labels]
+
+
+def _check_known(lines: Sequence[_Labels], column: str, to_index: Mapping[str, int]):
+    every = _each_label(lines)
+    unknown = [(place, label) for place, label in every if label not in to_index]
     if not unknown:
         return
+    labels = [label for _, label in every]
     if all(map(_is_index, labels)):
         _check_base(labels, len(to_index), column)
-    place, label = unknown[0].place, unknown[0].values[column]
+    place, label = unknown[0]
     near = difflib.get_close_matches(label, to_index, n=1)
     raise AnnotationError(
         f'{place}: {column} {label!r} is none of the {len(to_index)} classes'
         f'{f"; did you mean {near[0]!r}?" if near else ""} '
-        f'({len(unknown)} of {len(lines)} lines have such labels)'
+        f'({len(unknown)} of {len(every)} labels are unknown)'
     )
 
 
-def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int]):
-    counts = collections.Counter(labels)
+def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[tuple[int, ...]]):
+    counts = collections.Counter(index for of_line in labels for index in of_line)
     absent = [name for i, name in enumerate(label_names) if not counts[i]]
     if absent:
         _log.warning(
@@ -227,13 +259,13 @@ def _check_classes(column: str, label_names: Sequence[str], labels: Sequence[int
 
 
 def videos_of(
-    lines: Sequence[Annotation], labels: PerHead[Sequence[int]], group_column: str | None
+    lines: Sequence[Annotation], labels: PerHead[Sequence], group_column: str | None
 ) -> list[LabeledVideo]:
     """Turns the text of lines into videos.
 
     Args:
         lines: of a list.
-        labels: class index of each line, of each head.
+        labels: of each line, of each head, see `LabeledVideo`.
         group_column: the column that says which videos belong together.
 
     Raises:
@@ -265,7 +297,7 @@ def _number(place: str, values: Mapping[str, str], column: str, kind: type, what
         raise AnnotationError(f'{place}: {column}={values[column]!r} is not {what}') from None
 
 
-def _check_overlap(splits: Mapping[str, Sequence[LabeledVideo]]):
+def _check_overlap(splits: Mapping[str, Sequence[LabeledVideo]], label_separator: str):
     real_path = functools.cache(os.path.realpath)  # a video may have thousands of parts
 
     def key(video: LabeledVideo) -> tuple:
@@ -279,6 +311,12 @@ def _check_overlap(splits: Mapping[str, Sequence[LabeledVideo]]):
             if video.label not in labels[name]:
                 labels[name].append(video.label)
         twice = [name[0] for name, found in labels.items() if len(found) > 1]
+        if twice and label_separator:
+            raise AnnotationError(
+                f'{split}: {len(twice)} videos are listed several times with different labels, '
+                f'such as {twice[0]}: with data.label_separator={label_separator!r} all labels of '
+                'a video stand in one cell of one line'
+            )
         if twice:
             _log.warning(
                 '%s: %d videos are listed with several labels, such as %s',
@@ -320,7 +358,11 @@ def _check_files(
     by_class, loses_class = [], False
     for head, names in by_head(label_names).items():
         listed, lost = (
-            collections.Counter(names[by_head(video.label)[head]] for video in some)
+            collections.Counter(
+                names[index]
+                for video in some
+                for index in class_indices(by_head(video.label)[head])
+            )
             for some in (videos, missing)
         )
         counts = [f'{name} {count} of {listed[name]}' for name, count in lost.most_common()]

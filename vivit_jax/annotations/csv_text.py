@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from vivit_jax.annotations.dataset import PART_COLUMNS, LabeledVideo
+from vivit_jax.annotations.dataset import PART_COLUMNS, LabeledVideo, class_indices
 from vivit_jax.heads import by_head
 
 
@@ -18,12 +18,15 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
-def videos_csv(videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[str]]) -> str:
+def videos_csv(
+    videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[str]], label_separator: str
+) -> str:
     """The native CSV of some videos, with absolute paths: a value of `data.train_csv`.
 
     Args:
         videos: a line each.
         classes: for each column of labels the names of its classes.
+        label_separator: see `Dataset`.
     """
     columns = (*PART_COLUMNS, 'group')
     used = [x for x in columns if any(getattr(video, x) is not None for video in videos)]
@@ -33,7 +36,7 @@ def videos_csv(videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[st
         (
             (
                 *(os.path.abspath(getattr(video, path)) for path in paths),
-                *label_texts(video, classes),
+                *label_texts(video, classes, label_separator),
                 *(getattr(video, name) for name in used),
             )
             for video in videos
@@ -41,7 +44,12 @@ def videos_csv(videos: Sequence[LabeledVideo], classes: Mapping[str, Sequence[st
     )
 
 
-def label_texts(video: LabeledVideo, classes: Mapping[str, Sequence[str]]) -> list[str]:
-    """The class name of a video in each column of labels."""
+def label_texts(
+    video: LabeledVideo, classes: Mapping[str, Sequence[str]], label_separator: str
+) -> list[str]:
+    """The class name of a video in each column of labels, or the names with separators."""
     labels = by_head(video.label).values()
-    return [names[label] for names, label in zip(classes.values(), labels, strict=True)]
+    return [
+        label_separator.join(names[index] for index in class_indices(label))
+        for names, label in zip(classes.values(), labels, strict=True)
+    ]

@@ -16,7 +16,8 @@ class LabeledVideo:
 
     Attributes:
         video_path: file to decode, or folder of frames.
-        label: index of the class, of each head.
+        label: index of the class, of each head; with any number of labels, their indices in
+            ascending order.
         start_sec, end_sec: the part of a file; None: from its start, to its end.
         start_frame, num_frames: the part of a folder: how many frames precede the part, and how
             many it has; None: from the first frame, to the last.
@@ -26,13 +27,18 @@ class LabeledVideo:
     """
 
     video_path: str
-    label: PerHead[int]
+    label: PerHead[int] | tuple[int, ...]
     start_sec: float | None = None
     end_sec: float | None = None
     start_frame: int | None = None
     num_frames: int | None = None
     depth_path: str | None = None
     group: str | None = None
+
+
+def class_indices(label: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The classes of a label of one head: one, or any number of them."""
+    return label if isinstance(label, tuple) else (label,)
 
 
 _Split = TypeVar('_Split', bound=Sequence[LabeledVideo])
@@ -48,9 +54,12 @@ class Dataset(Generic[_Split]):
         label_names: the classes.
         expected: published size of a split, in words, if it is known.
         val_is_drawn: whether `'val'` is a part of the training list, see `draw_validation`.
+        label_separator: what stands between the labels of a video in lists; '': every video has
+            one label.
     """
 
     splits: Mapping[str, _Split]
     label_names: LabelNames
     expected: Mapping[str, str] = dataclasses.field(default_factory=dict)
     val_is_drawn: bool = False
+    label_separator: str = ''

@@ -16,6 +16,7 @@ from vivit_jax.annotations.annotation import (
     AnnotationError,
     Annotations,
     find_group_column,
+    split_labels,
 )
 from vivit_jax.annotations.csv_text import videos_csv
 from vivit_jax.annotations.dataset import Dataset
@@ -29,21 +30,27 @@ _MOST_CLASSES = 10  # whose counts the log has
 
 
 def draw_validation(
-    annotations: Annotations, fraction: float, seed: int, label_columns: Sequence[str]
+    annotations: Annotations,
+    fraction: float,
+    seed: int,
+    label_columns: Sequence[str],
+    label_separator: str = '',
 ) -> Annotations:
     """Moves a part of the split `train` to a new split `val`.
 
     Each class gives this part of its videos, rounded: at least one video if the class has two, and
     never all of them. Of several columns of labels the first one counts. Parts of one video stay
     together, and so do all videos with the same value in a column `group` or `subject`; then
-    classes give their part as nearly as whole groups allow. The same videos and seed give the same
-    split, in whatever order and folder the videos are.
+    classes give their part as nearly as whole groups allow. So do they if videos have any number of
+    labels; videos without a label count as a class. The same videos and seed give the same split,
+    in whatever order and folder the videos are.
 
     Args:
         annotations: with a split `train`, and without `val`.
         fraction: more than 0, and less than 1.
         seed: of the draw.
         label_columns: the columns of labels.
+        label_separator: see `Dataset`.
 
     Raises:
         AnnotationError: a video has no group or two groups, or the groups are too few.
@@ -61,7 +68,7 @@ def draw_validation(
     train = annotations.splits['train']
     column = find_group_column(train, label_columns)
     groups = _find_groups(train, column)
-    labels = [[line.values.get(label_columns[0], '') for line in group] for group in groups]
+    labels = [_labels(group, label_columns[0], label_separator) for group in groups]
     drawn = _draw(labels, fraction, random.Random(seed))
     if not drawn:
         in_groups = (
@@ -88,13 +95,21 @@ def draw_validation(
         fraction,
         seed,
         by_group,
-        _describe_classes(splits['val'], train, label_columns[0]),
+        _describe_classes(
+            *(_labels(lines, label_columns[0], label_separator) for lines in (splits['val'], train))
+        ),
     )
     return dataclasses.replace(
         annotations,
         splits={**annotations.splits, **splits},
         expected={split: x for split, x in annotations.expected.items() if split not in splits},
     )
+
+
+def _labels(lines: Sequence[Annotation], column: str, separator: str) -> list[str]:
+    """The labels of all lines; '' stands for a line without."""
+    cells = [line.values.get(column, '') for line in lines]
+    return [label for cell in cells for label in split_labels(cell, separator) or ['']]
 
 
 def _find_groups(lines: Sequence[Annotation], column: str | None) -> list[list[Annotation]]:
@@ -127,7 +142,7 @@ def _draw(labels: Sequence[Sequence[str]], fraction: float, rng: random.Random) 
     wanted counts in the first order.
 
     Args:
-        labels: of the videos of each group.
+        labels: of all videos of each group.
         fraction: of the videos of each class that is wanted.
         rng: gives the orders.
     """
@@ -154,11 +169,12 @@ def _draw(labels: Sequence[Sequence[str]], fraction: float, rng: random.Random) 
     return best
 
 
-def _describe_classes(val: Sequence[Annotation], train: Sequence[Annotation], column: str) -> str:
-    drawn, listed = (
-        collections.Counter(line.values.get(column, '') for line in lines) for lines in (val, train)
-    )
-    counts = [f'{name} {drawn[name]} of {size}' for name, size in sorted(listed.items())]
+def _describe_classes(val: Sequence[str], train: Sequence[str]) -> str:
+    """How many of the labels of each class were drawn."""
+    drawn, listed = collections.Counter(val), collections.Counter(train)
+    counts = [
+        f'{name or "no label"} {drawn[name]} of {size}' for name, size in sorted(listed.items())
+    ]
     if len(counts) <= _MOST_CLASSES:
         return ', '.join(counts)
     without = sorted(listed.keys() - drawn.keys())
@@ -178,7 +194,9 @@ def drawn_lists(dataset: Dataset, label_columns: Sequence[str]) -> dict[str, str
         return {}
     classes = dict(zip(label_columns, by_head(dataset.label_names).values(), strict=True))
     return {
-        f'{split}_videos.csv': videos_csv(dataset.splits[split].videos, classes)
+        f'{split}_videos.csv': videos_csv(
+            dataset.splits[split].videos, classes, dataset.label_separator
+        )
         for split in ('train', 'val')
         if split in dataset.splits
     }

@@ -41,6 +41,8 @@ def load_dataset(
     If `data.val_fraction` is set, `val` is drawn from the training list. Without CSVs, `data.root`
     is a folder of videos for each class.
 
+    If `data.label_separator` is set, videos have any number of labels each.
+
     The heads are `data.label_columns`. The embedded videos have two columns, `label` (motion) and
     `sprite` (shape); heads with other names take these columns in this order.
 
@@ -62,6 +64,7 @@ def load_dataset(
     """
     heads = data.label_columns
     _check_heads(heads)
+    _check_label_separator(data)
     if label_names is None and data.label_map:
         label_names = read_label_maps(data.label_map, heads)
     _check_fraction(data)
@@ -78,7 +81,9 @@ def load_dataset(
         annotations = choose_videos(annotations, modality)
     fraction = annotations.val_fraction if data.val_fraction is None else data.val_fraction
     if fraction:
-        annotations = draw_validation(annotations, fraction, seed, tuple(columns.values()))
+        annotations = draw_validation(
+            annotations, fraction, seed, tuple(columns.values()), data.label_separator
+        )
     annotations = _keep_splits(annotations, splits, data.root)
     dataset = check_annotations(
         annotations,
@@ -87,12 +92,17 @@ def load_dataset(
         num_classes=num_classes,
         max_bad_fraction=data.max_bad_fraction,
         has_files=data.source != 'records',
+        label_separator=data.label_separator,
     )
-    limits = Limits(**data.limits)
+    options = {
+        'modality': modality,
+        'limits': Limits(**data.limits),
+        'num_classes': len(dataset.label_names) if data.label_separator else None,
+    }
     sources = {
-        split: _find_records(data.root, split, videos, modality, limits)
+        split: _find_records(data.root, split, videos, options)
         if data.source == 'records'
-        else VideoFiles(videos, modality=modality, is_stretched=stretch_depth, limits=limits)
+        else VideoFiles(videos, is_stretched=stretch_depth, **options)
         for split, videos in dataset.splits.items()
     }
     return dataclasses.replace(dataset, splits=sources, val_is_drawn=bool(fraction))
@@ -112,9 +122,15 @@ def _read_annotations(
         )
     if data.source == 'csv' and (_csv_files(data, _SPLITS) or not data.root):
         files = _listed_files(data, splits)
-        return read_csv_files(files, data.root, columns, _separator(data.separator))
+        return read_csv_files(
+            files,
+            data.root,
+            columns,
+            _separator(data.separator),
+            needs_labels=not data.label_separator,
+        )
     if data.source == 'records':
-        return _read_records(data.root, columns, splits)
+        return _read_records(data.root, columns, splits, needs_labels=not data.label_separator)
     return _read_published(data, 'class_folders' if data.source == 'csv' else data.source)
 
 
@@ -137,6 +153,20 @@ def _check_modality(data: ConfigDict, modality: str):
         raise UserError(
             f'model.modality={modality!r} cannot be read from {data.source}, which hold one video '
             'each: give the video files and their depth, with a CSV or a dataset as data.source'
+        )
+
+
+def _check_label_separator(data: ConfigDict):
+    separator = data.label_separator
+    if separator and len(data.label_columns) > 1:
+        raise UserError(
+            f'data.label_separator={separator!r} puts all labels of a video into one column, but '
+            f'data.label_columns={data.label_columns} are several: name one of them'
+        )
+    if separator and data.source == 'tfrecords':
+        raise UserError(
+            f'data.label_separator={separator!r}: tfrecords have one label for each video; give '
+            'the video files with a CSV'
         )
 
 
@@ -197,7 +227,9 @@ def _read_published(data: ConfigDict, name: str) -> Annotations:
     return read_dataset(info, data.root, annotations=data.annotations, protocol=data.protocol)
 
 
-def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) -> Annotations:
+def _read_records(
+    folder: str, columns: Sequence[str], splits: Sequence[str], needs_labels: bool
+) -> Annotations:
     """The CSV files and class names that lie beside records."""
     files = {split: os.path.join(folder, f'{split}.csv') for split in splits}
     files = {split: path for split, path in files.items() if os.path.exists(path)}
@@ -207,7 +239,7 @@ def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) ->
             'should be what vivit_jax.prepare records wrote, such as /data/tfds/kinetics400/1.0.0'
             f'{describe_closed(os.path.join(folder, f"{splits[0]}.csv"))}'
         )
-    annotations = read_csv_files(files, folder, columns)
+    annotations = read_csv_files(files, folder, columns, needs_labels=needs_labels)
     classes = {column: os.path.join(folder, f'{column}.labels.txt') for column in columns}
     return dataclasses.replace(
         annotations, label_names={column: read_label_map(path) for column, path in classes.items()}
@@ -215,7 +247,7 @@ def _read_records(folder: str, columns: Sequence[str], splits: Sequence[str]) ->
 
 
 def _find_records(
-    folder: str, split: str, videos: Sequence[LabeledVideo], modality: str, limits: Limits
+    folder: str, split: str, videos: Sequence[LabeledVideo], options: dict[str, object]
 ) -> ArrayRecords:
     """What `python -m vivit_jax.prepare records` wrote: row i of a split's CSV is record i."""
     # A record is not a file: its id is the path as the CSV has it.
@@ -223,7 +255,7 @@ def _find_records(
         dataclasses.replace(video, video_path=os.path.relpath(video.video_path, folder))
         for video in videos
     ]
-    return ArrayRecords(videos, find_shards(folder, split), modality=modality, limits=limits)
+    return ArrayRecords(videos, find_shards(folder, split), **options)
 
 
 def _load_tfrecords(

@@ -80,9 +80,10 @@ def train_batches(
 
     Returns:
         An iterator with a `close()`. The batches hold `rgb` uint8 [b t h w 3] and/or `depth` uint16
-        [b t h w 1], `label` int32 [b] (of each head), `video_id` int32 [b], and per clip the video
-        that could not be used and was substituted: `bad_id` int32 [b], -1 if all was well, and
-        `error` uint8 [b 512], text in UTF-8. In clips of units, t is the frames of all units.
+        [b t h w 1], `label` int32 [b] (of each head) or float32 [b classes] (see
+        `VideoSource.label`), `video_id` int32 [b], and per clip the video that could not be used
+        and was substituted: `bad_id` int32 [b], -1 if all was well, and `error` uint8 [b 512], text
+        in UTF-8. In clips of units, t is the frames of all units.
 
     Raises:
         UserError: the batch does not divide among the hosts and into repeats; when a batch is asked
@@ -167,7 +168,7 @@ class _LoadClips(grain.transforms.RandomMap):
         else:
             raise UserError(f'{_MAX_SUBSTITUTES} unusable videos in a row; the first: {error}')
         item = {
-            'label': map_heads(np.int32, self._source.label(index)),
+            'label': self._source.label(index),
             'video_id': np.int32(index),
             'bad_id': np.int32(bad_id),
             'error': _error_bytes(error),
@@ -207,7 +208,7 @@ class _LoadViews(grain.transforms.Map):
                 error = str(problem)
         item = {
             **pixels,
-            'label': map_heads(np.int32, self._source.label(index if mask else 0)),
+            'label': self._source.label(index if mask else 0),
             'video_id': np.int32(index if mask else -1),
             'view': np.int32(view),
             'mask': np.bool_(mask),

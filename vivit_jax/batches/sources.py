@@ -4,8 +4,10 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from vivit_jax.annotations.dataset import LabeledVideo
-from vivit_jax.heads import PerHead
+from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.video.frame_reader import FrameReader, VideoError
 from vivit_jax.video.limits import Limits
 from vivit_jax.video.open import open_video
@@ -21,12 +23,15 @@ class VideoSource(abc.ABC):
         modality: `'rgb'`, or `'depth'` if the videos are depth videos, or `'rgbd'`.
         is_stretched: see `Recording`.
         limits: what a video may have at most.
+        num_classes: of videos with any number of labels each; None: every video has one label, of
+            each head.
     """
 
     videos: Sequence[LabeledVideo]
     modality: str = dataclasses.field(default='rgb', kw_only=True)
     is_stretched: bool = dataclasses.field(default=False, kw_only=True)
     limits: Limits = dataclasses.field(default=Limits(), kw_only=True)
+    num_classes: int | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -36,9 +41,18 @@ class VideoSource(abc.ABC):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def label(self, index: int) -> PerHead[int]:
-        """Class index of a video, of each head."""
-        return self.videos[index].label
+    def label(self, index: int) -> PerHead[np.ndarray]:
+        """The label of a video in a batch.
+
+        The class index, int32 [], of each head; of a video with any number of labels float32
+        [classes], 1 for each of its classes and 0 for the others.
+        """
+        label = self.videos[index].label
+        if self.num_classes is None:
+            return map_heads(np.int32, label)
+        row = np.zeros(self.num_classes, np.float32)
+        row[list(label)] = 1
+        return row
 
     def name(self, index: int) -> str:
         """The name of a video in messages and lists."""

@@ -143,6 +143,12 @@ KEYS = {
     'data.label_columns': Key(
         ('label',), "columns with labels; of several, ('verb', 'noun'), each gets a head"
     ),
+    'data.label_separator': Key(
+        '',
+        "what stands between the labels of a video in their column, such as ';' in 'run;jump': "
+        'videos then have any number of labels, each class gets a probability of its own, and '
+        "val/map chooses the best checkpoint; '': every video has one label",
+    ),
     'data.label_map': Key(
         '',
         "file of class names, one a line; '{head}' in its name stands for each of several heads; "

@@ -77,8 +77,7 @@ class Evaluator:
             host=find_host(self._mesh),
         )
         labels = map_heads(
-            lambda *labels: np.array(labels, np.int32),
-            *(source.label(i) for i in range(len(source))),
+            lambda *labels: np.stack(labels), *(source.label(i) for i in range(len(source)))
         )
         logits = None
         failures: dict[int, str] = {}

@@ -19,6 +19,7 @@ if __name__ == '__main__':  # before the slow imports
 import dataclasses
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -145,6 +146,8 @@ def _pack(config: ConfigDict) -> int:
             print('Delete them and repeat this to pack them again')
             return 1
     heads = ''.join(f' --config.data.label_columns={column}' for column in plan.classes)
+    if plan.label_separator:
+        heads += f' --config.data.label_separator={shlex.quote(plan.label_separator)}'
     print(
         f'Train:  --config.data.source=records --config.data.root={plan.folder}{heads}\n'
         f"TFDS:   tfds.data_source('{name}', split='{plan.wanted[0]}', data_dir='{output}')"

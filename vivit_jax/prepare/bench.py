@@ -1,5 +1,6 @@
 """How many clips a second this host feeds, and how many the model takes."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -13,7 +14,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vivit_jax.annotations.dataset import Dataset
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.batches.loader import Workers, train_batches
 from vivit_jax.batches.sources import VideoFiles, VideoSource
@@ -79,7 +79,7 @@ def _pack(experiment: Experiment, folder: Path) -> VideoSource:
         limits=experiment.train_source.limits,
     )
     plan = make_plan(
-        Dataset({'train': some}, experiment.dataset.label_names),
+        dataclasses.replace(experiment.dataset, splits={'train': some}),
         folder,
         name='bench',
         encoding=Encoding(None, None, 18),
@@ -145,7 +145,8 @@ def _step_sec(
             experiment.train_source.kinds, (batch_size, *experiment.programs.spec.clip_shape)
         ),
         'label': map_heads(
-            lambda _: np.zeros(batch_size, np.int32), experiment.dataset.label_names
+            lambda x: np.zeros(x.shape, x.dtype),
+            experiment.programs.abstract_batch(batch_size)['label'],
         ),
     }
     batch = jax.device_put(batch, batch_sharding(experiment.mesh))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vivit_jax.annotations.csv_text import csv_text, label_texts, videos_csv
-from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo
+from vivit_jax.annotations.dataset import PART_COLUMNS, Dataset, LabeledVideo, class_indices
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.batches.sources import VideoFiles, VideoSource
 from vivit_jax.errors import UserError
@@ -80,19 +80,20 @@ def check(
     for head, classes in by_head(videos.label_names).items():
         file = f'label_map_{head}.txt' if head else 'label_map.txt'
         replace_text(output / file, ''.join(f'{name}\n' for name in classes))
+    separator = videos.label_separator
     listed, counts = {status: [] for status in _LISTED}, []
     for split, source in videos.splits.items():
         lines = [found[row.video_path, _part(row)] for row in source.videos]
-        labels = [label_texts(row, names) for row in source.videos]
         usable = [
             row for row, line in zip(source.videos, lines, strict=True) if line['status'] in _USABLE
         ]
-        replace_text(output / f'{split}_ok.csv', videos_csv(usable, names))
-        for line, label in zip(lines, labels, strict=True):
+        replace_text(output / f'{split}_ok.csv', videos_csv(usable, names, separator))
+        for line, row in zip(lines, source.videos, strict=True):
             if line['status'] in listed:
                 reason = line['reason'] or f'{line["frames"]} frames, a clip needs {needed}'
+                label = label_texts(row, names, separator)
                 listed[line['status']].append((split, *_key(line), *label, reason))
-        of_split = _count_classes(lines, labels, names)
+        of_split = _count_classes(lines, source.videos, names)
         counts += [(split, *place, *count.values()) for place, count in of_split.items()]
         print(_summary(split, lines, of_split, videos.expected.get(split)))
     for status, rows in listed.items():
@@ -206,7 +207,7 @@ def _needed_frames(spec: Preprocessing) -> int:
 
 
 def _count_classes(
-    lines: Sequence[_Line], labels: Sequence[list[str]], names: Mapping[str, Sequence[str]]
+    lines: Sequence[_Line], videos: Sequence[LabeledVideo], names: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], dict[str, int]]:
     """How many videos each class of each column has."""
     counts = {
@@ -214,9 +215,10 @@ def _count_classes(
         for column, classes in names.items()
         for name in classes
     }
-    for line, label in zip(lines, labels, strict=True):
-        for place in zip(names, label, strict=True):
-            count = counts[place]
+    for line, video in zip(lines, videos, strict=True):
+        labels = zip(names, by_head(video.label).values(), strict=True)
+        for column, index in ((x, index) for x, label in labels for index in class_indices(label)):
+            count = counts[column, names[column][index]]
             count['listed'] += 1
             count['found'] += line['status'] != 'missing'
             if line['status'] in _USABLE:

@@ -123,12 +123,22 @@ def _check_skipped(
         )
 
 
+def _label_texts(plan: Plan, split: str, index: int) -> list[str]:
+    video = plan.sources[split].videos[index]
+    return label_texts(video, plan.classes, plan.label_separator)
+
+
+def _label_feature(plan: Plan, names: Sequence[str]) -> tfds.features.FeatureConnector:
+    one = tfds.features.ClassLabel(names=names)
+    return tfds.features.Sequence(one) if plan.label_separator else one
+
+
 def _describe(plan: Plan, finished: Mapping[str, Sequence[Entry]]):
     """Writes the lists of videos and the metadata of TFDS."""
     skipped = []
     for split, entries in finished.items():
         rows = [
-            (video['id'], *label_texts(plan.sources[split].videos[video['index']], plan.classes))
+            (video['id'], *_label_texts(plan, split, video['index']))
             for entry in entries
             for video in entry['videos']
         ]
@@ -142,7 +152,7 @@ def _describe(plan: Plan, finished: Mapping[str, Sequence[Entry]]):
     features = {
         'video': tfds.features.Tensor(shape=(), dtype=np.object_),
         'id': tfds.features.Text(),
-        **{name: tfds.features.ClassLabel(names=names) for name, names in plan.classes.items()},
+        **{name: _label_feature(plan, names) for name, names in plan.classes.items()},
     }
     split_infos = [
         tfds.core.SplitInfo(

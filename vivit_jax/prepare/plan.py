@@ -34,6 +34,7 @@ class Plan:
         encoding: of the videos.
         shards: of the splits that are to be packed, or were packed before.
         wanted: the splits that are to be packed.
+        label_separator: see `Dataset`.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Plan:
     encoding: Encoding
     shards: Mapping[str, tuple[Shard, ...]]
     wanted: tuple[str, ...]
+    label_separator: str
 
 
 def make_plan(
@@ -96,7 +98,7 @@ def make_plan(
     (folder / 'manifest').mkdir(parents=True, exist_ok=True)
     if new != old:
         replace_text(folder / 'settings.json', json.dumps(new, indent=1))
-    return Plan(folder, name, sources, classes, encoding, shards, wanted)
+    return Plan(folder, name, sources, classes, encoding, shards, wanted, videos.label_separator)
 
 
 def _read_settings(path: Path) -> dict[str, object]:
@@ -165,7 +167,7 @@ def _part(row: LabeledVideo) -> str:
 
 
 def _hash_listing(ids: Sequence[str], source: VideoSource) -> str:
-    lines = [f'{video_id}\t{source.label(index)}' for index, video_id in enumerate(ids)]
+    lines = [f'{name}\t{video.label}' for name, video in zip(ids, source.videos, strict=True)]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 

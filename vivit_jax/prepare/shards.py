@@ -9,6 +9,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
+from vivit_jax.annotations.dataset import class_indices
 from vivit_jax.atomic_files import replace_text, replacing
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import UserError
@@ -50,7 +51,7 @@ def write_shard(
 
     Args:
         splits: the videos.
-        columns: feature for the label of each head.
+        columns: feature for the labels of each head.
         encoding: of the videos.
         shard: which of them, and where to.
 
@@ -115,7 +116,8 @@ def _write_videos(
             )
             skipped.append({'index': index, 'id': video_id, 'reason': text})
             continue
-        labels = dict(zip(columns, by_head(source.label(index)).values(), strict=True))
+        of_heads = by_head(source.videos[index].label).values()
+        labels = dict(zip(columns, map(class_indices, of_heads), strict=True))
         writer.write(_serialize(content, video_id, labels))
         sha256 = hashlib.sha256(content).hexdigest()
         videos.append({'index': index, 'id': video_id, 'sha256': sha256})
@@ -130,13 +132,13 @@ def _write_videos(
     }
 
 
-def _serialize(content: bytes, video_id: str, labels: Mapping[str, int]) -> bytes:
+def _serialize(content: bytes, video_id: str, labels: Mapping[str, Sequence[int]]) -> bytes:
     example = Example()
     features = example.features.feature
     features['video'].bytes_list.value.append(content)
     features['id'].bytes_list.value.append(video_id.encode())
-    for column, label in labels.items():
-        features[column].int64_list.value.append(label)
+    for column, indices in labels.items():
+        features[column].int64_list.value.extend(indices)
     return example.SerializeToString(deterministic=True)
 
 

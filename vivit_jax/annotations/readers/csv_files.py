@@ -14,7 +14,12 @@ _SEPARATORS = {',': ',', ';': "';'", '\t': 'tab', '|': "'|'", ' ': "' '"}  # as 
 
 
 def read_csv_files(
-    files: Mapping[str, str], root: str, label_columns: Sequence[str], separator: str = ','
+    files: Mapping[str, str],
+    root: str,
+    label_columns: Sequence[str],
+    separator: str = ',',
+    *,
+    needs_labels: bool = True,
 ) -> Annotations:
     """Reads a CSV for each split.
 
@@ -24,6 +29,7 @@ def read_csv_files(
         label_columns: columns that must be there, besides `video_path`, or `depth_path` in a list
             of depth videos.
         separator: the character between two columns.
+        needs_labels: whether a line without a label is an error.
 
     Raises:
         AnnotationError: a file or a column is missing, or a line has no video.
@@ -35,12 +41,12 @@ def read_csv_files(
                 f'data.{split}_csv={path} is a folder: for a folder of videos per class give '
                 f'--config.data.root={path} and no CSV'
             )
-        splits[split] = _read_csv(Path(path), root, label_columns, separator)
+        splits[split] = _read_csv(Path(path), root, label_columns, separator, needs_labels)
     return Annotations(splits)
 
 
 def _read_csv(
-    path: Path, root: str, label_columns: Sequence[str], separator: str
+    path: Path, root: str, label_columns: Sequence[str], separator: str, needs_labels: bool
 ) -> list[Annotation]:
     needed = ('video_path', *label_columns)
     if not os.path.isfile(path):
@@ -56,7 +62,8 @@ def _read_csv(
     hint = '. Those with labels are named by data.label_columns'
     lines = []
     for place, values in read_table(path, needed, hint, separator):
-        empty = [name for name in needed if not values[name]]
+        filled = needed if needs_labels else needed[:1]
+        empty = [name for name in filled if not values[name]]
         if empty:
             raise AnnotationError(f'{place}: no {" and no ".join(empty)}')
         for column in ('video_path', 'depth_path'):
