@@ -23,12 +23,15 @@ class ModelCard:
         preprocessing: how videos became clips.
         label_names: the classes.
         typical_sec: the median duration of the training videos in seconds, if it is known.
+        is_multi_label: whether videos have any number of labels: each class then has a probability
+            of its own, the sigmoid of its logit. Otherwise classes share one softmax.
     """
 
     model: dict[str, object]
     preprocessing: Preprocessing
     label_names: LabelNames
     typical_sec: float | None = None
+    is_multi_label: bool = False
 
     def to_json(self) -> dict:
         """Turns the card into dicts, lists, numbers and strings."""
@@ -40,20 +43,22 @@ class ModelCard:
 
         Raises:
             ValueError: the card is damaged: a part is missing or of another type, there is no such
-                model, or there are more or fewer names than classes.
+                model, there are more or fewer names than classes, or several heads with any number
+                of labels.
         """
         try:
             result = cls(
                 card['model'],
                 Preprocessing(**card['preprocessing']),
                 map_heads(tuple, card['label_names']),
-                card.get('typical_sec'),  # older cards have none
+                card.get('typical_sec'),  # older cards have none of these
+                card.get('is_multi_label', False),
             )
             num_classes = specify(**result.model).num_classes
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f'the model card is damaged: {error!r}') from error
-        names = by_head(result.label_names).values()
-        if not all(isinstance(name, str) for labels in names for name in labels):
+        names = by_head(result.label_names)
+        if not all(isinstance(name, str) for labels in names.values() for name in labels):
             raise ValueError(f'label_names={card["label_names"]!r} must be texts')
         if map_heads(len, result.label_names) != num_classes:
             raise ValueError(
@@ -62,6 +67,9 @@ class ModelCard:
             )
         if not isinstance(result.typical_sec, int | float | None):
             raise ValueError(f'typical_sec={result.typical_sec!r} must be a number')
+        is_multi_label = result.is_multi_label
+        if not isinstance(is_multi_label, bool) or (is_multi_label and '' not in names):
+            raise ValueError(f'is_multi_label={is_multi_label!r} must be a bool, and of one head')
         return result
 
     def check_layers(self, num_arrays: int):

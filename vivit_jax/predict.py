@@ -30,7 +30,7 @@ from tqdm import tqdm
 from vivit_jax import terminal
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names
-from vivit_jax.predictor import Prediction, Predictor, Window, top_labels
+from vivit_jax.predictor import Prediction, Predictor, Window, chosen_labels, top_labels
 from vivit_jax.video.find_videos import find_videos, read_list
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.limits import Limits
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
     _log.info('Compiling the model for clips of %s …', shape)
     if _STREAM.value:
         return _follow(predictor)
-    with _open_output(predictor.label_names) as show:
+    with _open_output(predictor) as show:
         return _predict(predictor, videos, show) or int(failed)
 
 
@@ -203,7 +203,7 @@ def _predict(
 
 def _follow(predictor: Predictor) -> int:
     """Prints the windows of a stream as they come."""
-    names = predictor.label_names
+    answers = predictor.label_names, predictor.is_multi_label
     windows = predictor.stream(
         open_stream(_STREAM.value, _limits()),
         window_sec=_WINDOW_SEC.value,
@@ -213,14 +213,14 @@ def _follow(predictor: Predictor) -> int:
         for window in windows:
             if _JSON.value:
                 dropped = {'dropped': window.dropped} if window.dropped else {}
-                print(json.dumps(_window_entry(window, names) | dropped), flush=True)
+                print(json.dumps(_window_entry(window, *answers) | dropped), flush=True)
                 continue
             if window.dropped:
                 print(
                     f'Note: dropped {window.dropped} windows: the model is slower than the stream',
                     file=sys.stderr,
                 )
-            print(_window_line(window, names), flush=True)
+            print(_window_line(window, *answers), flush=True)
     except VideoError as error:
         _complain(_STREAM.value, error)
         return 1
@@ -243,27 +243,34 @@ def _save_features(path: Path, videos: list[str], features: list[np.ndarray]):
 
 
 @contextlib.contextmanager
-def _open_output(names: LabelNames) -> Iterator[Callable[[str, Prediction | VideoError], None]]:
+def _open_output(predictor: Predictor) -> Iterator[Callable[[str, Prediction | VideoError], None]]:
     """A function that prints the answer for a video, or writes it to the CSV file."""
     if not _OUTPUT.value:
         yield _print
         return
-    count = min(_TOP_K.value, math.prod(map(len, by_head(names).values())))
-    labels = [f'{column}_{rank + 1}' for rank in range(count) for column in ('label', 'score')]
+    count = min(_TOP_K.value, math.prod(map(len, by_head(predictor.label_names).values())))
+    columns = [f'{column}_{rank + 1}' for rank in range(count) for column in ('label', 'score')]
+    if predictor.is_multi_label:
+        columns.insert(0, 'labels')
     # Every line is on disk when the next video begins.
     with open(_OUTPUT.value, 'w', newline='', encoding='utf-8', buffering=1) as file:
         writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(['video', 'start_sec', 'end_sec', *labels, 'notes', 'error'])
+        writer.writerow(['video', 'start_sec', 'end_sec', *columns, 'notes', 'error'])
+
+        def cells(found: Prediction, window: int | None = None) -> list[str | float]:
+            best = [cell for pair in found.top(count, window) for cell in pair]
+            if not found.is_multi_label:
+                return best
+            return [';'.join(label for label, _ in found.labels(window)), *best]
 
         def write(video: str, found: Prediction | VideoError):
             if isinstance(found, VideoError):
                 _complain(video, found)
-                writer.writerow([video, '', '', *[''] * len(labels), '', found])
+                writer.writerow([video, '', '', *[''] * len(columns), '', found])
                 return
-            best = [cell for pair in found.top(count) for cell in pair]
-            writer.writerow([video, '', '', *best, '; '.join(found.notes), ''])
+            writer.writerow([video, '', '', *cells(found), '; '.join(found.notes), ''])
             for index, window in enumerate(found.windows if len(found.windows) > 1 else ()):
-                best = [cell for pair in found.top(count, index) for cell in pair]
+                best = cells(found, index)
                 times = round(window.start_sec, 6), round(window.end_sec, 6)
                 writer.writerow([video, *times, *best, '', ''])
 
@@ -281,39 +288,51 @@ def _print(video: str, found: Prediction | VideoError):
 def _as_text(video: str, prediction: Prediction) -> str:
     names, top_k = prediction.label_names, _TOP_K.value
     lines = [video]
+    if prediction.is_multi_label:
+        labels = ', '.join(label for label, _ in prediction.labels()) or 'none'
+        lines.append(f'  labels above 50 %, each with a probability of its own: {labels}')
     lines += [f'  {100 * score:5.1f} %  {label}' for label, score in prediction.top(top_k)]
     for head in head_names(names):
         best = prediction.top(top_k, head=head)
         lines += [f'  {head}', *(f'    {100 * score:5.1f} %  {label}' for label, score in best)]
     if len(prediction.windows) > 1:
-        lines += [f'  {_window_line(window, names)}' for window in prediction.windows]
+        windows = prediction.windows
+        lines += [f'  {_window_line(x, names, prediction.is_multi_label)}' for x in windows]
     return '\n'.join(lines)
 
 
-def _window_line(window: Window, names: LabelNames) -> str:
-    [(label, score)] = top_labels(window.probabilities, names, 1)
-    return f'{window.start_sec:7.2f} - {window.end_sec:7.2f} s  {100 * score:5.1f} %  {label}'
+def _window_line(window: Window, names: LabelNames, is_multi_label: bool) -> str:
+    labels = chosen_labels(window.probabilities, names, is_multi_label)
+    text = ', '.join(f'{100 * score:5.1f} %  {label}' for label, score in labels) or 'no label'
+    return f'{window.start_sec:7.2f} - {window.end_sec:7.2f} s  {text}'
 
 
 def _as_entry(video: str, prediction: Prediction) -> dict:
     names = prediction.label_names
     notes = {'notes': list(prediction.notes)} if prediction.notes else {}
-    windows = [_window_entry(window, names) for window in prediction.windows]
-    return {'video': video, **_labels(prediction.probabilities, names), 'windows': windows, **notes}
+    is_multi_label = prediction.is_multi_label
+    windows = [_window_entry(window, names, is_multi_label) for window in prediction.windows]
+    labels = _labels(prediction.probabilities, names, is_multi_label)
+    return {'video': video, **labels, 'windows': windows, **notes}
 
 
-def _window_entry(window: Window, names: LabelNames) -> dict:
+def _window_entry(window: Window, names: LabelNames, is_multi_label: bool) -> dict:
     times = {'start_sec': round(window.start_sec, 6), 'end_sec': round(window.end_sec, 6)}
-    return times | _labels(window.probabilities, names)
+    return times | _labels(window.probabilities, names, is_multi_label)
 
 
-def _labels(probabilities: PerHead[np.ndarray], names: LabelNames) -> dict:
+def _labels(probabilities: PerHead[np.ndarray], names: LabelNames, is_multi_label: bool) -> dict:
     def top(head: str | None = None) -> list[dict]:
         found = top_labels(probabilities, names, _TOP_K.value, head)
         return [{'label': label, 'score': score} for label, score in found]
 
     heads = {head: top(head) for head in head_names(names)}
-    return {'top': top(), **({'heads': heads} if heads else {})}
+    labels = [label for label, _ in chosen_labels(probabilities, names, is_multi_label)]
+    return {
+        **({'labels': labels} if is_multi_label else {}),
+        'top': top(),
+        **({'heads': heads} if heads else {}),
+    }
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vivit_jax.errors import UserError
-from vivit_jax.evaluation.views import softmax
+from vivit_jax.evaluation.views import probabilities
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 from vivit_jax.video.array_reader import ArrayReader
 from vivit_jax.video.clips import read_windows
@@ -71,6 +71,8 @@ class Prediction:
         label_names: the classes.
         notes: what to know about the answer: that a part of the video cannot be read, or that the
             video is much longer than the training videos.
+        is_multi_label: whether a video has any number of labels; each class then has a probability
+            of its own, and they do not sum to 1.
     """
 
     probabilities: PerHead[np.ndarray]
@@ -78,6 +80,18 @@ class Prediction:
     windows: tuple[Window, ...]
     label_names: LabelNames
     notes: tuple[str, ...] = ()
+    is_multi_label: bool = False
+
+    def labels(self, window: int | None = None) -> list[tuple[str, float]]:
+        """The labels of the video with their probabilities, the likeliest first.
+
+        If a video has any number of labels, they are all classes with a probability above 0.5,
+        perhaps none; otherwise the likeliest class.
+
+        Args:
+            window: one of `windows`; by default the whole video.
+        """
+        return chosen_labels(self._scores(window), self.label_names, self.is_multi_label)
 
     def top(
         self, k: int, window: int | None = None, head: str | None = None
@@ -89,8 +103,19 @@ class Prediction:
             window: one of `windows`; by default of the whole video.
             head: see `top_labels`.
         """
-        scores = self.probabilities if window is None else self.windows[window].probabilities
-        return top_labels(scores, self.label_names, k, head)
+        return top_labels(self._scores(window), self.label_names, k, head)
+
+    def _scores(self, window: int | None) -> PerHead[np.ndarray]:
+        return self.probabilities if window is None else self.windows[window].probabilities
+
+
+def chosen_labels(
+    probabilities: PerHead[np.ndarray], label_names: LabelNames, is_multi_label: bool
+) -> list[tuple[str, float]]:
+    """See `Prediction.labels`."""
+    if not is_multi_label:
+        return top_labels(probabilities, label_names, 1)
+    return top_labels(probabilities, label_names, int((probabilities > 0.5).sum()))
 
 
 def top_labels(
@@ -170,6 +195,7 @@ class Predictor:
             raise UserError(f'num_units={num_units}: {error}') from error
         self.label_names = weights.card.label_names
         self._typical_sec = weights.card.typical_sec
+        self.is_multi_label = weights.card.is_multi_label
         self.untrained_heads = find_untrained_heads(self._variables['params'])
         [device] = jax.tree.leaves(self._variables)[0].devices()
         model = fit_dtype(model, device.platform)
@@ -320,9 +346,9 @@ class Predictor:
                 for kind, clip in clips_of_row.items():
                     pixels[kind][row] = clip
             computing = self._forward(self._variables, pixels)
-            yield from _rows(keys, output)
+            yield from _rows(keys, output, self.is_multi_label)
             keys, output = [key for key, _ in batch], computing
-        yield from _rows(keys, output)
+        yield from _rows(keys, output, self.is_multi_label)
 
     def _open(self, video: Video, fps: float | None, name: str) -> Recording:
         if (self.modality == 'rgbd') != isinstance(video, Mapping):
@@ -348,11 +374,13 @@ class Predictor:
         return Recording(readers, self.preprocessing.stretch_depth)
 
     def _prediction(self, windows: list[Window], notes: list[str]) -> Prediction:
-        probabilities = map_heads(
+        mean = map_heads(
             lambda *windows: np.mean(windows, axis=0), *(window.probabilities for window in windows)
         )
         features = np.mean([window.features for window in windows], axis=0)
-        return Prediction(probabilities, features, tuple(windows), self.label_names, tuple(notes))
+        return Prediction(
+            mean, features, tuple(windows), self.label_names, tuple(notes), self.is_multi_label
+        )
 
 
 @dataclasses.dataclass(eq=False)
@@ -384,10 +412,12 @@ def _open(video: _Single, fps: float | None, name: str, kind: str, limits: Limit
     return ArrayReader(frames, fps, name, kind, limits)
 
 
-def _rows(keys: list[_Key], output: 'ModelOutput | None') -> Iterator[tuple[_Key, _Output]]:
+def _rows(
+    keys: list[_Key], output: 'ModelOutput | None', is_multi_label: bool
+) -> Iterator[tuple[_Key, _Output]]:
     """The outputs of the clips of a batch, as soon as they are computed."""
     if keys:
-        probabilities = map_heads(lambda logits: softmax(np.asarray(logits)), output.logits)
+        scores = map_heads(lambda x: probabilities(np.asarray(x), is_multi_label), output.logits)
         features = np.asarray(output.features)
     for row, key in enumerate(keys):
-        yield key, (map_heads(lambda x, row=row: x[row], probabilities), features[row])
+        yield key, (map_heads(lambda x, row=row: x[row], scores), features[row])

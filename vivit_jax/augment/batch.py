@@ -13,7 +13,7 @@ from vivit_jax.augment.inputs import normalize_clips
 from vivit_jax.augment.mixing import mix
 from vivit_jax.augment.policy import Augmentation
 from vivit_jax.augment.randaugment import random_augment
-from vivit_jax.augment.targets import smooth_one_hot, swap_labels
+from vivit_jax.augment.targets import make_targets, swap_labels
 from vivit_jax.heads import PerHead, map_heads
 from vivit_jax.parallel.mesh import on_each_device
 from vivit_jax.video.preprocessing import Preprocessing, to_unit_range
@@ -25,8 +25,9 @@ class TrainInputs(NamedTuple):
     Attributes:
         clips: `rgb` float32 [b t h w 3] and/or `depth` float32 [b t h w 1], in the value range and
             colour order of the preprocessing.
-        targets: probabilities float32 [b classes], of each head.
-        label: int32 [b], of each head: the class of every clip before mixing.
+        targets: probabilities float32 [b classes], of each head, see `make_targets`.
+        label: int32 [b], of each head: the class of every clip before mixing; or float32
+            [b classes], if clips have any number of labels.
     """
 
     clips: Clip
@@ -49,11 +50,11 @@ def augment_batch(
     Args:
         keys: random keys of the mirroring, of the other changes of each clip, and of the mixing.
         batch: `rgb` uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1], and `label` int32 [b], of
-            each head.
+            each head, or float32 [b classes].
         policy: the settings.
         spec: value range and colour order of the result.
         num_classes: of each head.
-        label_smoothing: see `smooth_one_hot`.
+        label_smoothing: see `make_targets`.
         mirrored: class of the mirrored clip for each class, see `mirrored_labels`; None: the same.
     """
     mirror_key, clips_key, mix_key = keys
@@ -63,7 +64,7 @@ def augment_batch(
     is_mirrored = jax.random.bernoulli(mirror_key, policy.flip, (num_clips,))
     label = swap_labels(label, is_mirrored, mirrored)
     targets = map_heads(
-        lambda label, size: smooth_one_hot(label, size, label_smoothing), label, num_classes
+        lambda label, size: make_targets(label, size, label_smoothing), label, num_classes
     )
     clips = augment_clips(clips_key, pixels, is_mirrored, policy)
     # The mean of a depth and of no measurement would be a depth where nothing is.

@@ -26,7 +26,8 @@ def mix(
     Args:
         key: random key.
         clips: a dict of floats [b t h w c], the global batch.
-        targets: probabilities [b classes], or a dict of them per head.
+        targets: probabilities [b classes], or a dict of them per head. They need not sum to 1: of
+            any number of labels, the target of each class is mixed alone.
         mixup_alpha: the smaller, the less is mixed; 0: no mixup.
         cutmix_alpha: likewise. Where both are set each clip draws one of the two; with neither
             all stay.

@@ -263,7 +263,7 @@ KEYS = {
     ),
     'train.keep_last': Key(1, 'how many of the newest checkpoints stay', 1, may_change=True),
     'train.keep_best': Key(
-        1, 'how many of the checkpoints with the best val/acc1 stay', 0, may_change=True
+        1, 'how many of the checkpoints with the best val/acc1 or val/map stay', 0, may_change=True
     ),
     'train.wandb_project': Key(
         '',

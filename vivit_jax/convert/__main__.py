@@ -238,7 +238,7 @@ def _target_card(weights: Weights, settings: list[str]) -> ModelCard:
     elif map_heads(len, label_names) != num_classes:
         label_names = numbered_labels(num_classes)
     model['num_classes'] = map_heads(len, label_names)
-    return ModelCard(model, spec, label_names, weights.card.typical_sec)
+    return dataclasses.replace(source, model=model, preprocessing=spec, label_names=label_names)
 
 
 def _convert(weights: Weights, card: ModelCard) -> tuple[dict, Report]:

@@ -1,6 +1,7 @@
 """The test of a trained model."""
 
 import logging
+import math
 from pathlib import Path
 
 import jax
@@ -9,11 +10,12 @@ from ml_collections import ConfigDict
 from vivit_jax.annotations.validation_split import check_drawn_lists
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.config import load
-from vivit_jax.errors import UserError
+from vivit_jax.errors import UserError, list_some
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
 from vivit_jax.evaluation.results import check_results_folder, describe_results, save_results
 from vivit_jax.evaluation.views import check_merge, parse_views
+from vivit_jax.model_card import ModelCard
 from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of
 from vivit_jax.parallel.rules import split_arrays
 from vivit_jax.parallel.to_device import put_whole
@@ -21,6 +23,8 @@ from vivit_jax.weights.init_from import find_untrained_heads
 from vivit_jax.weights.load import create_weights_model, read_weights
 
 _log = logging.getLogger(__name__)
+
+_MOST_CLASSES = 20  # whose average precision the log has
 
 
 def evaluate_checkpoint(
@@ -63,6 +67,7 @@ def evaluate_checkpoint(
             'training (--resume), fine-tune it (--config.init_from), or give '
             '--config.eval.allow_untrained_head=True'
         )
+    _check_labels(config, weights.card, checkpoint)
     videos = load_dataset(
         config.data,
         seed=config.seed,
@@ -87,6 +92,13 @@ def evaluate_checkpoint(
     protocol = f'{config.eval.views} views{units} (temporal x spatial), mean of {config.eval.merge}'
     step = checkpoint.stem if weights.step is None else f'step {weights.step}'
     _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
+    of_classes = {}
+    if results.is_multi_label:
+        found = results.average_precisions(config.eval.merge).tolist()
+        of_classes = {
+            name: None if math.isnan(x) else x for name, x in zip(label_names, found, strict=True)
+        }
+        _log.info('Average precision, in percent: %s', _describe_precisions(of_classes))
     if jax.process_index() == 0:
         name, whole = step.replace(' ', ''), checkpoint.resolve()
         if weights.step is not None and workdir.resolve() not in (whole, *whole.parents):
@@ -98,8 +110,31 @@ def evaluate_checkpoint(
             'protocol': protocol,
             'checkpoint': str(checkpoint),
             'videos': len(source),
+            **({'average_precision': of_classes} if of_classes else {}),
             **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
         }
         path = save_results(folder, name, results, source, label_names, summary)
         _log.info('Logits of every view: %s', path)
     return split, metrics
+
+
+def _check_labels(config: ConfigDict, card: ModelCard, checkpoint: Path):
+    if card.is_multi_label and not config.data.label_separator:
+        raise UserError(
+            f'{checkpoint} was trained on videos with any number of labels: set '
+            "data.label_separator, such as --config.data.label_separator=';'"
+        )
+    if config.data.label_separator and not card.is_multi_label:
+        raise UserError(
+            f'data.label_separator={config.data.label_separator!r} gives videos any number of '
+            f'labels, but {checkpoint} chooses one class for each video: leave the key out'
+        )
+
+
+def _describe_precisions(of_classes: dict[str, float | None]) -> str:
+    """The classes with the lowest precisions first; those without videos last."""
+    known = {name: x for name, x in of_classes.items() if x is not None}
+    texts = [f'{name} {100 * known[name]:.2f}' for name in sorted(known, key=known.get)]
+    without = [name for name in of_classes if name not in known]
+    left_out = f'; no video of the split has {list_some(without)}' if without else ''
+    return list_some(texts, _MOST_CLASSES) + left_out

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vivit_jax.evaluation.views import softmax
+from vivit_jax.evaluation.views import log_sigmoid, softmax
 from vivit_jax.heads import PerHead, by_head
 
 
@@ -41,6 +41,52 @@ def classification_metrics(
     for head, found in of_heads.items():
         metrics |= {f'{head}/{name}' if head else name: value for name, value in found.items()}
     return metrics
+
+
+def multi_label_metrics(
+    scores: np.ndarray, labels: np.ndarray, failed: np.ndarray
+) -> dict[str, float]:
+    """Loss and mean average precision of videos with any number of labels.
+
+    Args:
+        scores: logits, [videos classes].
+        labels: [videos classes], 1 for each class of a video and 0 for the others.
+        failed: bool [videos], videos without an answer: left out of the loss, see also
+            `average_precisions`.
+
+    Returns:
+        `loss`, the binary cross-entropy, mean over videos and classes; and `map`, the mean of
+        `average_precisions` over the classes that have any video.
+    """
+    scores = np.float64(scores)
+    losses = -np.where(labels > 0, log_sigmoid(scores), log_sigmoid(-scores))[~failed]
+    return {
+        'loss': float(losses.mean()) if losses.size else float('nan'),
+        'map': float(np.nanmean(average_precisions(scores, labels, failed))),
+    }
+
+
+def average_precisions(scores: np.ndarray, labels: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """Average precision of each class, float64 [classes]; NaN of a class without any video.
+
+    With the videos in the order of their scores, it is the sum over thresholds of the precision
+    times the increase of the recall. Videos of equal scores are found together. Videos that failed
+    are found by no threshold.
+
+    Args: see `multi_label_metrics`.
+    """
+
+    def one(scores: np.ndarray, is_positive: np.ndarray) -> float:
+        count = is_positive.sum()
+        if not count:
+            return float('nan')
+        order = np.argsort(-scores[~failed], kind='stable')
+        scores, is_positive = scores[~failed][order], is_positive[~failed][order]
+        last = np.flatnonzero(np.diff(scores, append=np.nan))  # of each group of equal scores
+        found = is_positive.cumsum()[last]
+        return float((np.diff(found, prepend=0) / count * (found / (last + 1))).sum())
+
+    return np.array([one(x, y) for x, y in zip(scores.T, labels.T > 0, strict=True)])
 
 
 def _head_metrics(scores: np.ndarray, labels: np.ndarray, failed: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,11 @@ import numpy as np
 from vivit_jax.atomic_files import replace_text, replacing
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.errors import writing
-from vivit_jax.evaluation.metrics import classification_metrics
+from vivit_jax.evaluation.metrics import (
+    average_precisions,
+    classification_metrics,
+    multi_label_metrics,
+)
 from vivit_jax.evaluation.views import merge_views
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names, map_heads, name_heads
 
@@ -23,7 +27,8 @@ class Results:
     Attributes:
         logits: float32 [videos views classes] of each head, temporal views outermost; zero for
             failed videos.
-        labels: int32 [videos] of each head.
+        labels: int32 [videos] of each head; of videos with any number of labels float32
+            [videos classes], see `VideoSource.label`.
         failures: message per video (its index) that could not be decoded.
     """
 
@@ -36,22 +41,39 @@ class Results:
         """Videos of the split, failed ones included."""
         return len(next(iter(by_head(self.labels).values())))
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether the videos have any number of labels."""
+        return not isinstance(self.labels, dict) and self.labels.ndim > 1
+
     def metrics(self, merge: str) -> dict[str, float]:
-        """Metrics of the merged views, see `classification_metrics`.
+        """Metrics of the merged views, see `classification_metrics` and `multi_label_metrics`.
 
         Failed videos count as wrong. Of five classes or fewer there is no top-5.
         """
-        failed = np.isin(np.arange(self.num_videos), list(self.failures))
-        scores = map_heads(lambda logits: merge_views(logits, merge), self.logits)
-        metrics = classification_metrics(scores, self.labels, failed)
+        scores = self._merged(merge)
+        if self.is_multi_label:
+            return multi_label_metrics(scores, self.labels, self._failed)
+        metrics = classification_metrics(scores, self.labels, self._failed)
         sizes = name_heads('acc5', map_heads(lambda logits: logits.shape[-1], self.logits))
         sizes['acc5'] = math.prod(sizes.values())  # of several heads, an action is a class of each
         return {name: x for name, x in metrics.items() if sizes.get(name, 6) > 5}
 
+    def average_precisions(self, merge: str) -> np.ndarray:
+        """Of videos with any number of labels, see `average_precisions`: float64 [classes]."""
+        return average_precisions(self._merged(merge), self.labels, self._failed)
+
+    def _merged(self, merge: str) -> PerHead[np.ndarray]:
+        return map_heads(lambda x: merge_views(x, merge, self.is_multi_label), self.logits)
+
+    @property
+    def _failed(self) -> np.ndarray:
+        return np.isin(np.arange(self.num_videos), list(self.failures))
+
 
 def describe_results(results: Results, split: str, protocol: str, metrics: dict[str, float]) -> str:
     """Protocol, accuracies in percent and loss in a line; several heads have a line each below."""
-    names = {'acc1': 'top-1', 'acc5': 'top-5', 'mean_class_acc': 'mean class'}
+    names = {'acc1': 'top-1', 'acc5': 'top-5', 'mean_class_acc': 'mean class', 'map': 'mAP'}
 
     def numbers(prefix: str) -> str:
         found = [
@@ -65,6 +87,8 @@ def describe_results(results: Results, split: str, protocol: str, metrics: dict[
     title = f'{split}, {protocol}, {results.num_videos} videos: '
     lines = [title + ('action ' if heads else '') + numbers('')]
     lines += [f'  {head} {numbers(f"{head}/")}' for head in heads]
+    if results.is_multi_label and (without := int((results.labels.sum(axis=0) == 0).sum())):
+        lines.append(f'  mAP leaves out {without} classes that no video of this split has')
     lines += _warn_of_constant_answers(metrics, results)
     if results.failures:
         first = next(iter(results.failures.values()))
@@ -76,14 +100,16 @@ def describe_results(results: Results, split: str, protocol: str, metrics: dict[
 
 
 def _warn_of_constant_answers(metrics: dict[str, float], results: Results) -> list[str]:
-    """Warnings of a loss of ln(classes), which equal probabilities for all classes have."""
+    """Warnings of a loss of ln(answers), which equal probabilities for all answers have."""
     lines = []
     for head, logits in by_head(results.logits).items():
-        classes = logits.shape[-1]
-        if abs(metrics[f'{head}/loss' if head else 'loss'] - math.log(classes)) < 1e-3:
+        answers, what = logits.shape[-1], 'all classes'
+        if results.is_multi_label:
+            answers, what = 2, 'yes and no'
+        if abs(metrics[f'{head}/loss' if head else 'loss'] - math.log(answers)) < 1e-3:
             lines.append(
-                f'Warning: the loss {f"of {head} " if head else ""}is ln({classes}), that of equal '
-                'probabilities for all classes: the classifier has learned nothing, or its weights '
+                f'Warning: the loss {f"of {head} " if head else ""}is ln({answers}), that of equal '
+                f'probabilities for {what}: the classifier has learned nothing, or its weights '
                 'were not loaded'
             )
     return lines

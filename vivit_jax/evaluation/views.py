@@ -27,20 +27,41 @@ def check_merge(merge: str):
         raise UserError(f"eval.merge={merge!r} must be 'logits' or 'probabilities'")
 
 
-def merge_views(logits: np.ndarray, merge: str) -> np.ndarray:
+def merge_views(logits: np.ndarray, merge: str, is_multi_label: bool = False) -> np.ndarray:
     """Averages over the views of every video.
 
     Args:
         logits: [videos views classes].
-        merge: `'logits'`, or `'probabilities'`: their softmax.
+        merge: `'logits'`, or `'probabilities'`.
+        is_multi_label: whether each class has a probability of its own, see `probabilities`.
 
     Returns:
-        Scores [videos classes]: logits, or the logarithm of the mean probabilities.
+        Scores [videos classes]: logits whose `probabilities` are those of the mean logits, or the
+        mean of the probabilities.
     """
     check_merge(merge)
     if merge == 'logits':
         return logits.mean(axis=1)
+    if is_multi_label:  # in logarithms, so that no two scores become equal near 0 or 1
+        yes, no = (np.logaddexp.reduce(log_sigmoid(x), axis=1) for x in (logits, -logits))
+        return yes - no
     return np.log(np.maximum(softmax(logits).mean(axis=1), np.finfo(np.float32).tiny))
+
+
+def probabilities(logits: np.ndarray, is_multi_label: bool) -> np.ndarray:
+    """Probabilities of the classes, over the last axis.
+
+    Args:
+        logits: [... classes].
+        is_multi_label: whether any number of classes are true, and each probability is a sigmoid;
+            otherwise one class is true, and the probabilities are a softmax.
+    """
+    return np.exp(log_sigmoid(logits)) if is_multi_label else softmax(logits)
+
+
+def log_sigmoid(logits: np.ndarray) -> np.ndarray:
+    """`log(1 / (1 + exp(-logits)))`, also where the sigmoid is rounded to 0 or 1."""
+    return -np.logaddexp(0, -logits)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

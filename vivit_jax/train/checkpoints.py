@@ -19,7 +19,7 @@ from vivit_jax.train.state import TrainState
 from vivit_jax.weights.checksums import find_damage, find_damaged_metrics, write_checksums
 from vivit_jax.weights.orbax import (
     BEST,
-    BEST_METRIC,
+    BEST_METRICS,
     LAST,
     best_metric,
     has_checkpoints,
@@ -38,7 +38,7 @@ class Checkpoints:
     Args:
         folder: `checkpoints` in the run folder.
         keep_last: newest checkpoints to keep.
-        keep_best: checkpoints with the highest val/acc1 to keep.
+        keep_best: checkpoints with the highest `best_metric` to keep.
     """
 
     def __init__(self, folder: Path, keep_last: int, keep_best: int):
@@ -75,12 +75,12 @@ class Checkpoints:
         """The checkpoints that the names `best` and `last` of a run folder mean.
 
         Returns:
-            For each name the step, and the accuracy of its validation if there was one.
+            For each name the step, and the `best_metric` of its validation if there was one.
         """
         last, best = self._manager.latest_step(), self._manager.best_step()
         steps = {BEST: last if best is None else best, LAST: last}
         return {
-            name: (step, (self._manager.metrics(step) or {}).get(BEST_METRIC))
+            name: (step, best_metric(metrics) if (metrics := self._manager.metrics(step)) else None)
             for name, step in steps.items()
         }
 
@@ -124,7 +124,7 @@ class Checkpoints:
 
     def is_validated(self, step: int) -> bool:
         """Whether the metrics of a validation belong to a checkpoint."""
-        return BEST_METRIC in (self._manager.metrics(step) or {})
+        return bool(self._manager.metrics(step))
 
     def add_metrics(self, step: int, metrics: dict[str, float]):
         """Adds the metrics of a validation to a checkpoint that was saved without.
@@ -232,4 +232,4 @@ def _reason(error: Exception) -> str:
 
 def _kept(metrics: dict[str, float]) -> dict[str, float]:
     """What a checkpoint keeps of the metrics of a validation."""
-    return {name: float(value) for name, value in metrics.items() if name == BEST_METRIC}
+    return {name: float(value) for name, value in metrics.items() if name in BEST_METRICS}

@@ -38,13 +38,14 @@ def _fields(settings: object) -> str:
 
 
 def describe_checkpoints(
-    workdir: Path, named: dict[str, tuple[int, float | None]], tested: str
+    workdir: Path, named: dict[str, tuple[int, float | None]], title: str, tested: str
 ) -> str:
     """Which checkpoint is the best and which the last, and what each scored, in a line.
 
     Args:
         workdir: the run folder.
         named: see `Checkpoints.best_and_last`.
+        title: the name of the metric of the validations.
         tested: what the last one scored in the test, in words; '': it was not tested.
     """
 
@@ -52,7 +53,7 @@ def describe_checkpoints(
         step, accuracy = named[name]
         validated = '' if accuracy is None else f'val {100 * accuracy:.2f} % of 1x1 views'
         found = ', '.join(filter(None, [validated, tested if name == LAST else '']))
-        return f'step {step}' + (f' (top-1: {found})' if found else '')
+        return f'step {step}' + (f' ({title}: {found})' if found else '')
 
     if named[BEST][0] == named[LAST][0]:
         found = f'{workdir / BEST} and {workdir / LAST} are {scores(LAST)}'

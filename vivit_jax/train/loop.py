@@ -42,7 +42,7 @@ from vivit_jax.train.stopping import Stop, stop_signals
 from vivit_jax.train.watchdog import watch
 from vivit_jax.train.writers import read_metrics
 from vivit_jax.video.durations import median_duration_sec
-from vivit_jax.weights.orbax import LAST, has_checkpoints
+from vivit_jax.weights.orbax import BEST_METRICS, LAST, has_checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,13 @@ class Trainer:
         spec = self._programs.spec
         source = experiment.train_source
         typical_sec = median_duration_sec(source.open, len(source))
-        self._card = ModelCard(self._programs.model_keywords, spec, self._names, typical_sec)
+        self._card = ModelCard(
+            self._programs.model_keywords,
+            spec,
+            self._names,
+            typical_sec,
+            self._programs.is_multi_label,
+        )
         self._evaluator = Evaluator(
             create_forward(self._programs.model, spec),
             experiment.mesh,
@@ -162,7 +168,7 @@ class Trainer:
         for line in read_metrics(self._workdir):
             if line['step'] == step:
                 self.results |= {name: x for name, x in line.items() if name.startswith('val/')}
-        tested = ''
+        tested, metric = '', 'map' if self._programs.is_multi_label else 'acc1'
         if config.eval.test_at_end and not {'val', 'test'} & self._experiment.dataset.splits.keys():
             _log.info(
                 'Trained, but not tested: there are no other videos. To test, give data.test_csv '
@@ -172,9 +178,10 @@ class Trainer:
             split, metrics = evaluate_checkpoint(config, self._workdir, self._workdir / LAST)
             views = config.eval.views
             self.results |= {f'{split}/{name}@{views}': x for name, x in metrics.items()}
-            tested = f'{split} {100 * metrics["acc1"]:.2f} % of {views} views'
+            tested = f'{split} {100 * metrics[metric]:.2f} % of {views} views'
             self._check_lock(looks=True)
-        _log.info('%s', describe_checkpoints(self._workdir, named, tested))
+        title = BEST_METRICS[f'val/{metric}']
+        _log.info('%s', describe_checkpoints(self._workdir, named, title, tested))
         return 0
 
     def _compile(self) -> Compiled:

@@ -13,6 +13,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.evaluation.forward import create_forward, jit_logits
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.heads import PerHead, map_heads
+from vivit_jax.layers.specification import Specification
 from vivit_jax.models.registry import create_model
 from vivit_jax.parallel.memory import Memory, plan_memory
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of
@@ -55,6 +56,7 @@ class Programs:
         self._num_classes, self._mirrored = num_classes, mirrored
         self.spec = load.preprocessing(config)
         self.policy = load.augmentation(config)
+        self.is_multi_label = bool(config.data.label_separator)
         self.model_keywords = {**load.model_keywords(config), 'num_classes': num_classes}
         try:
             self.model = fit_dtype(
@@ -63,6 +65,7 @@ class Programs:
             self.optimizer = create_optimizer(
                 config.train, schedule, is_fusion=self.model.spec.modality == 'rgbd'
             )
+            _check_fusion(self.model.spec, self.is_multi_label)
             shapes = jax.eval_shape(self.create_state)
         except UserError:
             raise
@@ -126,7 +129,10 @@ class Programs:
 
     def abstract_batch(self, batch_size: int) -> dict:
         """Shapes of a training batch of so many clips, all devices together."""
-        label = map_heads(lambda _: self._of_batch((batch_size,), jnp.int32), self._num_classes)
+        if self.is_multi_label:
+            label = self._of_batch((batch_size, self._num_classes), jnp.float32)
+        else:
+            label = map_heads(lambda _: self._of_batch((batch_size,), jnp.int32), self._num_classes)
         return {**self._clips(batch_size), 'label': label}
 
     def abstract_views(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -142,3 +148,12 @@ class Programs:
 
     def _of_batch(self, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(self.mesh))
+
+
+def _check_fusion(spec: Specification, is_multi_label: bool):
+    """Raises a UserError if a model averages the softmax of classes that have none."""
+    if is_multi_label and spec.modality == 'rgbd' and spec.fusion == 'softmax_mean':
+        raise UserError(
+            "model.fusion='softmax_mean' averages probabilities of which one class is true, and "
+            'with data.label_separator any number are: set model.fusion=logit_mean'
+        )

@@ -18,7 +18,7 @@ from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.parallel.mesh import platform_of, replicated
 from vivit_jax.parallel.offload import copy_to_devices
 from vivit_jax.train.freezing import stop_frozen
-from vivit_jax.train.losses import cross_entropy
+from vivit_jax.train.losses import binary_cross_entropy, cross_entropy
 from vivit_jax.train.state import TrainState
 from vivit_jax.video.preprocessing import Preprocessing
 
@@ -51,7 +51,8 @@ def create_train_step(
     uint8 [b t h w 3] and/or `depth` uint16 [b t h w 1], as the modality of the model asks for, and
     `label` int32 [b] (of each head); the metrics are scalars: loss (the mean over heads),
     acc1 (all heads right), lr and grad_norm (before clipping), and of several heads also
-    `<head>/loss` and `<head>/acc1`.
+    `<head>/loss` and `<head>/acc1`. If clips have any number of labels, `label` is float32
+    [b classes], the loss is the binary cross-entropy, and there is no acc1.
 
     Args:
         model: the model.
@@ -89,7 +90,7 @@ def create_train_step(
                 mutable='batch_stats',
             )
             streams = list(output.streams.values()) or [output.logits]
-            losses = map_heads(_mean_loss, inputs.targets, *streams)
+            losses = map_heads(_mean_loss, inputs.label, inputs.targets, *streams)
             loss = jnp.mean(jnp.stack(jax.tree.leaves(losses)))
             metrics = {**name_heads('loss', losses), **_accuracies(output.logits, inputs.label)}
             # The gradient of the sum over streams, so that each learns as it would alone.
@@ -162,12 +163,15 @@ def mean_over_parts(
     return carry, jax.tree.map(lambda x: x / num_parts, total)
 
 
-def _mean_loss(targets: jax.Array, *streams: jax.Array) -> jax.Array:
+def _mean_loss(label: jax.Array, targets: jax.Array, *streams: jax.Array) -> jax.Array:
     """The mean over streams of the loss of their logits."""
-    return jnp.mean(jnp.stack([cross_entropy(logits, targets) for logits in streams]))
+    loss = cross_entropy if label.ndim == 1 else binary_cross_entropy
+    return jnp.mean(jnp.stack([loss(logits, targets) for logits in streams]))
 
 
 def _accuracies(logits: PerHead[jax.Array], label: PerHead[jax.Array]) -> Metrics:
+    if any(x.ndim > 1 for x in jax.tree.leaves(label)):
+        return {}
     is_right = map_heads(lambda x, label: x.argmax(-1) == label, logits, label)
     return {
         **name_heads('acc1', map_heads(jnp.mean, is_right)),

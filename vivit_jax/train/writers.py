@@ -174,7 +174,9 @@ class Progress:
         """Shows the metrics of a step."""
         self._step, now = step, time.monotonic()
         name = 'action' if self._heads else 'acc'
-        text = f'loss {metrics["train/loss"]:.3f}, {name} {100 * metrics["train/acc1"]:.0f} %'
+        text = f'loss {metrics["train/loss"]:.3f}'
+        if 'train/acc1' in metrics:
+            text += f', {name} {100 * metrics["train/acc1"]:.0f} %'
         for head in self._heads:
             text += f', {head} {100 * metrics[f"train/{head}/acc1"]:.0f} %'
         if self._since is None:  # the first step after a start or a pause only starts the clock

@@ -12,7 +12,7 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.huggingface_config import colours, label_names
+from vivit_jax.weights.huggingface_config import colours, is_multi_label, label_names
 from vivit_jax.weights.json_files import read_json
 from vivit_jax.weights.misfits import count_layers
 from vivit_jax.weights.tensor_files import Tensors
@@ -138,7 +138,9 @@ def read_image_resnet(tensors: Tensors, path: Path) -> Weights:
     spec = Preprocessing(
         num_frames=1, frame_stride=1, short_side=256, crop_size=224, value_range=(0.0, 1.0)
     )
-    card = ModelCard(model, spec, label_names(config if has_head else {}, num_classes))
+    of_head = config if has_head else {}
+    names = label_names(of_head, num_classes)
+    card = ModelCard(model, spec, names, is_multi_label=is_multi_label(of_head))
     variables = from_torch(arrays, card, lambda _: _RULES, path, has_head=has_head)
     variables['params']['conv1']['kernel'] /= np.asarray(std, np.float32)[:, None]
     notes = (f'no means of the colours beside the file: {mean} over {std} assumed',)

@@ -16,7 +16,7 @@ from vivit_jax.layers.keywords import SIZES
 from vivit_jax.model_card import ModelCard
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.folding import fold_colours, fold_layer_scale
-from vivit_jax.weights.huggingface_config import GELUS, colours, label_names
+from vivit_jax.weights.huggingface_config import GELUS, colours, is_multi_label, label_names
 from vivit_jax.weights.image_vit_config import find_other_settings, read_config
 from vivit_jax.weights.image_vit_positions import complete_positions
 from vivit_jax.weights.imagenet_layouts import LAYOUTS, TABLE, VARIANTS, Layout, unstack
@@ -229,7 +229,9 @@ def _describe(params: dict[str, np.ndarray], layout: Layout, config: dict, side:
         short_side=round(side * patch * 256 / 224),
         crop_size=side * patch,
     )
-    return ModelCard(model, spec, label_names(config if classifiers else {}, num_classes))
+    of_head = config if classifiers else {}
+    names = label_names(of_head, num_classes)
+    return ModelCard(model, spec, names, is_multi_label=is_multi_label(of_head))
 
 
 def _num_heads(config: dict, width: int, path: Path) -> int:

@@ -15,7 +15,12 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import model_keywords, specify
 from vivit_jax.models.vivit.specification import Joint
 from vivit_jax.video.preprocessing import Preprocessing
-from vivit_jax.weights.huggingface_config import GELUS, label_names
+from vivit_jax.weights.huggingface_config import (
+    GELUS,
+    MULTI_LABEL,
+    is_multi_label,
+    label_names,
+)
 from vivit_jax.weights.json_files import read_json
 from vivit_jax.weights.renames import Renames, rename
 from vivit_jax.weights.tensor_files import Tensors, open_tensors, save_tensors
@@ -130,7 +135,13 @@ def read_huggingface(folder: Path, value_range: tuple[float, float] | None = Non
     except (ValueError, TypeError) as error:
         raise UserError(f'{folder}: {error}') from error
     names = label_names(config, num_classes) if head else ('0',)
-    card = ModelCard(model, spec, names, saved.typical_sec if saved else None)
+    card = ModelCard(
+        model,
+        spec,
+        names,
+        saved.typical_sec if saved else None,
+        bool(head) and is_multi_label(config, default=bool(saved and saved.is_multi_label)),
+    )
     try:
         card.check_layers(len(tensors))
     except (ValueError, TypeError) as error:
@@ -185,6 +196,7 @@ def write_huggingface(card: ModelCard, params: Mapping, folder: Path):
         'qkv_bias': True,
         'id2label': id2label,
         'label2id': {label: index for index, label in id2label.items()},
+        **({'problem_type': MULTI_LABEL} if card.is_multi_label else {}),
         _CARD: card.to_json(),
     }
     arrays = to_torch(params, _RULES)

@@ -16,20 +16,17 @@ GELUS = {
 
 _RESCALE_FACTOR = 1 / 255  # of an image processor that does not tell one
 
+# Values of `problem_type`.
+SINGLE_LABEL, MULTI_LABEL = 'single_label_classification', 'multi_label_classification'
+
 
 def label_names(config: Mapping, num_classes: int) -> LabelNames:
     """The class names in `id2label` of a classifier, or numbers as names if there are none.
 
     Raises:
-        UserError: `id2label` names other classes than the classifier has, or the classes do not
-            exclude each other.
+        UserError: `id2label` names other classes than the classifier has.
     """
-    problem, names = config.get('problem_type'), config.get('id2label') or {}
-    if problem not in (None, 'single_label_classification'):
-        raise UserError(
-            f'config.json: problem_type={problem!r}, but the models here choose one class of '
-            'several that exclude each other: for a new classifier, take the files without this one'
-        )
+    names = config.get('id2label') or {}
     numbers = numbered_labels(num_classes)
     if not names:
         return numbers
@@ -40,6 +37,28 @@ def label_names(config: Mapping, num_classes: int) -> LabelNames:
             'mend or remove it'
         )
     return tuple(str(names[number]) for number in numbers)
+
+
+def is_multi_label(config: Mapping, default: bool = False) -> bool:
+    """Whether a classifier gives videos any number of labels, as its `problem_type` says.
+
+    Args:
+        config: the content of config.json.
+        default: the answer if the config does not say.
+
+    Raises:
+        UserError: the model is no classifier.
+    """
+    problem = config.get('problem_type')
+    if problem is None:
+        return default
+    if problem not in (SINGLE_LABEL, MULTI_LABEL):
+        raise UserError(
+            f'config.json: problem_type={problem!r}, but the models here are classifiers '
+            f'({SINGLE_LABEL} or {MULTI_LABEL}): for a new classifier, take the files without this '
+            'one'
+        )
+    return problem == MULTI_LABEL
 
 
 def colours(config: Mapping) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -24,7 +24,7 @@ from vivit_jax.weights.weights import Weights, clip_grid
 
 _log = logging.getLogger(__name__)
 
-BEST_METRIC = 'val/acc1'
+BEST_METRICS = {'val/acc1': 'top-1', 'val/map': 'mAP'}  # a run has one of them
 
 # Of Orbax, which log the traceback of an error and raise the error in another thread.
 _FILES_THAT_RAISE = ('future.py', 'checkpoint.py', 'async_checkpointer.py', 'checkpoint_manager.py')
@@ -38,7 +38,8 @@ BEST, LAST = 'best', 'last'
 
 def best_metric(metrics: dict[str, float]) -> float:
     """The number by which checkpoints are ranked; the highest is the best."""
-    return metrics[BEST_METRIC]
+    [name] = BEST_METRICS.keys() & metrics.keys()
+    return metrics[name]
 
 
 def read_checkpoint(path: str | Path) -> Weights:

@@ -27,6 +27,8 @@ def save_checkpoint(
     variables: Mapping,
     preprocessing: Preprocessing,
     label_names: LabelNames,
+    *,
+    is_multi_label: bool = False,
 ):
     """Saves a model for `load_checkpoint`, and for `--checkpoint`, `--source` and `init_from`.
 
@@ -40,6 +42,8 @@ def save_checkpoint(
         preprocessing: how videos became the clips that the model was trained on.
         label_names: names of the classes in the order of the logits, or a dict head -> names if the
             model has several heads.
+        is_multi_label: whether videos have any number of labels, so that each logit is one of a
+            sigmoid; otherwise the logits are those of one softmax.
 
     Raises:
         UserError: the path exists or cannot be written, or the arguments do not fit each other: a
@@ -58,7 +62,14 @@ def save_checkpoint(
             f"variables has the keys {list(variables)}, and must be {{'params': …}}, as "
             'model.init returns it'
         )
-    card = ModelCard(find_keywords(spec), preprocessing, map_heads(tuple, label_names))
+    if is_multi_label and isinstance(label_names, Mapping):
+        raise UserError('is_multi_label=True is for one head, and label_names has several')
+    card = ModelCard(
+        find_keywords(spec),
+        preprocessing,
+        map_heads(tuple, label_names),
+        is_multi_label=is_multi_label,
+    )
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
     arrays = {
         name: value

@@ -105,15 +105,17 @@ def fuse_weights(rgb: Weights, depth: Weights) -> Weights:
         if _is_of_depth(field.name)
     }
     card = ModelCard(
-        {**rgb.card.model, **own, 'modality': 'rgbd'},
+        {**rgb.card.model, **own, **_fusion(rgb.card), 'modality': 'rgbd'},
         dataclasses.replace(rgb.card.preprocessing, **preprocessing),
         rgb.card.label_names,
         rgb.card.typical_sec,
+        rgb.card.is_multi_label,
     )
     differences = [
         *_model_differences(*specs),
         *_preprocessing_differences(rgb.card.preprocessing, depth.card.preprocessing),
         *_class_differences(rgb.card.label_names, depth.card.label_names),
+        *_differences('card', rgb.card, depth.card, ['is_multi_label']),
     ]
     if differences:
         raise UserError('\n  '.join(['the models for RGB and depth differ:', *differences]))
@@ -128,6 +130,11 @@ def fuse_weights(rgb: Weights, depth: Weights) -> Weights:
         batch_stats={name: tree for name, tree in statistics.items() if tree},
         notes=(*rgb.notes, *depth.notes),
     )
+
+
+def _fusion(card: ModelCard) -> dict[str, str]:
+    """Classes that do not exclude each other have no softmax that could be averaged."""
+    return {'fusion': 'logit_mean'} if card.is_multi_label else {}
 
 
 def _is_of_depth(key: str) -> bool:
