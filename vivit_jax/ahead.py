@@ -104,7 +104,7 @@ class Ahead:
         if config.augment.flip and config.augment.flip_swaps:  # only data tell which classes swap
             mirrored = map_heads(lambda n: np.arange(n, dtype=np.int32), self.num_classes)
         self.programs = Programs(
-            config, self.mesh, self.num_classes, schedule, mirrored, chip.platform
+            config, self.mesh, self.num_classes, schedule, mirrored, platform=chip.platform
         )
 
     def compile(self, step: str, batch_size: int) -> Compiled:

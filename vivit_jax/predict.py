@@ -30,7 +30,8 @@ from tqdm import tqdm
 from vivit_jax import terminal
 from vivit_jax.errors import UserError
 from vivit_jax.heads import LabelNames, PerHead, by_head, head_names
-from vivit_jax.predictor import Prediction, Predictor, Window, chosen_labels, top_labels
+from vivit_jax.prediction import Prediction, Window, chosen_labels, top_labels
+from vivit_jax.predictor import Predictor
 from vivit_jax.video.find_videos import find_videos, read_list
 from vivit_jax.video.frame_reader import VideoError
 from vivit_jax.video.limits import Limits

@@ -146,7 +146,7 @@ def test_metadata_of_thousands_of_levels_or_no_object_are_refused(tmp_path, para
         ({'layer_norm_eps': None}, 'layer_norm_eps'),
         ({'id2label': ['a', 'b', 'c']}, 'id2label'),
         ({'id2label': {'0': 'a', '1': 'b', '3': 'c'}}, 'id2label must name the 3 classes'),
-        ({'problem_type': 'multi_label_classification'}, 'multi_label_classification'),
+        ({'problem_type': 'regression'}, "problem_type='regression'"),
         ({'name': 'preprocessor_config.json', 'do_normalize': True, 'image_std': 0}, 'image_std'),
     ],
 )

@@ -73,8 +73,8 @@ def check_annotations(
         # A model that knows only the number of its classes takes the names of the dataset.
         if given is None or (ordered and tuple(given) == numbered_labels(len(ordered))):
             given = ordered
+        _check_separator(given or (), label_separator)
         names[head], indices = _read_labels(found, column, given, given_sizes[head])
-        _check_separator(names[head], label_separator)
         labels[head] = indices
         if not label_separator:
             labels[head] = {split: [label for (label,) in x] for split, x in indices.items()}

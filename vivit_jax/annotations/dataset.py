@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-from vivit_jax.heads import LabelNames, PerHead
+import numpy as np
+
+from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 
 # The fields that name a part of a video.
 PART_COLUMNS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
@@ -39,6 +41,17 @@ class LabeledVideo:
 def class_indices(label: int | tuple[int, ...]) -> tuple[int, ...]:
     """The classes of a label of one head: one, or any number of them."""
     return label if isinstance(label, tuple) else (label,)
+
+
+def count_classes(videos: Sequence[LabeledVideo], label_names: LabelNames) -> PerHead[np.ndarray]:
+    """How many videos each class has, int64 [classes] of each head."""
+    labels = {head: [by_head(x.label)[head] for x in videos] for head in by_head(label_names)}
+    indices = {head: [i for x in found for i in class_indices(x)] for head, found in labels.items()}
+    return map_heads(
+        lambda names, found: np.bincount(np.array(found, int), minlength=len(names)),
+        label_names,
+        indices if isinstance(label_names, dict) else indices[''],
+    )
 
 
 _Split = TypeVar('_Split', bound=Sequence[LabeledVideo])

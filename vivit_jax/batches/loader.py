@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 from grain.python import SharedMemoryArray
 
+from vivit_jax.batches.balance import DrawBalanced
 from vivit_jax.batches.reads import Reads, set_worker
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.batches.supervised import Supervised
@@ -62,6 +63,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     repeats: int = 1,
+    balance: float = 0.0,
     workers: Workers = Workers(),
     host: Host = Host(),
 ) -> Iterator[Batch]:
@@ -75,6 +77,7 @@ def train_batches(
         start_step: batches to skip, without decoding them.
         repeats: clips that follow one another in a batch as different random clips of one video
             (repeated augmentation, arXiv 1901.09335). The video is opened once for all of them.
+        balance: above 0, an epoch has as many clips, but draws them as `DrawBalanced` says.
         workers: see `Workers`.
         host: see `Host`.
 
@@ -91,6 +94,8 @@ def train_batches(
     """
     check_repeats(batch_size, repeats, host.count)
     videos = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+    if balance:
+        videos = videos.random_map(DrawBalanced(source.videos, balance))
     return _iterate(
         source,
         lambda reads: videos.random_map(_LoadClips(source, crop, repeats, reads)),

@@ -154,6 +154,13 @@ KEYS = {
         "file of class names, one a line; '{head}' in its name stands for each of several heads; "
         "'': the sorted labels of train_csv",
     ),
+    'data.balance': Key(
+        0.0,
+        'how far the videos of an epoch are drawn towards equal classes: 0: each video once; 1: '
+        'each class equally often; between: a video of a class with n videos by n ** -balance',
+        0,
+        1,
+    ),
     'data.max_bad_fraction': Key(
         0.01,
         'part of the videos of a split that may be missing or broken; up to five always may, if '
@@ -232,6 +239,16 @@ KEYS = {
     'train.weight_decay': Key(0.0, 'weight decay of kernels; other parameters have none', 0),
     'train.clip_norm': Key(1.0, 'largest norm of the whole gradient; 0: no clipping', 0),
     'train.label_smoothing': Key(0.0, 'part of the target that all classes share', 0, 1),
+    'train.focal_gamma': Key(
+        0.0, 'focal loss: weight (1 - p) ** gamma of an answer with probability p; 0: none', 0
+    ),
+    'train.class_weight_beta': Key(
+        0.0,
+        'weights of classes in the loss, by their n training videos: (1 - beta) / (1 - beta ** n), '
+        'with a mean of 1 over the training videos; 0: none; 1: 1 / n',
+        0,
+        1,
+    ),
     'train.layer_decay': Key(
         1.0, 'factor on the learning rate from each layer to the layer below it', 0, 1
     ),

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 from ml_collections import ConfigDict
 
+from vivit_jax.annotations.dataset import count_classes
 from vivit_jax.augment.mirrored_labels import find_directions, mirrored_labels
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.batches.loader import check_repeats
@@ -14,6 +15,7 @@ from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 from vivit_jax.parallel.mesh import check_batch_size, create_mesh
 from vivit_jax.parallel.to_device import find_host
+from vivit_jax.train.losses import class_weights
 from vivit_jax.train.programs import Programs
 from vivit_jax.train.schedule import create_schedule
 from vivit_jax.train.weights_and_biases import find_wandb
@@ -101,14 +103,25 @@ class Experiment:
                 kind=load.schedule_kind(config.train),
             ),
             _mirrored_labels(config.augment, names) if config.augment.flip else None,
+            self._class_weights(config.train.class_weight_beta),
         )
+
+    def _class_weights(self, beta: float) -> PerHead[np.ndarray] | None:
+        if not beta:
+            return None
+        counts = count_classes(self.train_source.videos, self.dataset.label_names)
+        return class_weights(counts, beta)
 
     def _check_early_stop(self):
         """Raises a UserError if an early stop is wanted and can never be."""
         train = self.config.train
         patience, metric = train.early_stop_validations, train.early_stop_metric
-        if metric not in ('acc1', 'loss'):
-            raise UserError(f"train.early_stop_metric={metric!r} must be 'acc1' or 'loss'")
+        known = ('map' if self.config.data.label_separator else 'acc1', 'loss')
+        if metric not in ('acc1', 'map', 'loss') or (patience and metric not in known):
+            raise UserError(
+                f'train.early_stop_metric={metric!r} must be {known[0]!r} or {known[1]!r}: '
+                "validations have 'map' with data.label_separator, and 'acc1' without"
+            )
         if patience and 'val' not in self.dataset.splits:
             raise UserError(
                 f'train.early_stop_validations={patience} needs a validation split: give '

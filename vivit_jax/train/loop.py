@@ -243,6 +243,7 @@ class Trainer:
             seed=self._config.seed,
             start_step=first,
             repeats=self._programs.policy.repeats,
+            balance=self._config.data.balance,
             workers=load.workers(self._config),
             host=find_host(experiment.mesh),
         )

@@ -37,6 +37,7 @@ class Programs:
         num_classes: of each head.
         schedule: learning rate by step.
         mirrored: see `mirrored_labels`.
+        class_weights: see `vivit_jax.train.losses.class_weights`.
         platform: the steps will be lowered for it; by default for the devices of the mesh.
 
     Raises:
@@ -50,10 +51,12 @@ class Programs:
         num_classes: PerHead[int],
         schedule: optax.Schedule,
         mirrored: PerHead[np.ndarray] | None = None,
+        class_weights: PerHead[np.ndarray] | None = None,
         platform: str | None = None,
     ):
         self.config, self.mesh, self.schedule = config, mesh, schedule
         self._num_classes, self._mirrored = num_classes, mirrored
+        self._class_weights = class_weights
         self.spec = load.preprocessing(config)
         self.policy = load.augmentation(config)
         self.is_multi_label = bool(config.data.label_separator)
@@ -99,6 +102,8 @@ class Programs:
             label_smoothing=config.label_smoothing,
             seed=self.config.seed,
             mirrored=self._mirrored,
+            focal_gamma=config.focal_gamma,
+            class_weights=self._class_weights,
             ema_decay=config.ema_decay,
             freeze=config.freeze,
             accumulate=config.accumulate,

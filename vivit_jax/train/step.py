@@ -41,6 +41,8 @@ def create_train_step(
     label_smoothing: float,
     seed: int,
     mirrored: PerHead[np.ndarray] | None = None,
+    focal_gamma: float = 0.0,
+    class_weights: PerHead[np.ndarray] | None = None,
     ema_decay: float = 0.0,
     freeze: Sequence[str] = (),
     accumulate: int = 1,
@@ -63,6 +65,8 @@ def create_train_step(
         label_smoothing: see `augment_batch`.
         seed: of all that is random.
         mirrored: see `augment_batch`.
+        focal_gamma: see `cross_entropy`.
+        class_weights: float32 [classes] of each head, see `cross_entropy`.
         ema_decay: of the moving averages of a state that has them.
         freeze: patterns of the names of frozen parameters, see `find_frozen`.
         accumulate: see `mean_over_parts`.
@@ -81,6 +85,12 @@ def create_train_step(
             mirrored=mirrored,
         )
 
+        def mean_loss(label, targets, weights, *streams: jax.Array) -> jax.Array:
+            """The mean over streams of the loss of their logits."""
+            loss = cross_entropy if label.ndim == 1 else binary_cross_entropy
+            losses = [loss(logits, targets, focal_gamma, weights) for logits in streams]
+            return jnp.mean(jnp.stack(losses))
+
         def loss_fn(params: dict, batch_stats: dict, inputs: TrainInputs, key: jax.Array):
             output, changed = model.apply(
                 {'params': stop_frozen(params, freeze), 'batch_stats': batch_stats},
@@ -90,7 +100,10 @@ def create_train_step(
                 mutable='batch_stats',
             )
             streams = list(output.streams.values()) or [output.logits]
-            losses = map_heads(_mean_loss, inputs.label, inputs.targets, *streams)
+            weights = class_weights
+            if weights is None:
+                weights = map_heads(lambda _: None, inputs.label)
+            losses = map_heads(mean_loss, inputs.label, inputs.targets, weights, *streams)
             loss = jnp.mean(jnp.stack(jax.tree.leaves(losses)))
             metrics = {**name_heads('loss', losses), **_accuracies(output.logits, inputs.label)}
             # The gradient of the sum over streams, so that each learns as it would alone.
@@ -161,12 +174,6 @@ def mean_over_parts(
 
     (carry, total), _ = lax.scan(add, (carry, zeros), parts)
     return carry, jax.tree.map(lambda x: x / num_parts, total)
-
-
-def _mean_loss(label: jax.Array, targets: jax.Array, *streams: jax.Array) -> jax.Array:
-    """The mean over streams of the loss of their logits."""
-    loss = cross_entropy if label.ndim == 1 else binary_cross_entropy
-    return jnp.mean(jnp.stack([loss(logits, targets) for logits in streams]))
 
 
 def _accuracies(logits: PerHead[jax.Array], label: PerHead[jax.Array]) -> Metrics:
