@@ -41,9 +41,11 @@ def random_params(spec, **changes):
     return model, jax.tree.unflatten(tree, drawn)
 
 
-def save_run(folder, spec=SPEC, label_names=LABELS, typical_sec=None, **changes):
+def save_run(
+    folder, spec=SPEC, label_names=LABELS, typical_sec=None, is_multi_label=False, **changes
+):
     params = random_params(spec, **changes)[1]
-    card = ModelCard({**MODEL, **changes}, spec, label_names, typical_sec)
+    card = ModelCard({**MODEL, **changes}, spec, label_names, typical_sec, is_multi_label)
     checkpoints = Checkpoints(folder / 'checkpoints', 1, 0)
     checkpoints.save(TrainState(jnp.int32(3), params, {}), card, {})
     checkpoints.close()

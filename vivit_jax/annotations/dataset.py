@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
+from vivit_jax.heads import LabelNames, PerHead, map_heads
 
 # The fields that name a part of a video.
 PART_COLUMNS = ('start_sec', 'end_sec', 'start_frame', 'num_frames')
@@ -45,13 +45,13 @@ def class_indices(label: int | tuple[int, ...]) -> tuple[int, ...]:
 
 def count_classes(videos: Sequence[LabeledVideo], label_names: LabelNames) -> PerHead[np.ndarray]:
     """How many videos each class has, int64 [classes] of each head."""
-    labels = {head: [by_head(x.label)[head] for x in videos] for head in by_head(label_names)}
-    indices = {head: [i for x in found for i in class_indices(x)] for head, found in labels.items()}
-    return map_heads(
-        lambda names, found: np.bincount(np.array(found, int), minlength=len(names)),
-        label_names,
-        indices if isinstance(label_names, dict) else indices[''],
-    )
+
+    def count(names: tuple[str, ...], labels: tuple) -> np.ndarray:
+        indices = [index for label in labels for index in class_indices(label)]
+        return np.bincount(np.array(indices, int), minlength=len(names))
+
+    labels = map_heads(lambda *labels: labels, *(video.label for video in videos))
+    return map_heads(count, label_names, labels)
 
 
 _Split = TypeVar('_Split', bound=Sequence[LabeledVideo])
