@@ -3,10 +3,11 @@
 import csv
 import dataclasses
 import json
+import logging
 
 import numpy as np
 import pytest
-from small_runs import LABELS, predict, save_run, write_noise
+from small_runs import predict, save_run, write_noise
 
 from vivit_jax.config.presets import runlocal, small
 from vivit_jax.errors import UserError
@@ -15,8 +16,11 @@ from vivit_jax.evaluation.metrics import average_precisions
 from vivit_jax.predictor import Predictor
 from vivit_jax.train.experiment import Experiment
 from vivit_jax.train.loop import Trainer
+from vivit_jax.video.synthetic import MOTIONS, SHAPES
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.streams import fuse_weights
+
+NAMES = tuple('abcdef')
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +37,9 @@ def config(synthetic_folder, tmp_path_factory):
         lines = [f'{path},{"" if i % 4 == 3 else label}\n' for i, (path, label) in enumerate(rows)]
         (folder / f'{split}.csv').write_text('video_path,label\n' + ''.join(lines))
         config.data[f'{split}_csv'] = str(folder / f'{split}.csv')
-    config.data.update(source='csv', label_separator=';', num_workers=0, balance=0.5)
+    (folder / 'classes.txt').write_text('\n'.join([*MOTIONS, *SHAPES]))
+    config.data.update(source='csv', label_separator=';', label_map=str(folder / 'classes.txt'))
+    config.data.update(num_workers=0, balance=0.5)
     config.preprocessing.update(short_side=24, crop_size=16)
     config.augment.mixup_alpha = 0.5
     config.train.update(num_steps=4, batch_size=4, checkpoint_every_steps=2, keep_best=2)
@@ -45,7 +51,11 @@ def config(synthetic_folder, tmp_path_factory):
 @pytest.fixture(scope='module')
 def run(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run') / 'run'
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.INFO)
     assert Trainer(config, folder).run() == 0
+    logger.setLevel(level)
     return folder
 
 
@@ -65,7 +75,7 @@ def test_a_test_saves_the_precision_of_every_class(config, run):
     [path] = (run / 'evaluation').glob('test_2x3_step4.npz')
     saved, summary = np.load(path), json.loads(path.with_suffix('.json').read_text())
     assert (split, summary['test/map@2x3']) == ('test', metrics['map'])
-    assert saved['labels'].shape == (8, 12) and saved['labels'].sum(1).tolist() == [2, 2, 2, 0] * 2
+    assert saved['labels'].sum(1).tolist() == [2, 2, 2, 0] * 2
     scores = (1 / (1 + np.exp(-np.float64(saved['logits'])))).mean(1)
     expected = average_precisions(scores, saved['labels'], np.zeros(8, bool))
     known = {
@@ -74,7 +84,7 @@ def test_a_test_saves_the_precision_of_every_class(config, run):
         if not np.isnan(x)
     }
     found = {name: x for name, x in summary['average_precision'].items() if x is not None}
-    assert found == pytest.approx(known) and len(found) < len(summary['average_precision']) == 12
+    assert found == pytest.approx(known) and len(found) < len(summary['average_precision'])
     assert metrics['map'] == pytest.approx(np.mean(list(known.values())))
 
 
@@ -90,10 +100,10 @@ def test_checkpoint_and_lists_must_agree(config, run, tmp_path):
 
 def test_fusion_must_average_logits(config):
     other = config.copy_and_resolve_references()
-    other.data.update(source='synthetic')
+    other.data.update(source='synthetic', label_map='')
     other.data.synthetic.update(num_train=4, num_val=2, num_test=2, num_frames=10)
     other.model.modality = 'rgbd'
-    with pytest.raises(UserError, match='set model.fusion=logit_mean'):
+    with pytest.raises(UserError, match=r'set model\.fusion=logit_mean'):
         Experiment(other)
     other.model.fusion = 'logit_mean'
     Experiment(other)
@@ -114,7 +124,10 @@ def test_joined_weights_average_logits(run):
 @pytest.fixture(scope='module')
 def predicted(tmp_path_factory):
     folder = tmp_path_factory.mktemp('predicted')
-    return save_run(folder / 'run', is_multi_label=True), write_noise(folder / 'a.mp4', 20)
+    run = save_run(
+        folder / 'run', label_names=NAMES, is_multi_label=True, num_classes=6, hidden_size=24
+    )
+    return run, write_noise(folder / 'a.mp4', 20)
 
 
 def test_python_gives_sigmoids_and_all_labels_above_one_half(predicted):
@@ -127,7 +140,7 @@ def test_python_gives_sigmoids_and_all_labels_above_one_half(predicted):
     softmax.is_multi_label = False
     np.testing.assert_allclose(softmax(video).windows[0].probabilities, expected, rtol=1e-4)
     for window, scores in [(None, found.probabilities), (0, found.windows[0].probabilities)]:
-        wanted = {x: p for x, p in zip(LABELS, scores, strict=True) if p > 0.5}
+        wanted = {x: p for x, p in zip(NAMES, scores, strict=True) if p > 0.5}
         labels = found.labels(window)
         assert dict(labels) == pytest.approx(wanted)
         assert [p for _, p in labels] == sorted(wanted.values(), reverse=True)
@@ -139,14 +152,14 @@ def test_the_command_prints_all_labels(predicted, tmp_path):
     run, video = predicted
     found = Predictor(run)(video)
     labels = [label for label, _ in found.labels()]
-    assert 0 < len(labels) < 3  # so that the others are told from them
+    assert 1 < len(labels) < 6  # so that the others are told from them
     text = predict(run, video).stdout.splitlines()
     title = '  labels above 50 %, each with a probability of its own: '
     assert text[1] == title + ', '.join(labels)
     assert [line.split()[-1] for line in text[2:5]] == [label for label, _ in found.top(3)]
     entry = json.loads(predict(run, '--json', video).stdout)
     assert entry['labels'] == labels
-    assert [x['score'] for x in entry['top']] == pytest.approx([p for _, p in found.top(3)])
+    assert [x['score'] for x in entry['top']] == pytest.approx([p for _, p in found.top(5)])
     assert entry['windows'][0]['labels'] == [label for label, _ in found.labels(0)]
     output = tmp_path / 'out.csv'
     assert predict(run, f'--output={output}', video).returncode == 0

@@ -364,6 +364,8 @@ def test_vits_of_timm(suffix, has_class_token, tmp_path, image_vit, image_featur
 def test_vits_of_hugging_face(prefix, in_memory, tmp_path, image_vit, image_features):
     vit, config = image_vit(True, GRID), {'num_attention_heads': HEADS, 'layer_norm_eps': 1e-6}
     config['hidden_act'], config['id2label'] = 'gelu_new', {str(i): f'class {i}' for i in range(7)}
+    if in_memory:
+        config['problem_type'] = 'multi_label_classification'
     arrays = hugging_face(vit, prefix, in_memory)
     arrays[f'{prefix}pooler.dense.weight'] = np.ones((WIDTH, WIDTH), np.float32)
     weights = read(write(tmp_path, arrays, '.safetensors', config))
@@ -371,6 +373,7 @@ def test_vits_of_hugging_face(prefix, in_memory, tmp_path, image_vit, image_feat
     assert weights.kind == 'image ViT, Hugging Face'
     assert weights.unused == (f'{prefix}pooler.*',)
     assert weights.card.label_names == tuple(f'class {i}' for i in range(7))
+    assert weights.card.is_multi_label == in_memory
     assert (weights.card.model['gelu'], weights.card.model['layer_norm_eps']) == ('tanh', 1e-6)
     assert error(features(weights), image_features(vit, IMAGES)) < 1e-5
 

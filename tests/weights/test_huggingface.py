@@ -15,6 +15,7 @@ from vivit_jax.heads import numbered_labels
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_params
+from vivit_jax.train.losses import binary_cross_entropy
 from vivit_jax.video.preprocessing import Preprocessing
 from vivit_jax.weights.huggingface import matches, read_huggingface, write_huggingface
 
@@ -464,3 +465,30 @@ def test_units_are_frames_of_one_clip(tmp_path):
     expected = our_logits(card, params, clip)
     assert relative_error(their_logits(load_theirs(tmp_path), clip), expected) < 1e-5
     assert read_huggingface(tmp_path).card.preprocessing == spec
+
+
+def test_any_number_of_labels_go_to_transformers_and_back(tmp_path):
+    card = dataclasses.replace(CARD, is_multi_label=True)
+    params = make_params(card)
+    write_huggingface(card, params, tmp_path / 'hf')
+    model = transformers.VivitForVideoClassification.from_pretrained(tmp_path / 'hf')
+    assert model.config.problem_type == 'multi_label_classification'
+    targets = torch.tensor([[1.0, 0.0, 1.0]])
+    clip = make_clip()
+    loss = model(torch.tensor(clip).permute(0, 1, 4, 2, 3), labels=targets).loss
+    ours = binary_cross_entropy(our_logits(card, params, clip), targets.numpy())
+    np.testing.assert_allclose(ours, loss.item(), rtol=1e-4)
+    assert read_huggingface(tmp_path / 'hf').card.is_multi_label
+
+
+@pytest.mark.parametrize(
+    ('problem', 'expected'),
+    [
+        ('multi_label_classification', True),
+        ('single_label_classification', False),
+        (None, False),
+    ],
+)
+def test_the_configuration_says_how_many_labels_a_video_has(tmp_path, problem, expected):
+    make_model(problem_type=problem).save_pretrained(tmp_path)
+    assert read_huggingface(tmp_path).card.is_multi_label == expected
