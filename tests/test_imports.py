@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / 'vivit_jax'
 LEVELS = (
     ('train', 'predictor', 'probe'),
     ('features',),
-    ('evaluation', 'torch'),
+    ('evaluation', 'torch', 'prediction'),
     ('weights', 'config'),
     ('augment', 'model_card'),
     ('models', 'batches'),

@@ -50,11 +50,13 @@ def folder(tmp_path, synthetic_folder, monkeypatch):
         lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32),
         abstract_variables(model, spec.clip_shape),
     )
-    save_checkpoint(tmp_path / 'runs/demo', model, variables, spec, ('clap', 'jump', 'run'))
+    names = ('clap', 'jump', 'run')
+    save_checkpoint(tmp_path / 'runs/demo', model, variables, spec, names)
+    save_checkpoint(tmp_path / 'runs/labels', model, variables, spec, names, is_multi_label=True)
     spec = dataclasses.replace(spec, depth_range=(4000, 500))
     fused = create_model(**find_keywords(dataclasses.replace(model.spec, modality='rgbd')))
     variables = {name: {'rgb': x, 'depth': x} if x else {} for name, x in variables.items()}
-    save_checkpoint(tmp_path / 'runs/rgbd', fused, variables, spec, ('clap', 'jump', 'run'))
+    save_checkpoint(tmp_path / 'runs/rgbd', fused, variables, spec, names)
     for name in ('depth.mkv', 'b_depth.mkv'):
         write_video(tmp_path / name, np.full((10, 32, 40), 1000, np.uint16))
     monkeypatch.chdir(tmp_path)
