@@ -28,7 +28,7 @@ IMAGE = {
 
 def make(path, model, spec, label_names):
     keywords = {**SIZES, **model, 'num_classes': len(label_names)}
-    card = ModelCard(keywords, spec, label_names, typical_sec=2.5)
+    card = ModelCard(keywords, spec, label_names, typical_sec=2.5, is_multi_label=True)
     rng = np.random.default_rng(0)
     shapes = abstract_params(create_model(**card.model), spec.clip_shape)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
@@ -89,7 +89,8 @@ def test_there_and_back_the_bits_and_the_card_are_the_same(tmp_path, video, to, 
     report = (tmp_path / f'{name}.report.txt').read_text()
     assert 'copied' in report and 'new' not in report
 
-    assert read_weights(tmp_path / name).card.typical_sec == 2.5
+    card = read_weights(tmp_path / name).card
+    assert (card.typical_sec, card.is_multi_label) == (2.5, True)
     model, variables, spec, label_names = load_checkpoint(tmp_path / name)
     assert (model.spec.num_layers, model.spec.tubelet_size) == (2, (2, 8, 8))
     assert spec == Preprocessing(num_frames=4, frame_stride=3, short_side=20, crop_size=16)

@@ -68,7 +68,7 @@ def test_mean_leaves_out_classes_without_videos():
     assert results.metrics('logits') == metrics
     text = describe_results(results, 'val', '1x1', metrics)
     assert f'mAP {100 * metrics["map"]:.2f} %' in text and 'top-1' not in text
-    assert 'mAP leaves out 1 classes that no video of this split has' in text
+    assert 'mAP leaves out 1 of 6 classes, which no video here has' in text
 
 
 def test_loss_is_binary_cross_entropy_of_videos_that_were_read():

@@ -300,10 +300,14 @@ def test_full_disk_leaves_the_previous_checkpoint_usable(tmp_path):
 )
 def test_card_survives_json(num_classes, label_names):
     model = {'name': 'vivit_fe', 'num_classes': num_classes}
-    card = ModelCard(model, SPEC, label_names, typical_sec=2.5)
+    is_multi_label = isinstance(num_classes, int)
+    card = ModelCard(model, SPEC, label_names, 2.5, is_multi_label)
     saved = json.loads(json.dumps(card.to_json()))
     assert ModelCard.from_json(saved) == card
-    del saved['typical_sec']  # as in older cards
+    saved['is_multi_label'] = 1 if is_multi_label else True
+    with pytest.raises(ValueError, match='is_multi_label=.* must be a bool, and of one head'):
+        ModelCard.from_json(saved)
+    del saved['typical_sec'], saved['is_multi_label']  # as in older cards
     assert ModelCard.from_json(saved) == ModelCard(model, SPEC, label_names)
 
 

@@ -142,7 +142,7 @@ def test_options_that_are_off_change_no_bit():
 @pytest.mark.parametrize('beta', [0.9, 0.999])
 def test_class_weights_are_inverse_effective_numbers(beta):
     counts = np.array([1, 10, 500])
-    effective = [sum(beta**i for i in range(n)) for n in counts]  # equation 2: its recursion
+    effective = [sum(beta**i for i in range(n)) for n in counts]  # a geometric sum
     weights = class_weights(counts, beta)
     np.testing.assert_allclose(weights / weights[0], effective[0] / np.array(effective), rtol=1e-5)
     np.testing.assert_allclose((weights * counts).sum() / counts.sum(), 1, rtol=1e-6)

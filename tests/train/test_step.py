@@ -90,7 +90,14 @@ def _params(model):
 
 
 def _step_and_state(
-    optimizer, policy=NO_CHANGE, *, label_smoothing=0.0, seed=0, model=None, accumulate=1
+    optimizer,
+    policy=NO_CHANGE,
+    *,
+    label_smoothing=0.0,
+    seed=0,
+    model=None,
+    accumulate=1,
+    **losses,
 ):
     model = model or _Classifier()
     train_step = create_train_step(
@@ -102,6 +109,7 @@ def _step_and_state(
         label_smoothing=label_smoothing,
         seed=seed,
         accumulate=accumulate,
+        **losses,
     )
     params = _params(model)
     return jax.jit(train_step), TrainState(jnp.int32(0), params, optimizer.init(params))
@@ -145,6 +153,54 @@ def test_step_equals_separate_computation(smoothing):
         grads,
     )
     assert (new_state.step.dtype, int(new_state.step)) == (jnp.int32, 4)
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_step_with_any_number_of_labels_and_weights_equals_separate_computation(accumulate):
+    weights = np.float32([0.5, 2, 1, 0.1])
+    train_step, state = _step_and_state(
+        optax.sgd(1.0),
+        label_smoothing=0.2,
+        accumulate=accumulate,
+        focal_gamma=2.0,
+        class_weights=weights,
+    )
+    rows = (np.random.default_rng(3).random((6, 4)) < 0.4).astype(np.float32)
+    batch = {**_batch(), 'label': jnp.asarray(rows)}
+    new_state, metrics = train_step(state, batch)
+    targets = np.where(rows == 1, 0.9, 0.1)
+
+    def loss_fn(params):
+        logits = _Classifier().apply({'params': params}, _normalized(batch['rgb'])).logits
+        p = 1 / (1 + jnp.exp(-logits))
+        yes, no = (1 - p) ** 2 * jnp.log(p), p**2 * jnp.log(1 - p)
+        return -((targets * yes + (1 - targets) * no) * weights).sum() / rows.size
+
+    loss, grads = jax.jit(jax.value_and_grad(loss_fn))(state.params)
+    assert metrics.keys() == {'loss', 'lr', 'grad_norm'}
+    np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose(new, old - g, rtol=1e-4, atol=1e-6),
+        new_state.params,
+        state.params,
+        grads,
+    )
+
+
+def test_every_head_has_class_weights_of_its_own():
+    sizes = {'verb': 4, 'noun': 2}
+    weights = {'verb': np.float32([1, 2, 3, 4]), 'noun': np.float32([0.5, 3])}
+    train_step, state = _step_and_state(
+        optax.sgd(1.0), model=_TwoHeads(sizes), class_weights=weights
+    )
+    labels = {'verb': np.arange(6, dtype=np.int32) % 4, 'noun': np.arange(6, dtype=np.int32) % 2}
+    batch = {**_batch(), 'label': jax.tree.map(jnp.asarray, labels)}
+    metrics = train_step(state, batch)[1]
+    output = _TwoHeads(sizes).apply({'params': state.params}, _normalized(batch['rgb']))
+    for head, label in labels.items():
+        losses = optax.softmax_cross_entropy_with_integer_labels(output.logits[head], label)
+        expected = np.mean(weights[head][label] * losses)
+        np.testing.assert_allclose(metrics[f'{head}/loss'], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('parts', [2, 3, 6])

@@ -19,7 +19,7 @@ class DrawBalanced(grain.transforms.RandomMap):
     draws, and what is drawn depends on nothing but the number and its random generator.
 
     Of several heads, the classes of the first count. Of several labels of a video, the rarest
-    counts, as in arXiv 1908.03195 (appendix B); videos without a label count as a class.
+    counts, as in LVIS (arXiv 1908.03195); videos without a label count as a class.
 
     Args:
         videos: of the training.

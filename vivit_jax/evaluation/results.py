@@ -88,7 +88,8 @@ def describe_results(results: Results, split: str, protocol: str, metrics: dict[
     lines = [title + ('action ' if heads else '') + numbers('')]
     lines += [f'  {head} {numbers(f"{head}/")}' for head in heads]
     if results.is_multi_label and (without := int((results.labels.sum(axis=0) == 0).sum())):
-        lines.append(f'  mAP leaves out {without} classes that no video of this split has')
+        count = results.labels.shape[1]
+        lines.append(f'  mAP leaves out {without} of {count} classes, which no video here has')
     lines += _warn_of_constant_answers(metrics, results)
     if results.failures:
         first = next(iter(results.failures.values()))

@@ -73,7 +73,7 @@ class Experiment:
         if self.train_source.modality != 'rgb' and not spec.depth_range:
             raise UserError(describe_depths(self.train_source.open, len(self.train_source)))
         for head, names in by_head(self.dataset.label_names).items():
-            if len(names) < 2:
+            if len(names) < 2 and not config.data.label_separator:
                 raise UserError(
                     f'{f"head {head}: " if head else ""}there is only one class, {names[0]!r}, and '
                     'nothing to learn: give videos of a second class'

@@ -84,7 +84,7 @@ def class_weights(counts: PerHead[np.ndarray], beta: float) -> PerHead[np.ndarra
     number of videos; n counts as 1 if there are none. With `beta` 1 this is 1 / n, and with 0 all
     weights are equal. Their mean over the labels of the training videos is 1.
 
-    Source: arXiv 1901.05555, equations 3 and 4; there, the mean over the classes is 1.
+    Source: arXiv 1901.05555, proposition 1 and section 4; there, the mean over classes is 1.
 
     Args:
         counts: int [classes] of each head.

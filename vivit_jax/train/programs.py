@@ -134,11 +134,13 @@ class Programs:
 
     def abstract_batch(self, batch_size: int) -> dict:
         """Shapes of a training batch of so many clips, all devices together."""
-        if self.is_multi_label:
-            label = self._of_batch((batch_size, self._num_classes), jnp.float32)
-        else:
-            label = map_heads(lambda _: self._of_batch((batch_size,), jnp.int32), self._num_classes)
-        return {**self._clips(batch_size), 'label': label}
+
+        def label(num_classes: int) -> jax.ShapeDtypeStruct:
+            if self.is_multi_label:
+                return self._of_batch((batch_size, num_classes), jnp.float32)
+            return self._of_batch((batch_size,), jnp.int32)
+
+        return {**self._clips(batch_size), 'label': map_heads(label, self._num_classes)}
 
     def abstract_views(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch of the test: `eval.views` gives the crops of each temporal view."""

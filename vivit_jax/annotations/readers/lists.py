@@ -22,7 +22,10 @@ from vivit_jax.annotations.readers.video_folder import VideoFolder, is_video
 # A path, which may contain spaces and commas, and the whole numbers after it.
 _ENTRY = re.compile(r'(?P<path>.*?)(?P<numbers>(?:[\s,]+\d+)*)')
 _FRAME_LIST = ('original_vido_id', 'path', 'labels')  # sic
-_SEVERAL = 'several labels for a video are not supported: list videos with one label each'
+_SEVERAL = (
+    'several labels for a video are not supported in these lists: list videos with one label each, '
+    'or write a CSV and set data.label_separator'
+)
 
 
 def read_mmaction2(
