@@ -305,7 +305,7 @@ def test_card_survives_json(num_classes, label_names):
     saved = json.loads(json.dumps(card.to_json()))
     assert ModelCard.from_json(saved) == card
     saved['is_multi_label'] = 1 if is_multi_label else True
-    with pytest.raises(ValueError, match='is_multi_label=.* must be a bool, and of one head'):
+    with pytest.raises(ValueError, match=r'is_multi_label=.* must be a bool, and of one head'):
         ModelCard.from_json(saved)
     del saved['typical_sec'], saved['is_multi_label']  # as in older cards
     assert ModelCard.from_json(saved) == ModelCard(model, SPEC, label_names)

@@ -14,6 +14,7 @@ from vivit_jax.errors import UserError
 from vivit_jax.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from vivit_jax.evaluation.metrics import average_precisions
 from vivit_jax.predictor import Predictor
+from vivit_jax.train import loop, programs
 from vivit_jax.train.experiment import Experiment
 from vivit_jax.train.loop import Trainer
 from vivit_jax.video.synthetic import MOTIONS, SHAPES
@@ -86,6 +87,38 @@ def test_a_test_saves_the_precision_of_every_class(config, run):
     found = {name: x for name, x in summary['average_precision'].items() if x is not None}
     assert found == pytest.approx(known) and len(found) < len(summary['average_precision'])
     assert metrics['map'] == pytest.approx(np.mean(list(known.values())))
+
+
+def test_keys_of_the_config_reach_the_loader_and_the_loss(config, tmp_path, monkeypatch):
+    seen = {}
+
+    def look(*args, **options):
+        seen.update(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(loop, 'train_batches', look)
+    monkeypatch.setattr(programs, 'create_train_step', look)
+    with pytest.raises(InterruptedError):
+        Trainer(config, tmp_path / 'run').run()
+    with pytest.raises(InterruptedError):
+        Experiment(config).programs.train_step()
+    assert (seen['balance'], seen['focal_gamma']) == (0.5, 2.0)
+    with open(config.data.train_csv, newline='') as file:
+        labels = [x for row in csv.DictReader(file) for x in row['label'].split(';') if x]
+    counts = np.array([labels.count(name) for name in (*MOTIONS, *SHAPES)])
+    weights = 0.1 / (1 - 0.9 ** np.maximum(counts, 1))
+    weights *= len(labels) / (weights * counts).sum()
+    np.testing.assert_allclose(seen['class_weights'], weights, rtol=1e-5)
+
+
+def test_one_class_is_enough(config, tmp_path):
+    other = config.copy_and_resolve_references()
+    other.data.update(label_map='', val_csv='', test_csv='', train_csv=str(tmp_path / 'list.csv'))
+    with open(config.data.train_csv, newline='') as file:
+        rows = [(row['video_path'], 'cross' in row['label']) for row in csv.DictReader(file)]
+    lines = [f'{path},{"cross" if is_cross else ""}\n' for path, is_cross in rows]
+    (tmp_path / 'list.csv').write_text('video_path,label\n' + ''.join(lines))
+    assert Experiment(other).dataset.label_names == ('cross',)
 
 
 def test_checkpoint_and_lists_must_agree(config, run, tmp_path):
