@@ -78,7 +78,7 @@ def test_written_list_names_the_depth_and_is_read_again(tmp_path):
         found = read_csv_files({'train': str(tmp_path / 'train.csv')}, '', ['label'])
         data = check_annotations(choose_videos(found, modality))
         again = tmp_path / 'again.csv'
-        again.write_text(videos_csv(data.splits['train'], {'label': data.label_names}))
+        again.write_text(videos_csv(data.splits['train'], {'label': data.label_names}, ''))
         lines = read_csv_files({'train': str(again)}, '', ['label'])
         assert videos(lines, modality) == videos(found, modality)
 
