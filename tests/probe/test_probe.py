@@ -52,7 +52,7 @@ def backbone_of(keywords):
     model = create_model(**keywords)
     variables = init_variables(jax.random.key(0), model, SPEC.clip_shape)
     variables = random_tree(variables, np.random.default_rng(0))
-    card = ModelCard(keywords, SPEC, ('a', 'b', 'c'))
+    card = ModelCard(keywords, SPEC, ('a', 'b', 'c'), is_multi_label=True)  # of the backbone alone
     return Backbone(model, variables, card, is_of_frames='frame_pool' in keywords)
 
 
@@ -90,6 +90,7 @@ def test_model_gives_the_scores_of_its_head(keywords, pool):
     features = features_of(backbone, pixels)
     head = random_head(backbone, features, pool)
     card, params, _ = add_head(backbone, head, ('x', 'y', 'z'), None)
+    assert not card.is_multi_label
     output = create_forward(create_model(**card.model), SPEC)({'params': params}, pixels)
     expected = np.asarray(output.logits).mean(axis=1)
     found = apply_head(head, features, backbone.model.spec)

@@ -47,7 +47,8 @@ class Backbone:
     def key(self) -> str:
         """A hash of everything that decides what a clip becomes, and how clips are made."""
         found = hashlib.sha256()
-        described = {**self.card.to_json(), 'label_names': None, 'typical_sec': None}
+        unused = dict.fromkeys(('label_names', 'typical_sec', 'is_multi_label'))
+        described = {**self.card.to_json(), **unused}
         found.update(json.dumps(described, sort_keys=True).encode())
         arrays = flax.traverse_util.flatten_dict(self.variables, sep='/')
         for name in sorted(arrays):

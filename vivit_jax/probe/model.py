@@ -37,6 +37,10 @@ def add_head(
         if not name.startswith(('output_projection', 'attention_pool'))
     }
     card = dataclasses.replace(
-        backbone.card, model=keywords, label_names=label_names, typical_sec=typical_sec
+        backbone.card,
+        model=keywords,
+        label_names=label_names,
+        typical_sec=typical_sec,
+        is_multi_label=False,
     )
     return card, {**params, **head.params}, backbone.variables.get('batch_stats', {})
