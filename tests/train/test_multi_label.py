@@ -111,6 +111,17 @@ def test_keys_of_the_config_reach_the_loader_and_the_loss(config, tmp_path, monk
     np.testing.assert_allclose(seen['class_weights'], weights, rtol=1e-5)
 
 
+@pytest.mark.parametrize('metric', ['map', 'loss', 'acc1'])
+def test_an_early_stop_compares_what_validations_have(config, metric):
+    other = config.copy_and_resolve_references()
+    other.train.update(early_stop_validations=1, early_stop_metric=metric)
+    if metric == 'acc1':
+        with pytest.raises(UserError, match=r"early_stop_metric='acc1' must be 'map' or 'loss'"):
+            Experiment(other)
+    else:
+        Experiment(other)
+
+
 def test_one_class_is_enough(config, tmp_path):
     other = config.copy_and_resolve_references()
     other.data.update(label_map='', val_csv='', test_csv='', train_csv=str(tmp_path / 'list.csv'))

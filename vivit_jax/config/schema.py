@@ -268,7 +268,10 @@ KEYS = {
         may_change=True,
     ),
     'train.early_stop_metric': Key(
-        'acc1', "what the validations of an early stop compare: 'acc1' or 'loss'", may_change=True
+        'acc1',
+        "what the validations of an early stop compare: 'acc1' (with data.label_separator 'map') or "
+        "'loss'",
+        may_change=True,
     ),
     'train.checkpoint_every_epochs': Key(float, 'epochs between checkpoints', may_change=True),
     'train.checkpoint_every_steps': Key(int, 'steps between checkpoints', may_change=True),

@@ -10,7 +10,7 @@ class EarlyStop:
     Args:
         patience: so many validations in a row may be no better than the best before them; 0: any
             number.
-        metric: 'acc1', of which more is better, or 'loss', of which less is.
+        metric: 'acc1' or 'map', of which more is better, or 'loss', of which less is.
         validated: what the run has measured so far: mappings with `step` and metrics.
     """
 
