@@ -269,8 +269,8 @@ KEYS = {
     ),
     'train.early_stop_metric': Key(
         'acc1',
-        "what the validations of an early stop compare: 'acc1' (with data.label_separator 'map') or "
-        "'loss'",
+        "what the validations of an early stop compare: 'loss', or 'acc1', in place of which there "
+        "is 'map' with data.label_separator",
         may_change=True,
     ),
     'train.checkpoint_every_epochs': Key(float, 'epochs between checkpoints', may_change=True),
