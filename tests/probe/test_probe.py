@@ -82,6 +82,8 @@ def random_head(backbone, features, pool):
         ({**FRAMES, 'pool': 'mean'}, 'attention'),
         (VIDEO, 'mean'),
         (VIDEO, 'attention'),
+        ({'name': 'vivit_fsa'}, 'attention'),
+        ({**VIDEO, 'pool': 'cls_attention'}, 'mean'),
     ],
 )
 def test_model_gives_the_scores_of_its_head(keywords, pool):

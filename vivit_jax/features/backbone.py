@@ -96,6 +96,10 @@ def read_backbone(
             are those that it was trained on, and frames or pixels are given.
     """
     weights = read_weights(checkpoint)
+    if weights.card.model.get('modality') == 'rgbd':
+        raise UserError(
+            f'{checkpoint} is a model for RGB and one for depth: give the run of one of them'
+        )
     if weights.is_image_model:
         return _of_frames(weights, num_frames or _FRAMES, crop_size or _PIXELS)
     if num_frames or crop_size:

@@ -60,6 +60,10 @@ class Cache:
         """Whether there is a whole file for a video."""
         return zipfile.is_zipfile(self.path(video))
 
+    def check(self, video: LabeledVideo) -> int:
+        """The bytes of the file of a video, 0 if there is none; removes a damaged file."""
+        return 0 if self.read(video) is None else self.path(video).stat().st_size
+
     def read(self, video: LabeledVideo) -> _Arrays | None:
         """The arrays of a video, or None if there are none yet; removes a damaged file."""
         path = self.path(video)

@@ -51,7 +51,10 @@ _CROP_SIZE = flags.DEFINE_integer(
     'crop_size', None, 'Of an image ViT: pixels of the side; by default 224.', lower_bound=1
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    'batch_size', None, 'Clips computed together; by default 1, elsewhere 8.', lower_bound=1
+    'batch_size',
+    None,
+    'Clips computed together; by default 1 on a CPU, 8 elsewhere.',
+    lower_bound=1,
 )
 _NUM_WORKERS = flags.DEFINE_integer('num_workers', 2, 'Decoding processes.', lower_bound=0)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of all that is random.')

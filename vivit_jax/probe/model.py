@@ -25,16 +25,16 @@ def add_head(
         those of the head for the features of the clip.
     """
     keywords = {**backbone.card.model, 'num_classes': len(label_names)}
-    pool = keywords.get('pool', 'cls')
     if head.pool == 'attention':
-        keywords['pool'] = 'cls_attention' if pool.startswith('cls') else 'attention'
+        has_class_token = backbone.model.spec.has_class_token
+        keywords['pool'] = 'cls_attention' if has_class_token else 'attention'
         keywords.pop('frame_pool', None)
     elif backbone.is_of_frames:
         keywords['frame_pool'] = head.pool
     params = {
         name: value
         for name, value in backbone.variables['params'].items()
-        if not name.startswith(('output_projection', 'attention_pool'))
+        if not name.startswith('output_projection')
     }
     card = dataclasses.replace(
         backbone.card,
