@@ -123,7 +123,7 @@ def test_unknown_choice_is_an_error_that_lists_the_choices(keyword, value, choic
 @pytest.mark.parametrize('name', ['vivit_fsa', 'vivit_fdp'])
 def test_class_token_of_a_model_without_is_an_error(name):
     assert model_keywords(name)['pool'] == 'mean'
-    with pytest.raises(ValueError, match=r"pool='cls' must be one of \('mean',\)"):
+    with pytest.raises(ValueError, match=r"pool='cls' must be one of \('mean', 'attention'\)"):
         create_model(name, pool='cls')
 
 
