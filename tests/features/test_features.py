@@ -3,17 +3,16 @@
 import csv
 import os
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
+from python_process import run_python
 
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.forward import create_forward
-from vivit_jax.features import __main__ as command
 from vivit_jax.features.backbone import read_backbone
 from vivit_jax.features.cache import Cache
 from vivit_jax.features.extract import extract
@@ -175,15 +174,16 @@ def test_clips_of_a_video_model_cannot_be_chosen(checkpoints):
 
 
 def test_command_writes_the_index(checkpoints, synthetic_folder, tmp_path):
-    with flagsaver.flagsaver(
-        checkpoint=str(checkpoints['image']),
-        data=str(synthetic_folder / 'val.csv'),
-        output=str(tmp_path),
-        crop_size=16,
-        frames=2,
-        num_workers=0,
-        batch_size=4,
-    ):
-        flags.FLAGS.mark_as_parsed()
-        assert command.main([]) == 0
+    flags = {
+        'checkpoint': checkpoints['image'],
+        'data': synthetic_folder / 'val.csv',
+        'output': tmp_path,
+        'crop_size': 16,
+        'frames': 2,
+        'num_workers': 0,
+        'batch_size': 4,
+    }
+    words = [f'--{name}={value}' for name, value in flags.items()]
+    done = run_python([sys.executable, '-m', 'vivit_jax.features', *words])
+    assert done.returncode == 0, done.stderr
     assert len((tmp_path / 'index.csv').read_text().splitlines()) == 9
