@@ -45,7 +45,7 @@ class Training:
     Args:
         workdir: its run folder.
         cache: a folder for videos, which trainings share.
-        environment: variables beside those of this process.
+        environment: further variables; the training also gets the variables of this process.
     """
 
     def __init__(self, workdir: Path, cache: Path, environment: Mapping[str, str] = {}):

@@ -36,8 +36,8 @@ def merge_views(logits: np.ndarray, merge: str, is_multi_label: bool = False) ->
         is_multi_label: whether each class has a probability of its own, see `probabilities`.
 
     Returns:
-        Scores [videos classes]: logits whose `probabilities` are those of the mean logits, or the
-        mean of the probabilities.
+        Scores [videos classes]. Their `probabilities` are the probabilities of the mean logits, or
+        the mean probabilities.
     """
     check_merge(merge)
     if merge == 'logits':

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from vivit_jax import terminal
-from vivit_jax.errors import UserError, list_some
+from vivit_jax.errors import UserError
 
 _log = logging.getLogger('vivit_jax.features')  # this module's own name is __main__
 
@@ -81,12 +81,6 @@ def main(arguments: list[str]) -> int:
     index = output / 'index.csv'
     cache.write_index(index, videos)
     _log.info('%d videos are listed in %s', len(videos) - len(failures), index)
-    if failures:
-        _log.warning(
-            '%d videos could not be used: %s',
-            len(failures),
-            list_some([f'{name}: {text}' for name, text in failures.items()]),
-        )
     return int(bool(failures))
 
 

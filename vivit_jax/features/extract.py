@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vivit_jax.annotations.dataset import LabeledVideo
 from vivit_jax.batches.loader import Workers, error_text, view_batches
 from vivit_jax.batches.sources import VideoFiles
+from vivit_jax.errors import list_some
 from vivit_jax.features.backbone import Backbone
 from vivit_jax.features.cache import Cache
 from vivit_jax.parallel.mesh import batch_sharding, check_batch_size, create_mesh, replicated
@@ -49,7 +50,7 @@ def extract(
         workers: decoding processes.
 
     Returns:
-        A message for each video, by its name, that cannot be used.
+        A message for each video, by its name, that cannot be used; they are logged too.
 
     Raises:
         UserError: the batch does not divide among the devices, or the cache cannot be written.
@@ -90,6 +91,12 @@ def extract(
     finally:
         feed.close()
         batches.close()
+    if failures:
+        _log.warning(
+            '%d videos could not be used: %s',
+            len(failures),
+            list_some([f'{name}: {text}' for name, text in failures.items()]),
+        )
     return failures
 
 

@@ -15,7 +15,7 @@ from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.batches.loader import Workers
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.config.schema import default_config
-from vivit_jax.errors import UserError, list_some, writing
+from vivit_jax.errors import UserError, writing
 from vivit_jax.evaluation.metrics import classification_metrics
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.features.backbone import Backbone, read_backbone
@@ -158,12 +158,6 @@ class Probe:
             sizes = [cache.check(video) for video in videos]
             if sizes.count(0) <= len(failures):
                 break
-        if failures:
-            _log.warning(
-                '%d videos could not be used: %s',
-                len(failures),
-                list_some([f'{name}: {text}' for name, text in failures.items()]),
-            )
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
         if sum(sizes) > memory / 2:
             raise UserError(
