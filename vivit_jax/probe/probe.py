@@ -122,6 +122,8 @@ class Probe:
         )
 
     def _load(self, backbone: Backbone) -> Dataset[VideoSource]:
+        if not (self.folder or self.files['train_csv']):
+            raise UserError('no training videos: give --train_csv, or --data with a folder')
         data = default_config().data
         data.root, data.val_fraction = self.folder, 0.0
         data.update(self.files)
