@@ -133,7 +133,10 @@ def _train(config: ConfigDict, workdir: Path) -> tuple[int, dict[str, float]]:
 def _show() -> int:
     from vivit_jax.config.command_line import given_config, overrides
     from vivit_jax.config.show import describe
+    from vivit_jax.train.recipe import complete
 
+    for line in complete(_CONFIG.value, _NUM_VIDEOS.value):
+        print(line)
     # A pipe gets one line for each key.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     print(describe(_CONFIG.value, given_config(), overrides(), _NUM_VIDEOS.value, width))

@@ -42,6 +42,7 @@ from vivit_jax.models.published import TOLERANCES, published_models
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import abstract_clip
 from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.recipe import complete
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='A file of configs/[:argument].')
 _FRAMES = flags.DEFINE_integer('frames', None, 'Frames of a clip.', lower_bound=1)
@@ -121,6 +122,7 @@ def main(words: list[str]) -> int:
     if _REFERENCE.value:
         return _print_references()
     config = _CONFIG.value or load.model_config(*words)
+    complete(config)
     if _TARGET.value:
         _print_target(config)
     else:

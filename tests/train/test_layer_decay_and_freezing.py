@@ -8,7 +8,7 @@ from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError
 from vivit_jax.models.registry import create_model
 from vivit_jax.parameter_names import parameter_names
-from vivit_jax.train.freezing import find_frozen
+from vivit_jax.train.freezing import Hold, find_frozen
 from vivit_jax.train.layer_decay import layer_scales
 from vivit_jax.train.optimizer import create_optimizer
 
@@ -65,6 +65,12 @@ def test_subsampling_has_the_rate_of_its_block():
 
 def _norm(name):
     return ('LayerNorm_mlp' if name == 'vivit_fsa' else 'LayerNorm_1') + '/scale'
+
+
+def test_pooling_has_the_rate_of_the_head():
+    params = _params('vivit_joint', pool='cls_attention')
+    scales = _flat(params, layer_scales(params, 0.5))
+    assert scales['attention_pool/queries'] == scales['output_projection/kernel'] == 1
 
 
 @pytest.mark.parametrize('optimizer', ['sgd', 'adamw', 'lamb', 'adafactor', 'muon'])
@@ -128,3 +134,34 @@ def test_frozen_parameters_have_no_momentum_and_no_decay():
     updates, _ = transform.update(grads, state, params)
     moved = {name for name, x in updates.items() if any(map(np.any, jax.tree.leaves(x)))}
     assert moved == set(trained)  # by weight decay
+
+
+def test_held_parameters_rise_to_the_plain_updates():
+    params = _params('vivit_joint')
+    config = default_config().train
+    config.update(optimizer='adamw', weight_decay=0.1, layer_decay=0.5)
+    plain, held = (
+        create_optimizer(config, optax.constant_schedule(0.1), hold=hold)
+        for hold in (Hold(), Hold(('^(?!output_projection)',), steps=2, rise=4))
+    )
+    states = {plain: plain.init(params), held: held.init(params)}
+    rng = np.random.default_rng(0)
+    for scale in (0, 0, 0, 1 / 4, 1 / 2, 3 / 4, 1, 1):
+        grads = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+        updates = {}
+        for optimizer in (plain, held):
+            updates[optimizer], states[optimizer] = optimizer.update(
+                grads, states[optimizer], params
+            )
+        found, expected = (_flat(params, updates[optimizer]) for optimizer in (held, plain))
+        for name in found:
+            factor = 1 if name.startswith('output_projection') else scale
+            np.testing.assert_allclose(found[name], factor * expected[name], rtol=1e-6)
+
+
+def test_hold_without_effect_is_an_error():
+    params = _params('vivit_joint')
+    config = default_config().train
+    optimizer = create_optimizer(config, lambda step: 0.1, hold=Hold(('^Head',), 2))
+    with pytest.raises(UserError, match=r'train.hold: .*Head.* is found in no name'):
+        optimizer.init(params)

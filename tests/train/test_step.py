@@ -12,6 +12,7 @@ from vivit_jax.layers.specification import Specification
 from vivit_jax.layers.tokens import ModelOutput
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import init_variables
+from vivit_jax.train.freezing import Hold
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state, start_state
 from vivit_jax.train.step import create_train_step
@@ -353,6 +354,39 @@ def test_frozen_parameters_stay_and_count_for_no_gradient():
 
     expected = optax.tree.norm(jax.grad(loss)(params['Dense_1']))
     np.testing.assert_allclose(metrics['grad_norm'], expected, rtol=1e-5)
+
+
+def test_held_parameters_are_frozen_at_first_and_then_trained():
+    config = default_config().train
+    config.update(optimizer='sgd', momentum=0.0, clip_norm=0.0)
+    schedule, model = optax.constant_schedule(0.1), _Classifier()
+    hold = Hold(('^Dense_0/',), steps=2, rise=1)
+
+    def train_step(hold, freeze):
+        optimizer = create_optimizer(config, schedule, hold=hold)
+        step = create_train_step(
+            model, optimizer, schedule, SPEC, NO_CHANGE, label_smoothing=0.0, seed=0, hold=hold,
+            freeze=freeze,
+        )  # fmt: skip
+        params = _params(model)
+        return jax.jit(step), TrainState(jnp.int32(0), params, optimizer.init(params))
+
+    step, state = train_step(hold, ())
+    frozen_step, frozen = train_step(Hold(), hold.patterns)
+    for _ in range(2):
+        state, metrics = step(state, _batch())
+        frozen, expected = frozen_step(frozen, _batch())
+        _assert_trees_equal(state.params, frozen.params)
+        _assert_trees_equal(metrics, expected)
+    # At step 2 their updates are still 0, but gradients are computed; at step 3 they are whole.
+    plain_step, _ = train_step(Hold(), ())
+    state, metrics = step(state, _batch())
+    _assert_trees_equal(state.params['Dense_0'], frozen.params['Dense_0'])
+    assert metrics['grad_norm'] > frozen_step(frozen, _batch())[1]['grad_norm']
+    plain = TrainState(jnp.int32(3), state.params, train_step(Hold(), ())[1].opt_state)
+    for key in ('Dense_0', 'Dense_1'):
+        found, expected = step(state, _batch())[0].params, plain_step(plain, _batch())[0].params
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b), found[key], expected[key])
 
 
 @pytest.mark.parametrize('model', [_Classifier(), _Normalizing()], ids=['', 'with statistics'])

@@ -1,6 +1,7 @@
 """Pieces that configs share."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from vivit_jax.annotations.catalog import find_dataset
 from vivit_jax.config.schema import default_config
@@ -20,6 +21,13 @@ def small(model: str, **sizes) -> ConfigDict:
     config.model.update(_known(model, num_heads=4, num_layers=4, **sizes))
     config.model.update(MODELS[model].SMALL)
     return config
+
+
+def unset(config: ConfigDict, *keys: str):
+    """Makes keys None that a recipe is to set; the command line may give them a value."""
+    for key in keys:
+        section, name = key.split('.')
+        config[section][name] = placeholder(config[section].get_type(name))
 
 
 def _known(model: str, **sizes) -> dict[str, object]:

@@ -78,6 +78,11 @@ def _field_meanings(kind: type) -> dict[str, str]:
 
 KEYS = {
     'seed': Key(0, 'seed of parameters, data order, augmentation and dropout'),
+    'recipe': Key(
+        '',
+        "'finetune': sections model and preprocessing follow init_from, and what is None in train "
+        "and augment follows from the number of training videos; '': nothing follows",
+    ),
     # Weights to start from.
     'init_from': Key(
         '',
@@ -257,6 +262,13 @@ KEYS = {
         'regular expressions; parameters in whose names one is found do not change: '
         "('^embedding/', '^SpatialTransformer/') trains the temporal encoder and the head",
     ),
+    'train.hold': Key(
+        (),
+        'regular expressions; parameters in whose names one is found do not change during '
+        'train.hold_fraction, and then rise to the learning rate as in the warm-up: '
+        "('^(?!output_projection)',) trains the classifier first",
+    ),
+    'train.hold_fraction': Key(0.0, 'part of the training in which train.hold holds', 0, 1),
     'train.ema_decay': Key(
         0.0, 'decay of a moving average of the parameters, which is evaluated; 0: none', 0, 1
     ),

@@ -18,6 +18,7 @@ from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import init_variables
 from vivit_jax.parallel.mesh import fit_dtype
+from vivit_jax.weights.image_clips import clips_of_image_vit
 from vivit_jax.weights.load import create_weights_model, read_weights
 from vivit_jax.weights.streams import start_variables
 from vivit_jax.weights.weights import Weights
@@ -121,31 +122,14 @@ def _of_frames(weights: Weights, num_frames: int, crop_size: int) -> Backbone:
     source = weights.card
     if source.model['name'] != 'vivit_joint':
         raise UserError(f'{weights.kind}: of image models, only ViTs can be frozen yet')
-    keywords = {
-        name: value
-        for name, value in source.model.items()
-        if name not in ('name', 'tokenizer', 'num_sampled_frames', 'pool')
-    }
-    has_class_token = source.model.get('pool', 'cls') == 'cls'
+    keywords, spec = clips_of_image_vit(source, num_frames, crop_size)
+    has_class_token = keywords.get('pool', 'cls') == 'cls'
     keywords |= {
         'name': 'vivit_fe',
         'temporal_num_layers': 0,
         'pool': 'cls_mean' if has_class_token else 'mean',
         'frame_pool': 'concat',
     }
-    patch = keywords['tubelet_size'][1]
-    if crop_size % patch:
-        raise UserError(
-            f'crop_size={crop_size} does not divide into patches of {patch} pixels: take '
-            f'{max(patch, round(crop_size / patch) * patch)}'
-        )
-    spec = dataclasses.replace(
-        source.preprocessing,
-        num_frames=num_frames,
-        sampling='segments',
-        crop_size=crop_size,
-        short_side=crop_size,
-    )
     card = ModelCard(keywords, spec, source.label_names)
     model = create_model(**keywords)
     fresh = jax.jit(lambda: init_variables(jax.random.key(0), model, spec.clip_shape))()

@@ -1,6 +1,7 @@
 """What a config describes: data, durations and programs, without a run folder."""
 
 import logging
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,8 +16,11 @@ from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.heads import LabelNames, PerHead, by_head, map_heads
 from vivit_jax.parallel.mesh import check_batch_size, create_mesh
 from vivit_jax.parallel.to_device import find_host
+from vivit_jax.train.advice import Advice
+from vivit_jax.train.freezing import Hold
 from vivit_jax.train.losses import class_weights
 from vivit_jax.train.programs import Programs
+from vivit_jax.train.recipe import create_recipe
 from vivit_jax.train.schedule import create_schedule
 from vivit_jax.train.weights_and_biases import find_wandb
 from vivit_jax.video.depth_range import describe_depths
@@ -28,7 +32,7 @@ class Experiment:
     """The parts that a config describes, all checked. Making one writes and compiles nothing.
 
     Args:
-        config: see `vivit_jax.config.schema`.
+        config: see `vivit_jax.config.schema`. With a recipe, it is completed.
 
     Attributes:
         config: the same.
@@ -47,16 +51,13 @@ class Experiment:
 
     def __init__(self, config: ConfigDict):
         self.config = config
-        spec, policy = load.preprocessing(config), load.augmentation(config)
-        self.crop = load.random_crop(config, spec)
-        load.check_ranges(config)
-        parse_views(config.eval.views)
-        check_merge(config.eval.merge)
         self.mesh = create_mesh(load.mesh_sizes(config))
-        check_batch_size(
-            config.train.batch_size, self.mesh, 'train.batch_size', config.train.accumulate
-        )
-        check_repeats(config.train.batch_size, policy.repeats, find_host(self.mesh).count)
+        recipe = create_recipe(config)
+        if recipe:
+            recipe.complete_model()
+        else:
+            self._check_settings()
+        spec = load.preprocessing(config)
         self.dataset = load_dataset(
             config.data,
             seed=config.seed,
@@ -78,8 +79,16 @@ class Experiment:
                     f'{f"head {head}: " if head else ""}there is only one class, {names[0]!r}, and '
                     'nothing to learn: give videos of a second class'
                 )
+        if recipe:
+            count, splits = len(self.train_source), self.dataset.splits
+            _log.info('Settings for %d training videos:', count)
+            for line in recipe.complete_settings(count, 'val' in splits, self.dataset.label_names):
+                _log.info('  %s', line)
+            self._check_settings()
 
-        steps_per_epoch = max(1, len(self.train_source) // config.train.batch_size)
+        self.crop = load.random_crop(config, spec)
+        steps_per_epoch = load.steps_per_epoch(len(self.train_source), config.train.batch_size)
+        self._steps_per_epoch = steps_per_epoch
         self.num_steps = load.steps(config.train, 'num', steps_per_epoch)
         if not self.num_steps:
             raise UserError('set train.num_epochs or train.num_steps')
@@ -104,13 +113,49 @@ class Experiment:
             ),
             _mirrored_labels(config.augment, names) if config.augment.flip else None,
             self._class_weights(config.train.class_weight_beta),
+            self._hold(warmup_steps),
         )
+
+    def advise(self, measured: Iterable[Mapping[str, float]]) -> Advice:
+        """The advice on a training that has measured so much already."""
+        chances = [1.0]  # with any number of labels there is no accuracy
+        counts = count_classes(self.train_source.videos, self.dataset.label_names)
+        for of_head in by_head(counts).values() if not self.programs.is_multi_label else ():
+            drawn = of_head[of_head > 0] ** (1 - self.config.data.balance)
+            chances.append(drawn.max() / drawn.sum())
+        return Advice(
+            self.num_steps,
+            self._steps_per_epoch,
+            self.config.train.batch_size,
+            min(chances),
+            measured,
+        )
+
+    def _check_settings(self):
+        """Raises a UserError where a setting is wrong, whatever the data is."""
+        config = self.config
+        load.check_ranges(config)
+        load.random_crop(config, load.preprocessing(config))
+        parse_views(config.eval.views)
+        check_merge(config.eval.merge)
+        train, repeats = config.train, config.augment.repeats
+        check_batch_size(train.batch_size, self.mesh, 'train.batch_size', train.accumulate)
+        check_repeats(train.batch_size, repeats, find_host(self.mesh).count)
 
     def _class_weights(self, beta: float) -> PerHead[np.ndarray] | None:
         if not beta:
             return None
         counts = count_classes(self.train_source.videos, self.dataset.label_names)
         return class_weights(counts, beta)
+
+    def _hold(self, warmup_steps: int) -> Hold:
+        train = self.config.train
+        if bool(train.hold) != bool(train.hold_fraction):
+            raise UserError(
+                f'train.hold={tuple(train.hold)} and train.hold_fraction={train.hold_fraction} '
+                'belong together: set both or none'
+            )
+        return Hold(train.hold, round(train.hold_fraction * self.num_steps), warmup_steps)
 
     def _check_early_stop(self):
         """Raises a UserError if an early stop is wanted and can never be."""

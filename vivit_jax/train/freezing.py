@@ -1,8 +1,12 @@
-"""Frozen parameters: no gradient, no state of the optimizer, no update."""
+"""Frozen parameters: no gradient, no state of the optimizer, no update.
+
+Held parameters are frozen at first: no gradient and no update, until they are let go.
+"""
 
 import operator
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +16,38 @@ from vivit_jax.errors import UserError
 from vivit_jax.parameter_names import parameter_names
 
 
-def find_frozen(params: dict, patterns: Sequence[str]) -> dict:
+class Hold(NamedTuple):
+    """Which parameters do not change at first.
+
+    Attributes:
+        patterns: see `find_frozen`.
+        steps: that they are held.
+        rise: steps after that, in which their updates rise linearly to what they are otherwise.
+    """
+
+    patterns: Sequence[str] = ()
+    steps: int = 0
+    rise: int = 0
+
+    def scale_updates(self) -> optax.GradientTransformation:
+        """The transformation of updates that does this."""
+        scale = optax.join_schedules(
+            [optax.constant_schedule(0.0), optax.linear_schedule(0.0, 1.0, max(1, self.rise))],
+            [self.steps],
+        )
+        return optax.masked(
+            optax.scale_by_schedule(scale),
+            lambda updates: find_frozen(updates, self.patterns, 'train.hold'),
+        )
+
+
+def find_frozen(params: dict, patterns: Sequence[str], key: str = 'train.freeze') -> dict:
     """A tree of bool: whether a regular expression is found in the parameter's name.
+
+    Args:
+        params: the parameters.
+        patterns: regular expressions.
+        key: of the config that has the patterns, for messages.
 
     Raises:
         UserError: a pattern is none, or is found nowhere; nothing is left to train.
@@ -24,17 +58,15 @@ def find_frozen(params: dict, patterns: Sequence[str]) -> dict:
         try:
             found = any(re.search(pattern, name) for name in flat)
         except (re.error, TypeError) as error:
-            raise UserError(
-                f'train.freeze: {pattern!r} is no regular expression: {error}'
-            ) from error
+            raise UserError(f'{key}: {pattern!r} is no regular expression: {error}') from error
         if not found:
             raise UserError(
-                f'train.freeze: {pattern!r} is found in no name of a parameter, such as '
+                f'{key}: {pattern!r} is found in no name of a parameter, such as '
                 f'{flat[0]} or {flat[-1]}'
             )
     frozen = jax.tree.map(lambda name: any(re.search(p, name) for p in patterns), names)
     if all(jax.tree.leaves(frozen)):
-        raise UserError(f'train.freeze={tuple(patterns)} leaves nothing to train')
+        raise UserError(f'{key}={tuple(patterns)} leaves nothing to train')
     return frozen
 
 

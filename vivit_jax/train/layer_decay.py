@@ -6,14 +6,15 @@ import jax
 
 from vivit_jax.parameter_names import name_in_stream, parameter_names
 
-_HEAD = 'output_projection'
+_HEAD = ('output_projection', 'attention_pool')
 _BLOCK = re.compile(r'(\w+)/(?:encoderblock|subsample)_(\d+)/')
 
 
 def layer_scales(params: dict, decay: float) -> dict:
     """A tree of factors on the learning rate: `decay` to the power of the layers above.
 
-    The head has the factor 1, the last block `decay`, the block before it `decay**2`, and so on.
+    The head has the factor 1, with its pooling by attention. The last block has the factor `decay`,
+    the block before it `decay**2`, and so on.
     The positions and the class token of an encoder count as one layer below its first block, and
     its final norm belongs to its last block. The tokenizer is the lowest layer. The layers of a
     model for RGB and of one for depth count alike.

@@ -217,11 +217,13 @@ class Trainer:
         profiler = Profiler(
             self._workdir / 'profile', self._profile_steps, first, experiment.num_steps
         )
+        measured = read_metrics(self._workdir, first)
         recorder = Recorder(
             self._workdir,
             self._config,
             experiment.train_source,
             heads=head_names(self._names),
+            advice=experiment.advise(measured),
             first_step=first,
             num_steps=experiment.num_steps,
         )
@@ -229,7 +231,7 @@ class Trainer:
         self._early_stop = EarlyStop(
             train.early_stop_validations,
             train.early_stop_metric,
-            read_metrics(self._workdir, first),
+            measured,
         )
         if first >= experiment.num_steps or self._early_stop.is_reached:
             if first >= experiment.num_steps:

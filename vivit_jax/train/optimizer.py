@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vivit_jax.config.schema import KEYS
 from vivit_jax.errors import UserError, near_words
-from vivit_jax.train.freezing import leave_frozen
+from vivit_jax.train.freezing import Hold, leave_frozen
 from vivit_jax.train.layer_decay import layer_scales
 from vivit_jax.train.muon import hidden_matrices
 
@@ -29,7 +29,11 @@ _MASKS = ('mask', 'weight_decay_mask')
 
 
 def create_optimizer(
-    config: ConfigDict, schedule: optax.Schedule, *, is_fusion: bool = False
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    *,
+    is_fusion: bool = False,
+    hold: Hold = Hold(),
 ) -> optax.GradientTransformation:
     """The optimizer of the section `train`: gradient clipping, then an optimizer of optax.
 
@@ -41,6 +45,7 @@ def create_optimizer(
         schedule: learning rate by step.
         is_fusion: whether the model is a `Fusion`, whose models for RGB and for depth have their
             gradients clipped each by its own norm.
+        hold: parameters that do not change at first.
 
     Raises:
         UserError: unknown optimizer, keyword, or type of its moments; an optimizer without weight
@@ -58,7 +63,9 @@ def create_optimizer(
         return jax.tree.map(operator.mul, updates, layer_scales(updates, config.layer_decay))
 
     return optax.chain(
-        leave_frozen(optax.chain(clip, update), config.freeze), optax.stateless(scale_by_layer)
+        leave_frozen(optax.chain(clip, update), config.freeze),
+        optax.stateless(scale_by_layer),
+        *([hold.scale_updates()] if hold.steps else []),
     )
 
 

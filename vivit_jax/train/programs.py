@@ -19,6 +19,7 @@ from vivit_jax.parallel.memory import Memory, plan_memory
 from vivit_jax.parallel.mesh import batch_sharding, fit_dtype, platform_of
 from vivit_jax.parallel.offload import keep_on_host
 from vivit_jax.parallel.rules import split_arrays, split_optimizer
+from vivit_jax.train.freezing import Hold
 from vivit_jax.train.optimizer import create_optimizer
 from vivit_jax.train.state import TrainState, init_state
 from vivit_jax.train.step import create_train_step, jit_train_step
@@ -38,6 +39,7 @@ class Programs:
         schedule: learning rate by step.
         mirrored: see `mirrored_labels`.
         class_weights: see `vivit_jax.train.losses.class_weights`.
+        hold: parameters that do not change at first.
         platform: the steps will be lowered for it; by default for the devices of the mesh.
 
     Raises:
@@ -52,11 +54,12 @@ class Programs:
         schedule: optax.Schedule,
         mirrored: PerHead[np.ndarray] | None = None,
         class_weights: PerHead[np.ndarray] | None = None,
+        hold: Hold = Hold(),
         platform: str | None = None,
     ):
         self.config, self.mesh, self.schedule = config, mesh, schedule
         self._num_classes, self._mirrored = num_classes, mirrored
-        self._class_weights = class_weights
+        self._class_weights, self._hold = class_weights, hold
         self.spec = load.preprocessing(config)
         self.policy = load.augmentation(config)
         self.is_multi_label = bool(config.data.label_separator)
@@ -66,7 +69,10 @@ class Programs:
                 create_model(**self.model_keywords), platform or platform_of(mesh)
             )
             self.optimizer = create_optimizer(
-                config.train, schedule, is_fusion=self.model.spec.modality == 'rgbd'
+                config.train,
+                schedule,
+                is_fusion=self.model.spec.modality == 'rgbd',
+                hold=hold,
             )
             _check_fusion(self.model.spec, self.is_multi_label)
             shapes = jax.eval_shape(self.create_state)
@@ -106,6 +112,7 @@ class Programs:
             class_weights=self._class_weights,
             ema_decay=config.ema_decay,
             freeze=config.freeze,
+            hold=self._hold,
             accumulate=config.accumulate,
         )
         return jit_train_step(step, self.state_sharding, self.mesh)

@@ -1,5 +1,6 @@
 """The record of every training step: metrics, progress and unusable videos."""
 
+import logging
 import math
 import shlex
 import time
@@ -13,9 +14,12 @@ from vivit_jax.batches.loader import Batch, error_text
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.config.load import flatten
 from vivit_jax.errors import UserError
+from vivit_jax.train.advice import Advice
 from vivit_jax.train.run_folder import BadVideos
 from vivit_jax.train.writers import MetricWriter, Progress, host_rss_gb
 from vivit_jax.weights.orbax import has_checkpoints
+
+_log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -26,6 +30,7 @@ class Recorder:
         config: of the run.
         source: the training videos.
         heads: names of the classifier's heads.
+        advice: on the training.
         first_step: the last step that was done before.
         num_steps: of the whole training.
     """
@@ -37,13 +42,14 @@ class Recorder:
         source: VideoSource,
         *,
         heads: Sequence[str],
+        advice: Advice,
         first_step: int,
         num_steps: int,
     ):
         first_host = jax.process_index() == 0
         self._workdir, self._config = workdir, config
         self._batch_size = config.train.batch_size
-        self._source = source
+        self._source, self._advice = source, advice
         self._writer = MetricWriter(
             workdir,
             first_step,
@@ -95,10 +101,17 @@ class Recorder:
     def write(self, step: int, metrics: dict[str, float]):
         """Adds metrics to a step."""
         self._writer.write(step, metrics)
+        self._warn(step, metrics)
 
     def amend(self, step: int, metrics: dict[str, float]):
         """Adds metrics to the step after which the run was interrupted."""
         self._writer.amend(step, metrics)
+        self._warn(step, metrics)
+
+    def _warn(self, step: int, metrics: dict[str, float]):
+        for warning in self._advice.add(step, metrics):
+            if jax.process_index() == 0:
+                _log.warning('%s', warning)
 
     def pause(self):
         """Before a checkpoint and after an evaluation: writes all, and starts the clock anew."""

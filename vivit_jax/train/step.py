@@ -1,5 +1,6 @@
 """One update of the parameters."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from vivit_jax.augment.policy import Augmentation
 from vivit_jax.heads import PerHead, map_heads, name_heads
 from vivit_jax.parallel.mesh import platform_of, replicated
 from vivit_jax.parallel.offload import copy_to_devices
-from vivit_jax.train.freezing import stop_frozen
+from vivit_jax.train.freezing import Hold, stop_frozen
 from vivit_jax.train.losses import binary_cross_entropy, cross_entropy
 from vivit_jax.train.state import TrainState
 from vivit_jax.video.preprocessing import Preprocessing
@@ -45,6 +46,7 @@ def create_train_step(
     class_weights: PerHead[np.ndarray] | None = None,
     ema_decay: float = 0.0,
     freeze: Sequence[str] = (),
+    hold: Hold = Hold(),
     accumulate: int = 1,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """Makes the function (state, batch) -> (state, metrics).
@@ -69,6 +71,8 @@ def create_train_step(
         class_weights: float32 [classes] of each head, see `cross_entropy`.
         ema_decay: of the moving averages of a state that has them.
         freeze: patterns of the names of frozen parameters, see `find_frozen`.
+        hold: parameters that are frozen at first; while they are, the step computes no gradients
+            of them.
         accumulate: see `mean_over_parts`.
     """
 
@@ -91,9 +95,15 @@ def create_train_step(
             losses = [loss(logits, targets, focal_gamma, weights) for logits in streams]
             return jnp.mean(jnp.stack(losses))
 
-        def loss_fn(params: dict, batch_stats: dict, inputs: TrainInputs, key: jax.Array):
+        def loss_fn(
+            frozen: Sequence[str],
+            params: dict,
+            batch_stats: dict,
+            inputs: TrainInputs,
+            key: jax.Array,
+        ):
             output, changed = model.apply(
-                {'params': stop_frozen(params, freeze), 'batch_stats': batch_stats},
+                {'params': stop_frozen(params, frozen), 'batch_stats': batch_stats},
                 to_model_input(inputs.clips, spec, model.spec),
                 train=True,
                 rngs={'dropout': key},
@@ -111,9 +121,19 @@ def create_train_step(
             return total, (metrics | {'loss': loss}, changed.get('batch_stats', {}))
 
         def differentiate(batch_stats: dict, *part) -> tuple[dict, tuple[Metrics, dict]]:
-            grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(
-                state.params, batch_stats, *part
-            )
+            def gradient(frozen: Sequence[str]) -> Callable:
+                return jax.grad(functools.partial(loss_fn, frozen), has_aux=True)
+
+            args = (state.params, batch_stats, *part)
+            if hold.steps:
+                grads, (metrics, batch_stats) = lax.cond(
+                    state.step < hold.steps,
+                    gradient((*freeze, *hold.patterns)),
+                    gradient(freeze),
+                    *args,
+                )
+            else:
+                grads, (metrics, batch_stats) = gradient(freeze)(*args)
             return batch_stats, (metrics, grads)
 
         batch_stats, (metrics, grads) = mean_over_parts(

@@ -1,0 +1,45 @@
+"""The clips that a ViT for images sees, once it is a model for videos."""
+
+import dataclasses
+
+from vivit_jax.errors import UserError
+from vivit_jax.model_card import ModelCard
+from vivit_jax.video.preprocessing import Preprocessing
+
+
+def clips_of_image_vit(
+    card: ModelCard, num_frames: int, crop_size: int
+) -> tuple[dict[str, object], Preprocessing]:
+    """Keywords and preprocessing of a model for videos that starts from an image ViT.
+
+    Args:
+        card: of the image ViT, a `vivit_joint` for clips of one frame.
+        num_frames: of a clip, spread over the whole video.
+        crop_size: pixels of the sides of the clip.
+
+    Returns:
+        Keywords for a ViViT whose tubelets are patches of one frame, with the name and the classes
+        of the card; and the preprocessing.
+
+    Raises:
+        UserError: `crop_size` does not divide into patches.
+    """
+    keywords = {
+        name: value
+        for name, value in card.model.items()
+        if name not in ('tokenizer', 'num_sampled_frames')
+    }
+    patch = keywords['tubelet_size'][1]
+    if crop_size % patch:
+        raise UserError(
+            f'crop_size={crop_size} does not divide into patches of {patch} pixels: take '
+            f'{max(patch, round(crop_size / patch) * patch)}'
+        )
+    spec = dataclasses.replace(
+        card.preprocessing,
+        num_frames=num_frames,
+        sampling='segments',
+        crop_size=crop_size,
+        short_side=crop_size,
+    )
+    return keywords, spec
