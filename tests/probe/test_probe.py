@@ -60,7 +60,7 @@ def features_of(backbone, pixels):
     """Features of pixels [n views t h w 3], as they are kept on disk, without rounding."""
     found = jax.jit(backbone.forward())(backbone.variables, {'rgb': pixels})
     labels = np.arange(len(pixels)) % 3
-    return Features(labels, *(np.asarray(found[name]) for name in ('vectors', 'tokens')))
+    return Features(labels, **jax.tree.map(np.asarray, found))
 
 
 def random_head(backbone, features, pool):
@@ -78,8 +78,10 @@ def random_head(backbone, features, pool):
     [
         (FRAMES, 'mean'),
         (FRAMES, 'concat'),
+        (FRAMES, 'change'),
         (FRAMES, 'attention'),
         ({**FRAMES, 'pool': 'mean'}, 'attention'),
+        ({**FRAMES, 'pool': 'mean'}, 'change'),
         (VIDEO, 'mean'),
         (VIDEO, 'attention'),
         ({'name': 'vivit_fsa'}, 'attention'),

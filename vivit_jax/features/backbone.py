@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.forward import prepare_clips
+from vivit_jax.layers.pooling import pool_changes
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import init_variables
@@ -49,7 +51,7 @@ class Backbone:
         """A hash of everything that decides what a clip becomes, and how clips are made."""
         found = hashlib.sha256()
         unused = dict.fromkeys(('label_names', 'typical_sec', 'is_multi_label'))
-        described = {**self.card.to_json(), **unused}
+        described = {**self.card.to_json(), **unused, 'is_of_frames': self.is_of_frames}
         found.update(json.dumps(described, sort_keys=True).encode())
         arrays = flax.traverse_util.flatten_dict(self.variables, sep='/')
         for name in sorted(arrays):
@@ -63,8 +65,9 @@ class Backbone:
 
         Pixels are those of `create_forward`, [b views ...]. The outputs are `vectors` [b views t d]
         and, of ViViTs, `tokens` [b views t n d]: of the last encoder, by time index. A vector is
-        the class token and the mean of the patches of a frame if the model sees each frame alone;
-        otherwise t is 1, and the vector is what the classifier takes.
+        the class token and the mean of the patches of a frame if the model sees each frame alone:
+        then there are also `changes` [b views c], see `pool_changes`. Otherwise t is 1, and the
+        vector is what the classifier takes.
         """
         model, spec, is_of_frames = self.model, self.card.preprocessing, self.is_of_frames
 
@@ -72,11 +75,13 @@ class Backbone:
             leading, clip = prepare_clips(model.spec, spec, pixels)
             output, state = model.apply(variables, clip, mutable=['intermediates'])
             found = {'vectors': output.features[:, None]}
-            if is_of_frames:
-                time, *_ = model.spec.grid(spec.clip_shape)
-                found['vectors'] = output.features.reshape(len(clip), time, -1)
             if 'tokens' in state.get('intermediates', {}):
                 (found['tokens'],) = state['intermediates']['tokens']
+            if is_of_frames:
+                time, *space = model.spec.grid(spec.clip_shape)
+                found['vectors'] = output.features.reshape(len(clip), time, -1)
+                places = found['tokens'][:, :, -math.prod(space) :]
+                found['changes'] = pool_changes(places, space)
             return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), found)
 
         return forward

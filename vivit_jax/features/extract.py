@@ -37,8 +37,9 @@ def extract(
 ) -> dict[str, str]:
     """Puts into a cache the features of the videos that it does not have yet.
 
-    The arrays of a video are `vectors` float32 [views t d] and, if asked for, `tokens` float16
-    [views t n d], see `Backbone.forward`; temporal views are outermost.
+    The arrays of a video are `vectors` float32 [views t d], of single frames also `changes` float32
+    [views c], and, if asked for, `tokens` float16 [views t n d], see `Backbone.forward`; temporal
+    views are outermost.
 
     Args:
         backbone: the model.
@@ -101,7 +102,7 @@ def extract(
 
 
 def _join(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    types = {'tokens': np.float16, 'vectors': np.float32}
+    arrays = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     return {
-        name: np.concatenate([row[name] for row in rows]).astype(types[name]) for name in rows[0]
+        name: x.astype(np.float16 if name == 'tokens' else np.float32) for name, x in arrays.items()
     }

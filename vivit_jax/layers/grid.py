@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_MOST_CELLS = 6  # along an axis of the frame
+
 
 def uniform_frame_indices(num_frames: int, num_sampled_frames: int) -> np.ndarray:
     """Frames `round(i * num_frames / (n + 1))` for i = 1 … n, halves rounded to even.
@@ -45,3 +47,24 @@ def sincos_sequence(length: int, width: int) -> np.ndarray:
     channels = np.arange(width)
     angles = np.arange(length)[:, None] / 10000.0 ** (channels // 2 * 2 / width)
     return np.where(channels % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
+
+
+def cell_weights(height: int, width: int) -> np.ndarray:
+    """Divides a frame of tokens into at most 6x6 cells, which overlap if it does not divide evenly.
+
+    Returns:
+        Weights float32 [cells height·width], in the order of rows: each cell is the mean of its
+        tokens.
+    """
+    rows, columns = (_cells_along(length) for length in (height, width))
+    return np.einsum('ih,jw->ijhw', rows, columns).reshape(-1, height * width)
+
+
+def _cells_along(length: int) -> np.ndarray:
+    """Weights float32 [cells length]; cell i of n has the places from ⌊i l/n⌋ to ⌈(i+1) l/n⌉."""
+    count = min(_MOST_CELLS, length)
+    weights = np.zeros((count, length), np.float32)
+    for cell in range(count):
+        first, last = cell * length // count, -((cell + 1) * -length // count)
+        weights[cell, first:last] = 1 / (last - first)
+    return weights

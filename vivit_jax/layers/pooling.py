@@ -1,9 +1,10 @@
-"""Learned pooling of tokens."""
+"""Pooling of tokens: by attention, and by their changes."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vivit_jax.layers.grid import cell_weights
 from vivit_jax.layers.specification import TransformerSpecification
 
 
@@ -57,3 +58,26 @@ class _ValueOfHeads(nn.Module):
         kernel = self.param('kernel', init, shape)
         bias = self.param('bias', nn.initializers.zeros, shape[1:])
         return (jnp.einsum('bkd,dke->bke', x, kernel) + bias).reshape(len(x), width)
+
+
+def pool_changes(tokens: jax.Array, space: tuple[int, int]) -> jax.Array:
+    """Tells how much tokens change over time in each part of the frame.
+
+    The frame is divided into cells, see `cell_weights`. Of the mean token of each cell, the result
+    is the root mean square of its differences from one time index to the next. A still video gives
+    almost zero (1e-3, so that the gradient is finite), and so does a video of one time index.
+
+    Source: motion maps sum the differences of pixels (Yang et al. 2012, "Recognizing actions using
+    depth motion maps-based histograms of oriented gradients"); these are differences of tokens.
+
+    Args:
+        tokens: [b t n d], n in the order of rows.
+        space: rows and columns, whose product is n.
+
+    Returns:
+        [b cells·d].
+    """
+    weights = jnp.asarray(cell_weights(*space), tokens.dtype)
+    cells = jnp.einsum('btnd,cn->btcd', tokens, weights)
+    squares = jnp.square(jnp.diff(cells, axis=1)).sum(axis=1) / max(1, tokens.shape[1] - 1)
+    return jnp.sqrt(squares + 1e-6).reshape(len(tokens), -1)

@@ -190,6 +190,7 @@ def _describe(candidate: Candidate) -> str:
 _POOLS = {
     'mean': 'the mean over time',
     'concat': 'all frames one after the other',
+    'change': 'changes over time in each part of the frame',
     'attention': 'all tokens',
 }
 

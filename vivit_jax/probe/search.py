@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _NEIGHBOURS = (1, 5, 10, 20)
 _PENALTIES = tuple(10.0**power for power in range(-4, 4))
 _LINEAR = tuple(map(Setting._make, itertools.product((1e-3, 3e-3, 1e-2), (0.01, 0.1, 1.0))))
-_ATTENTIVE = tuple(map(Setting._make, itertools.product((3e-3, 1e-2, 3e-2), (0.01, 0.1))))
+_ATTENTIVE = tuple(map(Setting._make, itertools.product((3e-3, 1e-2, 3e-2), (0.01,))))
 _LARGEST = 8192  # numbers of examples or of features beyond which ridge regression takes minutes
 
 
@@ -30,11 +30,13 @@ class Features:
         labels: int [n].
         vectors: float32 [n views t d].
         tokens: float16 [n views t places d], or None.
+        changes: float32 [n views c] of single frames, see `pool_changes`, or None.
     """
 
     labels: np.ndarray
     vectors: np.ndarray
     tokens: np.ndarray | None = None
+    changes: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Head:
     """A trained head that a model can have.
 
     Attributes:
-        pool: `'mean'` or `'concat'` of the vectors over time, or `'attention'` over the tokens.
+        pool: `'mean'` or `'concat'` of the vectors over time, `'change'` of the tokens over time,
+            see `pool_changes`, or `'attention'` over all tokens.
         params: `output_projection`, and of `'attention'` also `attention_pool`.
     """
 
@@ -90,7 +93,9 @@ def try_heads(
         Each kind of head with its best setting: the highest accuracy on the videos that were held
         out; equals go to the first.
     """
-    pools = ('mean', 'concat') if features.vectors.shape[2] > 1 else ('mean',)
+    pools = ['mean']
+    if features.vectors.shape[2] > 1:
+        pools += ['concat', *(['change'] if features.changes is not None else [])]
     for pool in pools:
         search = _Search(features, held_out, num_classes, pool, seed)
         yield search.try_neighbours()
@@ -228,6 +233,8 @@ def inputs_of(features: Features, pool: str) -> np.ndarray:
     """What a head of a pool sees, [n·views ...]."""
     if pool == 'attention':
         return features.tokens.reshape(-1, *features.tokens.shape[2:])
+    if pool == 'change':
+        return features.changes.reshape(-1, features.changes.shape[-1])
     vectors = features.vectors.reshape(-1, *features.vectors.shape[2:])
     return vectors.mean(axis=1) if pool == 'mean' else vectors.reshape(len(vectors), -1)
 
@@ -239,13 +246,12 @@ def merge_views(scores: np.ndarray, num_videos: int) -> np.ndarray:
 
 def join_features(*parts: Features) -> Features:
     """The videos of several splits, one after the other."""
+    arrays = {
+        field.name: [getattr(part, field.name) for part in parts]
+        for field in dataclasses.fields(Features)
+    }
     return Features(
-        *(
-            None
-            if getattr(parts[0], name) is None
-            else np.concatenate([getattr(x, name) for x in parts])
-            for name in ('labels', 'vectors', 'tokens')
-        )
+        **{name: np.concatenate(found) for name, found in arrays.items() if found[0] is not None}
     )
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from vivit_jax.layers.grid import cell_weights
 from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.torch.tokens import linear
 
@@ -32,3 +33,11 @@ class AttentionPool(nn.Module):
         taken = torch.einsum('bktn,btnd->bkd', weights, tokens)
         kernel = self.value.weight.reshape(self.num_heads, -1, tokens.shape[-1])
         return torch.einsum('bkd,ked->bke', taken, kernel).flatten(1) + self.value.bias
+
+
+def pool_changes(tokens: torch.Tensor, space: tuple[int, int]) -> torch.Tensor:
+    """Maps tokens [b t n d] to [b cells·d], how much they change in each cell of the frame."""
+    weights = torch.from_numpy(cell_weights(*space)).to(tokens)
+    cells = torch.einsum('btnd,cn->btcd', tokens, weights)
+    squares = (cells[:, 1:] - cells[:, :-1]).square().sum(dim=1) / max(1, tokens.shape[1] - 1)
+    return (squares + 1e-6).sqrt().flatten(1)

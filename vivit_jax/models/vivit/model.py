@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from vivit_jax.layers.grid import uniform_frame_indices
-from vivit_jax.layers.pooling import AttentionPool
+from vivit_jax.layers.pooling import AttentionPool, pool_changes
 from vivit_jax.layers.tokens import ModelOutput, Tokenizer, classify, find_grid, prepend_class_token
 from vivit_jax.layers.transformer import Encoder, EncoderBlock, Rate
 from vivit_jax.models.vivit import specification
@@ -104,18 +104,20 @@ class FactorizedEncoder(ViViT):
         spec, (time, *space) = self.spec, grid
         tokens, spatial = self.transform('SpatialTransformer', tokens, tuple(space), mode)
         if spec.temporal_num_layers == 0:
-            return self.pool_frames(tokens), spatial
+            return self.pool_frames(tokens, tuple(space)), spatial
         frames = summarize(tokens, 'cls' if spec.has_class_token else 'mean')
         tokens, temporal = self.transform(
             'TemporalTransformer', frames, (time,), mode, num_layers=spec.temporal_num_layers
         )
         return self.pool(tokens, time), spatial | temporal
 
-    def pool_frames(self, tokens: jax.Array) -> jax.Array:
+    def pool_frames(self, tokens: jax.Array, space: tuple[int, int]) -> jax.Array:
         """Maps the tokens of every time index [b t n d], class tokens included, to features."""
         if self.spec.pool.endswith('attention'):
             return self.pool(tokens, tokens.shape[1])
         self.sow('intermediates', 'tokens', tokens)
+        if self.spec.frame_pool == 'change':
+            return pool_changes(tokens[:, :, int(self.spec.has_class_token) :], space)
         frames = summarize(tokens, self.spec.pool)
         if self.spec.frame_pool == 'concat':
             return frames.reshape(len(frames), -1)

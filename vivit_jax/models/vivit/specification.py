@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal, Self
 
-from vivit_jax.layers.grid import uniform_frame_indices
+from vivit_jax.layers.grid import cell_weights, uniform_frame_indices
 from vivit_jax.layers.keywords import Keywords
 from vivit_jax.layers.specification import TransformerSpecification
 
@@ -81,12 +81,13 @@ class FactorizedEncoder(ViViT):
     Attributes:
         temporal_num_layers: blocks of the temporal encoder; 0: there is none.
         frame_pool: without a temporal encoder, what the vectors of the time indices become:
-            `'mean'`, or `'concat'`, one after the other. With a pool by attention, the query
-            attends to the tokens of all time indices instead.
+            `'mean'`; `'concat'`, one after the other; or `'change'`, which takes no vectors, but
+            tells where in the frame tokens change, and how, see `pool_changes`. With a pool by
+            attention, the query attends to the tokens of all time indices instead.
     """
 
     temporal_num_layers: int = 4
-    frame_pool: Literal['mean', 'concat'] = 'mean'
+    frame_pool: Literal['mean', 'concat', 'change'] = 'mean'
 
     SMALL: ClassVar[Keywords] = {**ViViT.SMALL, 'num_layers': 2, 'temporal_num_layers': 2}
     TINY: ClassVar[Keywords] = {'temporal_num_layers': 1}
@@ -95,15 +96,18 @@ class FactorizedEncoder(ViViT):
     def check(self):
         super().check()
         self.check_at_least(0, 'temporal_num_layers')
-        if self.frame_pool == 'concat' and (
+        if self.frame_pool != 'mean' and (
             self.temporal_num_layers or self.pool.endswith('attention')
         ):
             raise ValueError(
-                f"frame_pool='concat' needs temporal_num_layers=0 and no pool by attention, not "
-                f'temporal_num_layers={self.temporal_num_layers} and pool={self.pool!r}'
+                f'frame_pool={self.frame_pool!r} needs temporal_num_layers=0 and no pool by '
+                f'attention, not temporal_num_layers={self.temporal_num_layers} and '
+                f'pool={self.pool!r}'
             )
 
     def num_features(self, grid: tuple[int, int, int]) -> int:
+        if self.frame_pool == 'change':
+            return self.hidden_size * len(cell_weights(*grid[1:]))
         return super().num_features(grid) * (grid[0] if self.frame_pool == 'concat' else 1)
 
 

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 
 from vivit_jax.layers.grid import uniform_frame_indices
-from vivit_jax.layers.torch.pooling import AttentionPool
+from vivit_jax.layers.torch.pooling import AttentionPool, pool_changes
 from vivit_jax.layers.torch.tokens import Tokenizer, VideoModel
 from vivit_jax.layers.torch.transformer import Encoder, EncoderBlock
 from vivit_jax.models.vivit import specification
@@ -93,6 +93,8 @@ class FactorizedEncoder(ViViT):
         if self.temporal_encoder is None:
             if spec.pool.endswith('attention'):
                 return self.attention_pool(tokens)
+            if spec.frame_pool == 'change':
+                return pool_changes(tokens[:, :, int(spec.has_class_token) :], self.grid[1:])
             frames = summarize(tokens, spec.pool)
             return frames.flatten(1) if spec.frame_pool == 'concat' else frames.mean(dim=1)
         frames = summarize(tokens, 'cls' if spec.has_class_token else 'mean')
