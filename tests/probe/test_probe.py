@@ -175,6 +175,26 @@ def test_attention_finds_what_the_mean_over_time_hides():
     assert (scores.argmax(axis=1) == labels).mean() > 0.9
 
 
+def test_probabilities_of_a_regression_are_as_certain_as_they_are_right():
+    rng = np.random.default_rng(0)
+
+    def draw(count):
+        labels = rng.integers(0, 3, count)
+        vectors = rng.normal(0, 1.0, (count, 1, 1, 8)).astype(np.float32)
+        vectors[np.arange(count), 0, 0, labels] += 2
+        return Features(labels, vectors)
+
+    train, test = draw(200), draw(500)
+    held_out = np.arange(200) % 4 == np.arange(4)[:, None]
+    ridge = next(x for x in try_heads(train, held_out, 3) if x.name == 'ridge')
+    scores = apply_head(ridge.train(), test, None)
+    probabilities = np.asarray(jax.nn.softmax(scores))
+    accuracy = (scores.argmax(axis=1) == test.labels).mean()
+    assert accuracy > 0.7
+    # The scores of a regression themselves, as logits, are at most 1 apart: 58 % for one of three.
+    assert abs(probabilities.max(axis=1).mean() - accuracy) < 0.1
+
+
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     backbone = backbone_of({**FRAMES, 'frame_pool': 'mean'})

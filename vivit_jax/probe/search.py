@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 
 from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.probe.heads import AttentiveHead, LinearHead, Ridge, knn_scores
@@ -17,7 +18,8 @@ _log = logging.getLogger(__name__)
 
 _NEIGHBOURS = (1, 5, 10, 20)
 _PENALTIES = tuple(10.0**power for power in range(-4, 4))
-_LINEAR = tuple(map(Setting._make, itertools.product((1e-3, 3e-3, 1e-2), (0.01, 0.1, 1.0))))
+_SCALES = tuple(2.0**power for power in range(10))  # of the scores of a regression, as logits
+_LINEAR = tuple(map(Setting._make, itertools.product((3e-4, 1e-3, 3e-3), (0.01, 0.1, 1.0))))
 _ATTENTIVE = tuple(map(Setting._make, itertools.product((3e-3, 1e-2, 3e-2), (0.01,))))
 _LARGEST = 8192  # numbers of examples or of features beyond which ridge regression takes minutes
 
@@ -157,6 +159,14 @@ class _Search:
             total += held_out.sum()
         return float(right / total)
 
+    def loss(self, logits: Sequence[np.ndarray]) -> float:
+        """The cross-entropy of the held-out examples, of logits [n·views classes] by fold."""
+        losses = [
+            optax.softmax_cross_entropy_with_integer_labels(of_fold, self.labels)[held_out]
+            for of_fold, held_out in zip(logits, self.held_out, strict=True)
+        ]
+        return float(np.concatenate(losses).mean())
+
     def try_neighbours(self) -> Candidate:
         def accuracy(k: int) -> float:
             return self.accuracy(
@@ -176,16 +186,21 @@ class _Search:
             Ridge(self.inputs[~out], self.labels[~out], self.num_classes) for out in self.held_out
         ]
 
-        def accuracy(penalty: float) -> float:
+        def score(penalty: float) -> list[np.ndarray]:
             solved = (solver.solve(penalty) for solver in solvers)
-            return self.accuracy([self.inputs @ kernel + bias for kernel, bias in solved])
+            return [self.inputs @ kernel + bias for kernel, bias in solved]
 
-        best, penalty = max(((accuracy(x), x) for x in _PENALTIES), key=lambda found: found[0])
+        best, penalty = max(
+            ((self.accuracy(score(x)), x) for x in _PENALTIES), key=lambda found: found[0]
+        )
+        scores = score(penalty)
+        scale = min(_SCALES, key=lambda scale: self.loss([scale * x for x in scores]))
 
         def train() -> Head:
             rows = self.is_trained_on
             solver = Ridge(self.inputs[rows], self.labels[rows], self.num_classes)
-            return self.linear_head(*solver.solve(penalty))
+            kernel, bias = solver.solve(penalty)
+            return self.linear_head(scale * kernel, scale * bias)
 
         return Candidate('ridge', self.pool, f'penalty={penalty:g}', best, train)
 
