@@ -60,17 +60,17 @@ def features_of(backbone, pixels):
     """Features of pixels [n views t h w 3], as they are kept on disk, without rounding."""
     found = jax.jit(backbone.forward())(backbone.variables, {'rgb': pixels})
     labels = np.arange(len(pixels)) % 3
-    return Features(labels, **jax.tree.map(np.asarray, found))
+    return Features.of(labels, jax.tree.map(np.asarray, found))
 
 
-def random_head(backbone, features, pool):
-    inputs = inputs_of(features, pool)
+def random_head(backbone, features, pool, depth=None):
+    inputs = inputs_of(features, pool, depth)
     module = AttentiveHead(backbone.model.spec, 3) if pool == 'attention' else LinearHead(3)
     params = module.init(jax.random.key(1), inputs[:1])['params']
     params = random_tree(params, np.random.default_rng(1))
     if pool == 'attention':
         params = {'attention_pool': params['attention_pool'], **params['linear']}
-    return Head(pool, params)
+    return Head(pool, params, depth)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def random_head(backbone, features, pool):
     [
         (FRAMES, 'mean'),
         (FRAMES, 'concat'),
-        (FRAMES, 'change'),
+        ({**FRAMES, 'num_layers': 3}, 'change'),
         (FRAMES, 'attention'),
         ({**FRAMES, 'pool': 'mean'}, 'attention'),
-        ({**FRAMES, 'pool': 'mean'}, 'change'),
+        ({**FRAMES, 'pool': 'mean', 'num_layers': 3, 'pre_norm': True}, 'change'),
         (VIDEO, 'mean'),
         (VIDEO, 'attention'),
         ({'name': 'vivit_fsa'}, 'attention'),
@@ -92,9 +92,12 @@ def test_model_gives_the_scores_of_its_head(keywords, pool):
     backbone = backbone_of(keywords)
     pixels = np.random.default_rng(2).integers(0, 256, (3, 2, *SPEC.clip_shape, 3), np.uint8)
     features = features_of(backbone, pixels)
-    head = random_head(backbone, features, pool)
+    head = random_head(backbone, features, pool, 2 if pool == 'change' else None)
     card, params, _ = add_head(backbone, head, ('x', 'y', 'z'), None)
     assert not card.is_multi_label
+    if pool == 'change':
+        assert card.model['num_layers'] == 2
+        assert 'encoderblock_2' not in params['SpatialTransformer']
     output = create_forward(create_model(**card.model), SPEC)({'params': params}, pixels)
     expected = np.asarray(output.logits).mean(axis=1)
     found = apply_head(head, features, backbone.model.spec)

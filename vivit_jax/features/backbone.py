@@ -16,6 +16,7 @@ import numpy as np
 from vivit_jax.errors import UserError
 from vivit_jax.evaluation.forward import prepare_clips
 from vivit_jax.layers.pooling import pool_changes
+from vivit_jax.layers.transformer import layer_norm
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import create_model
 from vivit_jax.models.variables import init_variables
@@ -52,6 +53,7 @@ class Backbone:
         found = hashlib.sha256()
         unused = dict.fromkeys(('label_names', 'typical_sec', 'is_multi_label'))
         described = {**self.card.to_json(), **unused, 'is_of_frames': self.is_of_frames}
+        described['depths'] = change_depths(self.model.spec.num_layers)
         found.update(json.dumps(described, sort_keys=True).encode())
         arrays = flax.traverse_util.flatten_dict(self.variables, sep='/')
         for name in sorted(arrays):
@@ -66,25 +68,45 @@ class Backbone:
         Pixels are those of `create_forward`, [b views ...]. The outputs are `vectors` [b views t d]
         and, of ViViTs, `tokens` [b views t n d]: of the last encoder, by time index. A vector is
         the class token and the mean of the patches of a frame if the model sees each frame alone:
-        then there are also `changes` [b views c], see `pool_changes`. Otherwise t is 1, and the
-        vector is what the classifier takes.
+        then there are also `changes_4` [b views c] and so on, the `pool_changes` of the tokens
+        after each of `change_depths` blocks and the final norm. Otherwise t is 1, and the vector is
+        what the classifier takes.
         """
         model, spec, is_of_frames = self.model, self.card.preprocessing, self.is_of_frames
+        depths = change_depths(model.spec.num_layers) if is_of_frames else ()
+        captured = {f'encoderblock_{depth - 1}' for depth in depths}
 
         def forward(variables: Mapping, pixels: Mapping) -> dict[str, jax.Array]:
             leading, clip = prepare_clips(model.spec, spec, pixels)
-            output, state = model.apply(variables, clip, mutable=['intermediates'])
+            output, state = model.apply(
+                variables,
+                clip,
+                mutable=['intermediates'],
+                capture_intermediates=lambda module, method: module.name in captured,
+            )
             found = {'vectors': output.features[:, None]}
-            if 'tokens' in state.get('intermediates', {}):
-                (found['tokens'],) = state['intermediates']['tokens']
+            state = state.get('intermediates', {})
+            if 'tokens' in state:
+                (found['tokens'],) = state['tokens']
             if is_of_frames:
                 time, *space = model.spec.grid(spec.clip_shape)
                 found['vectors'] = output.features.reshape(len(clip), time, -1)
-                places = found['tokens'][:, :, -math.prod(space) :]
-                found['changes'] = pool_changes(places, space)
+                norm = layer_norm(model.spec, None)
+                scale = {'params': variables['params']['SpatialTransformer']['encoder_norm']}
+                blocks = state['SpatialTransformer']
+                for depth in depths:
+                    ((tokens, _),) = blocks[f'encoderblock_{depth - 1}']['__call__']
+                    places = norm.apply(scale, tokens)[..., -math.prod(space) :, :]
+                    places = places.reshape(len(clip), time, *places.shape[-2:])
+                    found[f'changes_{depth}'] = pool_changes(places, space)
             return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), found)
 
         return forward
+
+
+def change_depths(num_layers: int) -> list[int]:
+    """After how many blocks of so many the changes of tokens are taken; the last is all of them."""
+    return sorted({-(-num_layers * part // 6) for part in range(2, 7)})
 
 
 def read_backbone(

@@ -37,9 +37,8 @@ def extract(
 ) -> dict[str, str]:
     """Puts into a cache the features of the videos that it does not have yet.
 
-    The arrays of a video are `vectors` float32 [views t d], of single frames also `changes` float32
-    [views c], and, if asked for, `tokens` float16 [views t n d], see `Backbone.forward`; temporal
-    views are outermost.
+    The arrays of a video are those of `Backbone.forward`, with `tokens` in float16 and only if they
+    are asked for; temporal views are outermost.
 
     Args:
         backbone: the model.

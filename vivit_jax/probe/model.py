@@ -36,6 +36,11 @@ def add_head(
         for name, value in backbone.variables['params'].items()
         if not name.startswith('output_projection')
     }
+    if head.depth:
+        keywords['num_layers'] = head.depth
+        blocks = {f'encoderblock_{k}' for k in range(head.depth, backbone.model.spec.num_layers)}
+        encoder = params['SpatialTransformer']
+        params['SpatialTransformer'] = {x: encoder[x] for x in encoder if x not in blocks}
     card = dataclasses.replace(
         backbone.card,
         model=keywords,

@@ -177,12 +177,12 @@ def _read(source: VideoSource, cache: Cache) -> tuple[Features, list[LabeledVide
         raise UserError('none of the videos of a split can be used')
     labels, arrays = np.array([video.label for video in found]), list(found.values())
     stacked = {name: np.stack([x[name] for x in arrays]) for name in arrays[0]}
-    return Features(labels, **stacked), list(found)
+    return Features.of(labels, stacked), list(found)
 
 
 def _describe(candidate: Candidate) -> str:
     return (
-        f'{candidate.name} on {_POOLS[candidate.pool]}, {candidate.setting}: '
+        f'{candidate.name} on {_sees(candidate)}, {candidate.setting}: '
         f'{100 * candidate.accuracy:.1f} %'
     )
 
@@ -190,15 +190,21 @@ def _describe(candidate: Candidate) -> str:
 _POOLS = {
     'mean': 'the mean over time',
     'concat': 'all frames one after the other',
-    'change': 'changes over time in each part of the frame',
+    'change': 'changes in each part of the frame',
     'attention': 'all tokens',
 }
+
+
+def _sees(candidate: Candidate) -> str:
+    depth = candidate.depth
+    return _POOLS[candidate.pool] + (f', after {depth} blocks' if depth else '')
 
 
 def _as_json(candidate: Candidate) -> dict:
     return {
         'head': candidate.name,
         'pool': candidate.pool,
+        'depth': candidate.depth,
         'setting': candidate.setting,
         'held_out_acc1': candidate.accuracy,
     }
@@ -209,7 +215,5 @@ def _table(found: list[Candidate], best: Candidate, num_folds: int) -> list[str]
     lines = [f'| head | sees | setting | top-1, {how} | |', '|---|---|---|---|---|']
     for x in sorted(found, key=lambda x: -x.accuracy):
         mark = 'kept' if x is best else ''
-        lines.append(
-            f'| {x.name} | {_POOLS[x.pool]} | {x.setting} | {100 * x.accuracy:.1f} % | {mark} |'
-        )
+        lines.append(f'| {x.name} | {_sees(x)} | {x.setting} | {100 * x.accuracy:.1f} % | {mark} |')
     return lines

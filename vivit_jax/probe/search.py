@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 import flax.linen as nn
 import jax
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 _NEIGHBOURS = (1, 5, 10, 20)
 _PENALTIES = tuple(10.0**power for power in range(-4, 4))
 _SCALES = tuple(2.0**power for power in range(10))  # of the scores of a regression, as logits
-_LINEAR = tuple(map(Setting._make, itertools.product((3e-4, 1e-3, 3e-3), (0.01, 0.1, 1.0))))
+_LINEAR = tuple(map(Setting._make, itertools.product((1e-4, 3e-4, 1e-3, 3e-3), (0.01, 0.3))))
 _ATTENTIVE = tuple(map(Setting._make, itertools.product((3e-3, 1e-2, 3e-2), (0.01,))))
 _LARGEST = 8192  # numbers of examples or of features beyond which ridge regression takes minutes
 
@@ -32,13 +33,20 @@ class Features:
         labels: int [n].
         vectors: float32 [n views t d].
         tokens: float16 [n views t places d], or None.
-        changes: float32 [n views c] of single frames, see `pool_changes`, or None.
+        changes: float32 [n views c] of single frames, by the depth of the tokens; may be empty.
     """
 
     labels: np.ndarray
     vectors: np.ndarray
     tokens: np.ndarray | None = None
-    changes: np.ndarray | None = None
+    changes: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, labels: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Features of labels and of the outputs of `Backbone.forward` for all videos."""
+        depths = {name: name.removeprefix('changes_') for name in arrays}
+        changes = {int(x): arrays[name] for name, x in depths.items() if x != name}
+        return cls(labels, arrays['vectors'], arrays.get('tokens'), changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +57,12 @@ class Head:
         pool: `'mean'` or `'concat'` of the vectors over time, `'change'` of the tokens over time,
             see `pool_changes`, or `'attention'` over all tokens.
         params: `output_projection`, and of `'attention'` also `attention_pool`.
+        depth: of `'change'`: after so many blocks the tokens are taken.
     """
 
     pool: str
     params: Mapping
+    depth: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Candidate:
         setting: in words.
         accuracy: part of the held-out videos that are right.
         train: trains the head; None: it can be no part of a model.
+        depth: see `Head`.
     """
 
     name: str
@@ -72,6 +83,7 @@ class Candidate:
     setting: str
     accuracy: float
     train: Callable[[], Head] | None
+    depth: int | None = None
 
 
 def try_heads(
@@ -95,17 +107,19 @@ def try_heads(
         Each kind of head with its best setting: the highest accuracy on the videos that were held
         out; equals go to the first.
     """
-    pools = ['mean']
-    if features.vectors.shape[2] > 1:
-        pools += ['concat', *(['change'] if features.changes is not None else [])]
-    for pool in pools:
-        search = _Search(features, held_out, num_classes, pool, seed)
+    has_frames = features.vectors.shape[2] > 1
+    pools = [('mean', None), *([('concat', None)] if has_frames else [])]
+    if has_frames:
+        pools += [('change', depth) for depth in features.changes]
+    for pool, depth in pools:
+        search = _Search(features, held_out, num_classes, pool, seed, depth)
         yield search.try_neighbours()
         if min(search.inputs.shape) <= _LARGEST:
             yield search.try_ridge()
         else:
             _log.info('No ridge regression: %s features are too many', search.inputs.shape[1])
-        yield search.try_trained('linear', LinearHead(num_classes), _LINEAR, 60, 64)
+        if pool != 'change':  # it would take minutes, and was never better than ridge regression
+            yield search.try_trained('linear', LinearHead(num_classes), _LINEAR, 60, 64)
     if features.tokens is not None:
         search = _Search(features, held_out, num_classes, 'attention', seed)
         yield search.try_trained('attentive', AttentiveHead(spec, num_classes), _ATTENTIVE, 30, 16)
@@ -137,16 +151,22 @@ class _Search:
     """Heads of one pool; every view of a video is an example."""
 
     def __init__(
-        self, features: Features, held_out: np.ndarray, num_classes: int, pool: str, seed: int
+        self,
+        features: Features,
+        held_out: np.ndarray,
+        num_classes: int,
+        pool: str,
+        seed: int,
+        depth: int | None = None,
     ):
         views = features.vectors.shape[1]
         self.held_out = np.repeat(held_out, views, axis=1)
         self.is_trained_on = ~self.held_out.all(axis=0)
-        self.inputs = inputs_of(features, pool)
+        self.inputs = inputs_of(features, pool, depth)
         if pool != 'attention':
             self.scale = Scale.of(self.inputs[self.is_trained_on])
             self.inputs = self.scale(self.inputs)
-        self.pool, self.num_classes, self.seed = pool, num_classes, seed
+        self.pool, self.depth, self.num_classes, self.seed = pool, depth, num_classes, seed
         self.video_labels, self.video_held_out = features.labels, held_out
         self.labels = np.repeat(features.labels, views)
 
@@ -179,7 +199,7 @@ class _Search:
             )
 
         best, k = max(((accuracy(k), k) for k in _NEIGHBOURS), key=lambda found: found[0])
-        return Candidate('k-NN', self.pool, f'k={k}', best, None)
+        return Candidate('k-NN', self.pool, f'k={k}', best, None, self.depth)
 
     def try_ridge(self) -> Candidate:
         solvers = [
@@ -202,7 +222,7 @@ class _Search:
             kernel, bias = solver.solve(penalty)
             return self.linear_head(scale * kernel, scale * bias)
 
-        return Candidate('ridge', self.pool, f'penalty={penalty:g}', best, train)
+        return Candidate('ridge', self.pool, f'penalty={penalty:g}', best, train, self.depth)
 
     def try_trained(
         self, name: str, head: nn.Module, settings: Sequence[Setting], epochs: int, batch_size: int
@@ -241,15 +261,16 @@ class _Search:
         return Candidate(name, self.pool, words, max(accuracies), train)
 
     def linear_head(self, kernel: np.ndarray, bias: np.ndarray) -> Head:
-        return Head(self.pool, {'output_projection': self.scale.fold(kernel, bias)})
+        return Head(self.pool, {'output_projection': self.scale.fold(kernel, bias)}, self.depth)
 
 
-def inputs_of(features: Features, pool: str) -> np.ndarray:
+def inputs_of(features: Features, pool: str, depth: int | None = None) -> np.ndarray:
     """What a head of a pool sees, [n·views ...]."""
     if pool == 'attention':
         return features.tokens.reshape(-1, *features.tokens.shape[2:])
     if pool == 'change':
-        return features.changes.reshape(-1, features.changes.shape[-1])
+        changes = features.changes[depth]
+        return changes.reshape(-1, changes.shape[-1])
     vectors = features.vectors.reshape(-1, *features.vectors.shape[2:])
     return vectors.mean(axis=1) if pool == 'mean' else vectors.reshape(len(vectors), -1)
 
@@ -261,18 +282,13 @@ def merge_views(scores: np.ndarray, num_videos: int) -> np.ndarray:
 
 def join_features(*parts: Features) -> Features:
     """The videos of several splits, one after the other."""
-    arrays = {
-        field.name: [getattr(part, field.name) for part in parts]
-        for field in dataclasses.fields(Features)
-    }
-    return Features(
-        **{name: np.concatenate(found) for name, found in arrays.items() if found[0] is not None}
-    )
+    fields = ([getattr(part, x.name) for part in parts] for x in dataclasses.fields(Features))
+    return Features(*(jax.tree.map(lambda *x: np.concatenate(x), *found) for found in fields))
 
 
 def apply_head(head: Head, features: Features, spec: TransformerSpecification) -> np.ndarray:
     """Scores [n classes] of a trained head for a split."""
-    inputs, params = inputs_of(features, head.pool), head.params
+    inputs, params = inputs_of(features, head.pool, head.depth), head.params
     num_classes = len(params['output_projection']['bias'])
     if head.pool == 'attention':
         module = AttentiveHead(spec, num_classes)
