@@ -17,6 +17,7 @@ from vivit_jax.evaluation.views import parse_views
 from vivit_jax.models import registry
 from vivit_jax.models.registry import create_model, specify
 from vivit_jax.train.optimizer import create_optimizer
+from vivit_jax.train.recipe import complete
 from vivit_jax.train.schedule import create_schedule
 from vivit_jax.train.state import init_state
 from vivit_jax.train.step import create_train_step
@@ -56,6 +57,9 @@ def test_all_configs_are_found():
 def test_config_describes_a_run(path, argument):
     config = _module(path).get_config(argument)
     assert config.is_locked
+    if config.recipe:
+        config.model.hidden_size = config.model.hidden_size or 48
+        complete(config, num_videos=1000)
     spec = load.preprocessing(config)
     load.random_crop(config, spec)
     load.synthetic_videos(config)
@@ -111,7 +115,7 @@ def _trace_update(config, keywords, optimizer, schedule):
     assert metrics['loss'].shape == ()
 
 
-PUBLISHED = [path for path in CONFIGS if path.stem not in ('custom', 'demo')]
+PUBLISHED = [path for path in CONFIGS if path.stem not in ('custom', 'demo', 'finetune')]
 
 
 @pytest.mark.parametrize('path', PUBLISHED, ids=lambda path: path.stem)

@@ -18,7 +18,9 @@ from vivit_jax.config.load import guess_classes
 from vivit_jax.layers.attention_kernels import record_choices
 from vivit_jax.models.registry import list_models, model_keywords
 from vivit_jax.parallel.mesh import create_mesh
+from vivit_jax.train.freezing import Hold
 from vivit_jax.train.programs import Programs
+from vivit_jax.train.recipe import complete
 
 POOLS = {'vivit_joint': ('cls', 'mean'), 'vivit_fe': ('cls', 'mean')}
 # Heads of 8 channels: cuDNN takes them, in 16 bits, but with neither relative positions nor k-NN
@@ -92,6 +94,9 @@ def _find_configs():
     configs = {}
     for path in sorted((Path(__file__).parents[2] / 'configs').glob('*.py')):
         config = _module(path).get_config()
+        if config.recipe:
+            config.model.size, config.train.hold_fraction = 'B/16x2', 0.1
+            complete(config, num_videos=300)
         model = {**config.model.to_dict(), 'num_classes': None}
         clip = config.preprocessing
         shape = clip.num_units, clip.num_frames, clip.crop_size
@@ -106,7 +111,8 @@ def test_steps_of_a_config_are_lowered_for_gpus_and_tpus(any_gpu, config):
     config.model.update(known_keywords(config.model.name, **layers))
     mesh = create_mesh()
     schedule = optax.constant_schedule(config.train.learning_rate)
-    programs = Programs(config, mesh, guess_classes(config), schedule, platform='cuda')
+    hold = Hold(config.train.hold, steps=10, rise=5) if config.train.hold else Hold()
+    programs = Programs(config, mesh, guess_classes(config), schedule, hold=hold, platform='cuda')
     assert programs.model.spec.dtype == (config.model.dtype or 'float32')
     state = programs.abstract_state
     with jax.set_mesh(mesh), record_choices('cuda') as taken:

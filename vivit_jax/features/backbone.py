@@ -141,6 +141,7 @@ def read_backbone(
         weights.card.model['name'] == 'vivit_fe'
         and model.spec.temporal_num_layers == 0
         and model.spec.frame_pool == 'concat'
+        and not model.spec.scan_layers  # which hides the tokens between blocks
     )
     return Backbone(_fit(model), variables, weights.card, is_of_frames)
 
