@@ -167,7 +167,7 @@ def test_weights_that_the_config_cannot_take_are_errors(image_vit, video_vit):
     for argument, weights, message in (
         ('', '', r'starts from weights: give --config\.init_from'),
         ('', video_vit, r'is a vivit_fsa, .* --config=configs/finetune\.py:vivit_fsa'),
-        ('v4d', image_vit, 'makes no v4d: it makes vivit_fdp, vivit_fe'),
+        ('v4d', image_vit, 'makes no v4d: it makes vivit_joint, vivit_fe'),
     ):
         config = get_config(argument)
         config.init_from = weights

@@ -162,7 +162,7 @@ class Recipe:
         values['train.early_stop_metric'] = metric, 'what chooses the best checkpoint'
         if not has_val:
             values['train.early_stop_validations'] = 0, 'there is no validation split'
-        if self._knows == label_names:
+        if self._knows and self._knows == label_names:
             values['init.reinit'] = (), 'the weights know these classes'
             values['train.hold_fraction'] = 0.0, 'the classifier is trained already'
         else:
