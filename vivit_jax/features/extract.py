@@ -1,6 +1,7 @@
 """Runs a frozen model over videos."""
 
 import collections
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -62,8 +63,10 @@ def extract(
     if not missing:
         return {}
     spec = backbone.card.preprocessing
-    source = VideoFiles(
-        missing, modality=backbone.model.spec.modality, is_stretched=spec.stretch_depth
+    source = VideoFiles(  # without labels, of which videos may have any number
+        [dataclasses.replace(video, label=0) for video in missing],
+        modality=backbone.model.spec.modality,
+        is_stretched=spec.stretch_depth,
     )
     forward = jax.jit(backbone.forward(), out_shardings=replicated(mesh))
     batches = view_batches(source, spec, views=views, batch_size=batch_size, workers=workers)

@@ -42,6 +42,11 @@ _CSV = {
         'test': 'Videos to test the chosen head on',
     }.items()
 }
+_LABEL_SEPARATOR = flags.DEFINE_string(
+    'label_separator',
+    '',
+    "What stands between the labels of a video, such as ';'; by default each has one label.",
+)
 _VIEWS = flags.DEFINE_string('views', '1x1', 'Temporal x spatial clips of each video.')
 _ATTENTIVE = flags.DEFINE_bool('attentive', True, 'Try pooling by attention, the slowest head.')
 _FRAMES = flags.DEFINE_integer(
@@ -74,6 +79,7 @@ def main(arguments: list[str]) -> int:
         output=Path(_OUTPUT.value),
         files=files,
         folder=_DATA.value,
+        label_separator=_LABEL_SEPARATOR.value,
         views=_VIEWS.value,
         is_attentive=_ATTENTIVE.value,
         num_frames=_FRAMES.value,

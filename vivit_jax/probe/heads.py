@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from vivit_jax.evaluation.views import softmax
 from vivit_jax.layers.pooling import AttentionPool
 from vivit_jax.layers.specification import TransformerSpecification
 
@@ -31,51 +32,45 @@ class AttentiveHead(nn.Module):
         return LinearHead(self.num_classes, name='linear')(features)
 
 
-def knn_scores(
-    train: np.ndarray, labels: np.ndarray, queries: np.ndarray, k: int, num_classes: int
-) -> np.ndarray:
-    """Votes [queries classes] of the k nearest neighbours by cosine, each of exp(cosine / 0.07).
+def knn_scores(train: np.ndarray, targets: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Parts [m classes] of the votes of the k nearest neighbours, each of exp(cosine / 0.07).
+
+    A neighbour votes for each of its classes.
 
     Source: k-NN evaluation of Wu et al. 2018 (arXiv 1805.01978, section 3.4).
 
     Args:
         train: [n d].
-        labels: int [n].
+        targets: [n classes], 1 for each class of an example and 0 for the others.
         queries: [m d].
         k: neighbours; more than n are n.
-        num_classes: number of classes.
     """
     train, queries = (
         x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for x in (train, queries)
     )
     cosines = queries @ train.T
     nearest = np.argsort(-cosines, axis=1, kind='stable')[:, :k]
-    votes = np.exp(np.take_along_axis(cosines, nearest, axis=1) / 0.07)
-    scores = np.zeros((len(queries), num_classes))
-    for neighbour in range(nearest.shape[1]):
-        np.add.at(
-            scores, (np.arange(len(queries)), labels[nearest[:, neighbour]]), votes[:, neighbour]
-        )
-    return scores
+    votes = np.zeros_like(cosines)
+    parts = softmax(np.take_along_axis(cosines, nearest, axis=1) / 0.07)
+    np.put_along_axis(votes, nearest, parts, axis=1)
+    return votes @ targets
 
 
 class Ridge:
-    """Ridge regression on one-hot labels, for any number of penalties after one decomposition.
+    """Ridge regression, for any number of penalties after one decomposition.
 
     Minimizes `‖X W + b - Y‖² + λ n ‖W‖²` over W and b, with X [n d] of zero mean.
 
     Args:
         x: [n d].
-        labels: int [n].
-        num_classes: number of classes.
+        targets: Y [n classes], 1 for each class of an example and 0 for the others.
     """
 
-    def __init__(self, x: np.ndarray, labels: np.ndarray, num_classes: int):
+    def __init__(self, x: np.ndarray, targets: np.ndarray):
         x = x.astype(np.float64)
         self._mean = x.mean(axis=0)
         self._x = x - self._mean
-        targets = np.eye(num_classes)[labels]
-        self._target_mean = targets.mean(axis=0)
+        self._target_mean = targets.mean(axis=0, dtype=np.float64)
         self._targets = targets - self._target_mean
         self._is_dual = len(x) < x.shape[1]
         matrix = self._x @ self._x.T if self._is_dual else self._x.T @ self._x

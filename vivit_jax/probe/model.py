@@ -10,7 +10,11 @@ from vivit_jax.probe.search import Head
 
 
 def add_head(
-    backbone: Backbone, head: Head, label_names: LabelNames, typical_sec: float | None
+    backbone: Backbone,
+    head: Head,
+    label_names: LabelNames,
+    typical_sec: float | None,
+    is_multi_label: bool,
 ) -> tuple[ModelCard, dict, Mapping]:
     """Joins a backbone and a head.
 
@@ -18,7 +22,7 @@ def add_head(
         backbone: the frozen model.
         head: trained on its features.
         label_names: the classes.
-        typical_sec: see `ModelCard`.
+        typical_sec, is_multi_label: see `ModelCard`.
 
     Returns:
         The card, the parameters and the running statistics of a model whose logits for a clip are
@@ -46,6 +50,6 @@ def add_head(
         model=keywords,
         label_names=label_names,
         typical_sec=typical_sec,
-        is_multi_label=False,
+        is_multi_label=is_multi_label,
     )
     return card, {**params, **head.params}, backbone.variables.get('batch_stats', {})

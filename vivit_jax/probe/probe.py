@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_jax.annotations.dataset import Dataset, LabeledVideo
+from vivit_jax.annotations.dataset import Dataset
 from vivit_jax.atomic_files import replace_text
 from vivit_jax.batches.load_dataset import load_dataset
 from vivit_jax.batches.loader import Workers
 from vivit_jax.batches.sources import VideoSource
 from vivit_jax.config.schema import default_config
 from vivit_jax.errors import UserError, writing
-from vivit_jax.evaluation.metrics import classification_metrics
+from vivit_jax.evaluation.results import Results, describe_results
 from vivit_jax.evaluation.views import parse_views
 from vivit_jax.features.backbone import Backbone, read_backbone
 from vivit_jax.features.cache import Cache
@@ -46,6 +46,7 @@ class Probe:
         output: folder for the model, the features and the table.
         files: `train_csv`, `val_csv` and `test_csv`, '' where there is none.
         folder: of a folder of videos for each class; ''.
+        label_separator: what stands between the labels of a video; '': every video has one label.
         views: temporal x spatial clips of each video.
         is_attentive: whether to try pooling by attention.
         num_frames, crop_size: see `read_backbone`.
@@ -58,6 +59,7 @@ class Probe:
     output: Path
     files: dict[str, str]
     folder: str
+    label_separator: str
     views: str
     is_attentive: bool
     num_frames: int | None
@@ -82,36 +84,40 @@ class Probe:
         has_tokens = self.is_attentive and isinstance(backbone.model.spec, ViViT)
         cache = Cache.of(self.output / 'features', backbone.key, views, has_tokens)
         self._extract(backbone, data.splits, cache, views, has_tokens)
-        splits = {split: _read(source, cache) for split, source in data.splits.items()}
-        (train, train_source), val = splits['train'], splits.get('val')
+        num_classes, is_multi_label = len(data.label_names), bool(self.label_separator)
+        splits = {x: _read(source, cache, num_classes) for x, source in data.splits.items()}
+        (train, rows), val = splits['train'], splits.get('val')
+        source = data.splits['train']
         if val:
-            held_out = np.repeat([False, True], [len(train.labels), len(val[0].labels)])[None]
+            held_out = np.repeat([False, True], [len(rows), len(val[1])])[None]
             train = join_features(train, val[0])
         else:
-            folds = draw_folds(train_source, self.seed)
+            folds = draw_folds([source.videos[i] for i in rows], train.targets, self.seed)
             held_out = folds == np.arange(folds.max() + 1)[:, None]
-        num_classes = len(data.label_names)
         spec = backbone.model.spec
         found = []
-        for candidate in try_heads(train, held_out, num_classes, spec, self.seed):
+        for candidate in try_heads(
+            train, held_out, spec, is_multi_label=is_multi_label, seed=self.seed
+        ):
             _log.info('%s', _describe(candidate))
             found.append(candidate)
-        best = max((x for x in found if x.train), key=lambda x: x.accuracy)
+        best = max((x for x in found if x.train), key=lambda x: x.metric)
         head = best.train()
-        lines = _table(found, best, len(held_out))
-        summary = {'candidates': [_as_json(x) for x in found], 'kept': _as_json(best)}
+        metric, words = ('map', 'mAP') if is_multi_label else ('acc1', 'top-1')
+        lines = _table(found, best, words, len(held_out))
+        summary = {
+            'candidates': [_as_json(x, metric) for x in found],
+            'kept': _as_json(best, metric),
+        }
         if test := splits.get('test'):
-            scores = apply_head(head, test[0], spec)
-            summary['test'] = classification_metrics(scores, test[0].labels)
-            # Videos without features are wrong, as in every test.
-            summary['test']['acc1'] *= len(scores) / len(data.splits['test'])
-            lines.append(
-                f'Test, {self.views} views, {len(data.splits["test"])} videos: '
-                f'top-1 {100 * summary["test"]["acc1"]:.2f} %'
-            )
-        source = data.splits['train']
+            results = _results(apply_head(head, test[0], spec), data.splits['test'], test[1])
+            summary['test'] = results.metrics('logits')
+            how = f'{self.views} views'
+            lines.append(describe_results(results, 'Test', how, summary['test']))
         seconds = median_duration_sec(source.open, len(source))
-        card, params, batch_stats = add_head(backbone, head, data.label_names, seconds)
+        card, params, batch_stats = add_head(
+            backbone, head, data.label_names, seconds, is_multi_label
+        )
         write_checkpoint(card, params, self.output / 'checkpoints', batch_stats)
         with writing(self.output):
             replace_text(self.output / 'probe.json', json.dumps(summary, indent=2) + '\n')
@@ -126,6 +132,7 @@ class Probe:
             raise UserError('no training videos: give --train_csv, or --data with a folder')
         data = default_config().data
         data.root, data.val_fraction = self.folder, 0.0
+        data.label_separator = self.label_separator
         data.update(self.files)
         found = load_dataset(
             data,
@@ -134,7 +141,7 @@ class Probe:
         )
         if 'train' not in found.splits:
             raise UserError('no training videos: give --train_csv, or --data with a folder')
-        if len(found.label_names) < 2:
+        if len(found.label_names) < 2 and not self.label_separator:
             raise UserError(f'there is only one class, {found.label_names[0]!r}')
         return found
 
@@ -169,21 +176,33 @@ class Probe:
             )
 
 
-def _read(source: VideoSource, cache: Cache) -> tuple[Features, list[LabeledVideo]]:
-    """The features of a split, and the videos that have some."""
-    found = {video: cache.read(video) for video in source.videos}
-    found = {video: arrays for video, arrays in found.items() if arrays is not None}
-    if not found:
-        raise UserError('none of the videos of a split can be used')
-    labels, arrays = np.array([video.label for video in found]), list(found.values())
+def _read(source: VideoSource, cache: Cache, num_classes: int) -> tuple[Features, list[int]]:
+    """The features of a split, and the indices of the videos that have some."""
+    found = {index: cache.read(video) for index, video in enumerate(source.videos)}
+    found = {index: arrays for index, arrays in found.items() if arrays is not None}
+    targets = np.array([source.label(index) for index in found])
+    if targets.ndim == 1:  # one label for each video
+        targets = np.eye(num_classes, dtype=np.float32)[targets.astype(int)]
+    if not targets.any():
+        raise UserError('none of the videos of a split that have a label can be used')
+    arrays = list(found.values())
     stacked = {name: np.stack([x[name] for x in arrays]) for name in arrays[0]}
-    return Features.of(labels, stacked), list(found)
+    return Features.of(targets, stacked), list(found)
+
+
+def _results(scores: np.ndarray, source: VideoSource, rows: list[int]) -> Results:
+    """Results of a split from scores [n classes] of the videos that have features."""
+    logits = np.zeros((len(source), 1, scores.shape[1]), np.float32)
+    logits[rows, 0] = scores
+    labels = np.stack([source.label(index) for index in range(len(source))])
+    without = set(range(len(source))).difference(rows)
+    return Results(logits, labels, {index: source.name(index) for index in without})
 
 
 def _describe(candidate: Candidate) -> str:
     return (
         f'{candidate.name} on {_sees(candidate)}, {candidate.setting}: '
-        f'{100 * candidate.accuracy:.1f} %'
+        f'{100 * candidate.metric:.1f} %'
     )
 
 
@@ -200,20 +219,20 @@ def _sees(candidate: Candidate) -> str:
     return _POOLS[candidate.pool] + (f', after {depth} blocks' if depth else '')
 
 
-def _as_json(candidate: Candidate) -> dict:
+def _as_json(candidate: Candidate, metric: str) -> dict:
     return {
         'head': candidate.name,
         'pool': candidate.pool,
         'depth': candidate.depth,
         'setting': candidate.setting,
-        'held_out_acc1': candidate.accuracy,
+        f'held_out_{metric}': candidate.metric,
     }
 
 
-def _table(found: list[Candidate], best: Candidate, num_folds: int) -> list[str]:
-    how = f'mean over {num_folds} folds' if num_folds > 1 else 'validation split'
-    lines = [f'| head | sees | setting | top-1, {how} | |', '|---|---|---|---|---|']
-    for x in sorted(found, key=lambda x: -x.accuracy):
+def _table(found: list[Candidate], best: Candidate, metric: str, num_folds: int) -> list[str]:
+    how = f'{num_folds} folds' if num_folds > 1 else 'validation split'
+    lines = [f'| head | sees | setting | {metric}, {how} | |', '|---|---|---|---|---|']
+    for x in sorted(found, key=lambda x: -x.metric):
         mark = 'kept' if x is best else ''
-        lines.append(f'| {x.name} | {_sees(x)} | {x.setting} | {100 * x.accuracy:.1f} % | {mark} |')
+        lines.append(f'| {x.name} | {_sees(x)} | {x.setting} | {100 * x.metric:.1f} % | {mark} |')
     return lines

@@ -3,25 +3,27 @@
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
+from vivit_jax.evaluation.metrics import average_precisions
 from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.probe.heads import AttentiveHead, LinearHead, Ridge, knn_scores
+from vivit_jax.probe.losses import calibrate
+from vivit_jax.probe.scale import Scale
 from vivit_jax.probe.training import Setting, apply_heads, train_heads
 
 _log = logging.getLogger(__name__)
 
 _NEIGHBOURS = (1, 5, 10, 20)
 _PENALTIES = tuple(10.0**power for power in range(-4, 4))
-_SCALES = tuple(2.0**power for power in range(10))  # of the scores of a regression, as logits
 _LINEAR = tuple(map(Setting._make, itertools.product((1e-4, 3e-4, 1e-3, 3e-3), (0.01, 0.3))))
 _ATTENTIVE = tuple(map(Setting._make, itertools.product((3e-3, 1e-2, 3e-2), (0.01,))))
+_ScoresOfFold = Callable[[np.ndarray, np.ndarray, np.ndarray], list[np.ndarray]]
 _LARGEST = 8192  # numbers of examples or of features beyond which ridge regression takes minutes
 
 
@@ -30,23 +32,23 @@ class Features:
     """The features of a split.
 
     Attributes:
-        labels: int [n].
+        targets: float32 [n classes], 1 for each class of a video and 0 for the others.
         vectors: float32 [n views t d].
         tokens: float16 [n views t places d], or None.
         changes: float32 [n views c] of single frames, by the depth of the tokens; may be empty.
     """
 
-    labels: np.ndarray
+    targets: np.ndarray
     vectors: np.ndarray
     tokens: np.ndarray | None = None
     changes: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, labels: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Features of labels and of the outputs of `Backbone.forward` for all videos."""
+    def of(cls, targets: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Features of targets and of the outputs of `Backbone.forward` for all videos."""
         depths = {name: name.removeprefix('changes_') for name in arrays}
         changes = {int(x): arrays[name] for name, x in depths.items() if x != name}
-        return cls(labels, arrays['vectors'], arrays.get('tokens'), changes)
+        return cls(targets, arrays['vectors'], arrays.get('tokens'), changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Candidate:
         name: of the head, such as `'ridge'`.
         pool: what it sees, see `Head`.
         setting: in words.
-        accuracy: part of the held-out videos that are right.
+        metric: on the held-out videos of all folds together: the part that is right; with any
+            number of labels, their mean average precision.
         train: trains the head; None: it can be no part of a model.
         depth: see `Head`.
     """
@@ -81,7 +84,7 @@ class Candidate:
     name: str
     pool: str
     setting: str
-    accuracy: float
+    metric: float
     train: Callable[[], Head] | None
     depth: int | None = None
 
@@ -89,8 +92,9 @@ class Candidate:
 def try_heads(
     features: Features,
     held_out: np.ndarray,
-    num_classes: int,
     spec: TransformerSpecification | None = None,
+    *,
+    is_multi_label: bool = False,
     seed: int = 0,
 ) -> Iterator[Candidate]:
     """Tries every kind of head, each with its settings.
@@ -99,20 +103,21 @@ def try_heads(
         features: of the videos to train on, and of a validation split, if there is one.
         held_out: bool [folds n]: which videos each fold leaves out of the training. A video that
             all folds leave out belongs to the validation split, and no head is trained on it.
-        num_classes: number of classes.
         spec: of the model whose tokens the features have, if they have tokens.
+        is_multi_label: whether videos have any number of labels, instead of one.
         seed: of what is random.
 
     Yields:
-        Each kind of head with its best setting: the highest accuracy on the videos that were held
+        Each kind of head with its best setting: the highest metric on the videos that were held
         out; equals go to the first.
     """
     has_frames = features.vectors.shape[2] > 1
     pools = [('mean', None), *([('concat', None)] if has_frames else [])]
     if has_frames:
         pools += [('change', depth) for depth in features.changes]
+    num_classes = features.targets.shape[1]
     for pool, depth in pools:
-        search = _Search(features, held_out, num_classes, pool, seed, depth)
+        search = _Search(features, held_out, is_multi_label, pool, seed, depth)
         yield search.try_neighbours()
         if min(search.inputs.shape) <= _LARGEST:
             yield search.try_ridge()
@@ -121,30 +126,8 @@ def try_heads(
         if pool != 'change':  # it would take minutes, and was never better than ridge regression
             yield search.try_trained('linear', LinearHead(num_classes), _LINEAR, 60, 64)
     if features.tokens is not None:
-        search = _Search(features, held_out, num_classes, 'attention', seed)
+        search = _Search(features, held_out, is_multi_label, 'attention', seed)
         yield search.try_trained('attentive', AttentiveHead(spec, num_classes), _ATTENTIVE, 30, 16)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """Subtracts a mean [d], and divides by a deviation [d]."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-    @classmethod
-    def of(cls, x: np.ndarray) -> 'Scale':
-        """The scale after which x [n d] has zero mean and unit deviation."""
-        return cls(x.mean(axis=0), x.std(axis=0) + 1e-6)
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return (x - self.mean) / self.deviation
-
-    def fold(self, kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-        """The linear classifier that does on x what the given one does on scaled x."""
-        kernel = kernel / self.deviation[:, None]
-        bias = bias - self.mean @ kernel
-        return {'kernel': kernel.astype(np.float32), 'bias': bias.astype(np.float32)}
 
 
 class _Search:
@@ -154,7 +137,7 @@ class _Search:
         self,
         features: Features,
         held_out: np.ndarray,
-        num_classes: int,
+        is_multi_label: bool,
         pool: str,
         seed: int,
         depth: int | None = None,
@@ -163,77 +146,83 @@ class _Search:
         self.held_out = np.repeat(held_out, views, axis=1)
         self.is_trained_on = ~self.held_out.all(axis=0)
         self.inputs = inputs_of(features, pool, depth)
-        if pool != 'attention':
-            self.scale = Scale.of(self.inputs[self.is_trained_on])
-            self.inputs = self.scale(self.inputs)
-        self.pool, self.depth, self.num_classes, self.seed = pool, depth, num_classes, seed
-        self.video_labels, self.video_held_out = features.labels, held_out
-        self.labels = np.repeat(features.labels, views)
+        self.targets = np.repeat(features.targets, views, axis=0)
+        self.held_out_targets = _join(features.targets[out] for out in held_out)  # of videos
+        self.is_multi_label, self.pool, self.depth, self.seed = is_multi_label, pool, depth, seed
 
-    def accuracy(self, scores: Sequence[np.ndarray]) -> float:
-        """The part of the held-out videos that is right, from scores [n·views classes] by fold."""
-        right = total = 0
-        for of_fold, held_out in zip(scores, self.video_held_out, strict=True):
-            of_videos = merge_views(of_fold, len(self.video_labels))
-            right += (of_videos.argmax(1) == self.video_labels)[held_out].sum()
-            total += held_out.sum()
-        return float(right / total)
+    def metric(self, scores: np.ndarray) -> float:
+        """See `Candidate`; of scores [m·views classes] of the held-out examples, fold by fold."""
+        targets = self.held_out_targets
+        of_videos = merge_views(scores, len(targets))
+        if self.is_multi_label:
+            has_failed = np.zeros(len(targets), bool)
+            return float(np.nanmean(average_precisions(of_videos, targets, has_failed)))
+        return float((of_videos.argmax(axis=1) == targets.argmax(axis=1)).mean())
 
-    def loss(self, logits: Sequence[np.ndarray]) -> float:
-        """The cross-entropy of the held-out examples, of logits [n·views classes] by fold."""
-        losses = [
-            optax.softmax_cross_entropy_with_integer_labels(of_fold, self.labels)[held_out]
-            for of_fold, held_out in zip(logits, self.held_out, strict=True)
-        ]
-        return float(np.concatenate(losses).mean())
+    def scores(self, of_fold: _ScoresOfFold) -> list[np.ndarray]:
+        """Scores [m·views classes] of the held-out examples, fold by fold, for every setting.
+
+        Args:
+            of_fold: maps inputs and targets to train on, and held-out inputs, to the scores of
+                these for every setting. The inputs are scaled by those to train on.
+        """
+        found = []
+        for out in self.held_out:
+            scale = Scale.of(self.inputs[~out])
+            train, queries = scale(self.inputs[~out]), scale(self.inputs[out])
+            found.append(of_fold(train, self.targets[~out], queries))
+        return [_join(of_setting) for of_setting in zip(*found, strict=True)]
+
+    def calibrate(self, scores: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `calibrate`; of scores [m·views classes] of the held-out examples, fold by fold."""
+        targets = _join(self.targets[out] for out in self.held_out)
+        return calibrate(scores, targets, self.is_multi_label)
 
     def try_neighbours(self) -> Candidate:
-        def accuracy(k: int) -> float:
-            return self.accuracy(
-                [
-                    knn_scores(
-                        self.inputs[~out], self.labels[~out], self.inputs, k, self.num_classes
-                    )
-                    for out in self.held_out
-                ]
-            )
+        def of_fold(*arrays: np.ndarray) -> list[np.ndarray]:
+            return [knn_scores(*arrays, k) for k in _NEIGHBOURS]
 
-        best, k = max(((accuracy(k), k) for k in _NEIGHBOURS), key=lambda found: found[0])
-        return Candidate('k-NN', self.pool, f'k={k}', best, None, self.depth)
+        metrics = list(map(self.metric, self.scores(of_fold)))
+        k = _NEIGHBOURS[int(np.argmax(metrics))]
+        return Candidate('k-NN', self.pool, f'k={k}', max(metrics), None, self.depth)
 
     def try_ridge(self) -> Candidate:
-        solvers = [
-            Ridge(self.inputs[~out], self.labels[~out], self.num_classes) for out in self.held_out
-        ]
+        def of_fold(
+            train: np.ndarray, targets: np.ndarray, queries: np.ndarray
+        ) -> list[np.ndarray]:
+            solved = map(Ridge(train, targets).solve, _PENALTIES)
+            return [queries @ kernel + bias for kernel, bias in solved]
 
-        def score(penalty: float) -> list[np.ndarray]:
-            solved = (solver.solve(penalty) for solver in solvers)
-            return [self.inputs @ kernel + bias for kernel, bias in solved]
-
-        best, penalty = max(
-            ((self.accuracy(score(x)), x) for x in _PENALTIES), key=lambda found: found[0]
-        )
-        scores = score(penalty)
-        scale = min(_SCALES, key=lambda scale: self.loss([scale * x for x in scores]))
+        scores = self.scores(of_fold)
+        metrics = list(map(self.metric, scores))
+        best = int(np.argmax(metrics))
+        penalty = _PENALTIES[best]
+        factor, threshold = self.calibrate(scores[best])
 
         def train() -> Head:
             rows = self.is_trained_on
-            solver = Ridge(self.inputs[rows], self.labels[rows], self.num_classes)
-            kernel, bias = solver.solve(penalty)
-            return self.linear_head(scale * kernel, scale * bias)
+            scale = Scale.of(self.inputs[rows])
+            kernel, bias = Ridge(scale(self.inputs[rows]), self.targets[rows]).solve(penalty)
+            return self.linear_head(scale, factor * kernel, factor * (bias - threshold))
 
-        return Candidate('ridge', self.pool, f'penalty={penalty:g}', best, train, self.depth)
+        words = f'penalty={penalty:g}'
+        return Candidate('ridge', self.pool, words, max(metrics), train, self.depth)
 
     def try_trained(
         self, name: str, head: nn.Module, settings: Sequence[Setting], epochs: int, batch_size: int
     ) -> Candidate:
-        def fit(weights: np.ndarray, settings: Sequence[Setting]) -> tuple[dict, np.ndarray]:
+        has_scale = self.pool != 'attention'
+
+        def fit(is_trained_on: np.ndarray, settings: Sequence[Setting]) -> tuple[dict, np.ndarray]:
+            scales = [Scale.of(self.inputs[rows]) for rows in is_trained_on if has_scale]
             return train_heads(
                 head,
                 self.inputs,
-                self.labels,
-                weights.astype(np.float32),
+                self.targets,
+                is_trained_on.astype(np.float32),
                 settings,
+                scales=Scale.stack(scales) if has_scale else None,
+                is_multi_label=self.is_multi_label,
                 epochs=epochs,
                 batch_size=batch_size,
                 seed=self.seed,
@@ -241,27 +230,41 @@ class _Search:
             )
 
         _, logits = fit(~self.held_out, settings)
-        accuracies = [self.accuracy(logits[:, index]) for index in range(len(settings))]
-        setting = settings[int(np.argmax(accuracies))]
+        scores = [
+            _join(x[out] for x, out in zip(of_setting, self.held_out, strict=True))
+            for of_setting in logits.swapaxes(0, 1)
+        ]
+        metrics = list(map(self.metric, scores))
+        best = int(np.argmax(metrics))
+        setting, factor, threshold = settings[best], 1, 0
+        if self.is_multi_label:  # a short training leaves sigmoids of rare classes near 50 %
+            factor, threshold = self.calibrate(scores[best])
 
         def train() -> Head:
-            params, _ = fit(self.is_trained_on[None], [setting])
+            rows = self.is_trained_on
+            params, _ = fit(rows[None], [setting])
             params = jax.tree.map(lambda x: np.asarray(x[0, 0]), params)
-            if self.pool == 'attention':
-                return Head(
-                    self.pool,
-                    {
-                        'attention_pool': params['attention_pool'],
-                        'output_projection': params['linear']['output_projection'],
-                    },
-                )
-            return self.linear_head(**params['output_projection'])
+            last = (params if has_scale else params['linear'])['output_projection']
+            kernel, bias = factor * last['kernel'], factor * (last['bias'] - threshold)
+            if has_scale:
+                return self.linear_head(Scale.of(self.inputs[rows]), kernel, bias)
+            return Head(
+                self.pool,
+                {
+                    'attention_pool': params['attention_pool'],
+                    'output_projection': {'kernel': kernel, 'bias': bias},
+                },
+            )
 
         words = f'learning_rate={setting.learning_rate:g}, weight_decay={setting.weight_decay:g}'
-        return Candidate(name, self.pool, words, max(accuracies), train)
+        return Candidate(name, self.pool, words, max(metrics), train)
 
-    def linear_head(self, kernel: np.ndarray, bias: np.ndarray) -> Head:
-        return Head(self.pool, {'output_projection': self.scale.fold(kernel, bias)}, self.depth)
+    def linear_head(self, scale: Scale, kernel: np.ndarray, bias: np.ndarray) -> Head:
+        return Head(self.pool, {'output_projection': scale.fold(kernel, bias)}, self.depth)
+
+
+def _join(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(parts))
 
 
 def inputs_of(features: Features, pool: str, depth: int | None = None) -> np.ndarray:
@@ -299,4 +302,4 @@ def apply_head(head: Head, features: Features, spec: TransformerSpecification) -
     else:
         module = LinearHead(num_classes)
     params = jax.tree.map(lambda x: x[None, None], params)
-    return merge_views(apply_heads(module, params, inputs, 64)[0, 0], len(features.labels))
+    return merge_views(apply_heads(module, params, inputs, 64)[0, 0], len(features.targets))

@@ -11,6 +11,9 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from vivit_jax.probe.losses import cross_entropies
+from vivit_jax.probe.scale import Scale
+
 
 class Setting(NamedTuple):
     """How a head is trained.
@@ -27,10 +30,12 @@ class Setting(NamedTuple):
 def train_heads(
     head: nn.Module,
     inputs: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
     settings: Sequence[Setting],
     *,
+    scales: Scale | None = None,
+    is_multi_label: bool = False,
     epochs: int,
     batch_size: int,
     label_smoothing: float = 0.1,
@@ -42,12 +47,14 @@ def train_heads(
     Args:
         head: maps inputs [b ...] to logits [b classes].
         inputs: float [n ...].
-        labels: int [n].
+        targets: float [n classes], 1 for each class of an example and 0 for the others.
         weights: float [folds n]: of each example in the loss of each fold; 0 holds it out.
         settings: to try.
+        scales: of the inputs of each fold, with a mean and a deviation [folds d]; None: they stay.
+        is_multi_label: see `cross_entropies`.
         epochs: passes over the examples.
         batch_size: examples of a step; the last step of an epoch has fewer.
-        label_smoothing: part of the target that all classes share.
+        label_smoothing: part of the target that all answers share: the classes, or yes and no.
         seed: of the first parameters and of the order.
         title: of the progress bar.
 
@@ -68,14 +75,16 @@ def train_heads(
     num_steps = epochs * steps_per_epoch
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, num_steps // 10), num_steps)
 
+    shared = label_smoothing / (2 if is_multi_label else targets.shape[1])
+
     def loss_of(params: dict, x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
         logits = head.apply({'params': params}, x)
-        targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, targets)
+        y = (1 - label_smoothing) * y + shared
+        losses = cross_entropies(logits, y, is_multi_label)
         return (losses * weights).sum() / jnp.maximum(weights.sum(), 1e-6)
 
-    def update(params, state, rate, decay, weights, x, y, part):
-        grads = jax.grad(loss_of)(params, x, y, weights)
+    def update(params, state, rate, decay, weights, scale, x, y, part):
+        grads = jax.grad(loss_of)(params, x if scale is None else scale(x), y, weights)
         changes, state = adam.update(grads, state)
 
         def change(p: jax.Array, u: jax.Array) -> jax.Array:
@@ -83,13 +92,13 @@ def train_heads(
 
         return jax.tree.map(change, params, changes), state
 
-    over_settings = jax.vmap(update, (0, 0, 0, 0, None, None, None, None))
-    over_folds = jax.vmap(over_settings, (0, 0, None, None, 0, None, None, None))
+    over_settings = jax.vmap(update, (0, 0, 0, 0, *5 * [None]))
+    over_folds = jax.vmap(over_settings, (0, 0, None, None, 0, 0, None, None, None))
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def train_step(params, state, x, y, weights, step):
         x = x.astype(jnp.float32)
-        return over_folds(params, state, rates, decays, weights, x, y, schedule(step))
+        return over_folds(params, state, rates, decays, weights, scales, x, y, schedule(step))
 
     rng, step = np.random.default_rng(seed), 0
     with tqdm(total=num_steps, desc=title, leave=False, disable=None) as bar:
@@ -100,22 +109,29 @@ def train_heads(
             for start in range(0, len(order), batch_size):
                 rows = np.sort(order[start : start + batch_size])
                 params, state = train_step(
-                    params, state, inputs[rows], labels[rows], weights[:, rows], step
+                    params, state, inputs[rows], targets[rows], weights[:, rows], step
                 )
                 step += 1
                 bar.update()
-    return params, apply_heads(head, params, inputs, batch_size)
+    return params, apply_heads(head, params, inputs, batch_size, scales)
 
 
-def apply_heads(head: nn.Module, params: dict, inputs: np.ndarray, batch_size: int) -> np.ndarray:
+def apply_heads(
+    head: nn.Module,
+    params: dict,
+    inputs: np.ndarray,
+    batch_size: int,
+    scales: Scale | None = None,
+) -> np.ndarray:
     """Logits [folds settings n classes] of heads that `train_heads` trained."""
 
     @jax.jit
     def apply(params: dict, x: jax.Array) -> jax.Array:
-        def forward(params: dict) -> jax.Array:
-            return head.apply({'params': params}, x.astype(jnp.float32))
+        def forward(params: dict, scale: Scale | None) -> jax.Array:
+            inputs = x.astype(jnp.float32)
+            return head.apply({'params': params}, inputs if scale is None else scale(inputs))
 
-        return jax.vmap(jax.vmap(forward))(params)
+        return jax.vmap(jax.vmap(forward, (0, None)))(params, scales)
 
     parts = [
         np.asarray(apply(params, inputs[start : start + batch_size]))
