@@ -1,7 +1,5 @@
 """Heads for videos with any number of labels."""
 
-import itertools
-
 import numpy as np
 import pytest
 
