@@ -303,19 +303,27 @@ def table_of(weights):
 
 
 @pytest.mark.parametrize(
-    ('layout', 'config'),
+    ('layout', 'config', 'way'),
     [
-        (timm, {'pretrained_cfg': {'input_size': [3, 12, 20]}, 'architecture': 'vit_tiny'}),
-        (timm, {'model_args': {'img_size': [12, 20]}, 'architecture': 'vit_tiny'}),
-        (hugging_face, {'image_size': [12, 20]}),
+        (
+            timm,
+            {'pretrained_cfg': {'input_size': [3, 12, 20]}, 'architecture': 'vit_tiny'},
+            'antialiased bicubic',
+        ),
+        (
+            timm,
+            {'model_args': {'img_size': [12, 20]}, 'architecture': 'vit_tiny'},
+            'antialiased bicubic',
+        ),
+        (hugging_face, {'image_size': [12, 20]}, 'bicubic'),
     ],
 )
-def test_grids_that_are_not_square(layout, config, tmp_path, image_vit):
+def test_grids_that_are_not_square(layout, config, way, tmp_path, image_vit):
     vit = image_vit(True, (3, 5))  # as many rows as a square of 4x4 without a class token has
     path = write(tmp_path, layout(vit), '.safetensors', {'num_attention_heads': HEADS, **config})
     weights = read(path)
     assert weights.grid == (1, 4, 4) and 'resized from a grid of 1x3x5' in str(weights.notes)
-    expected = resize_positions(vit[TABLE], (3, 5), (4, 4), 1)
+    expected = resize_positions(vit[TABLE], (3, 5), (4, 4), 1, way)
     np.testing.assert_allclose(table_of(weights), expected, rtol=1e-6)
     assert weights.card.preprocessing.crop_size == 16
 

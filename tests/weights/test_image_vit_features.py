@@ -16,11 +16,12 @@ from vivit_jax.weights.load import create_weights_model, read_weights
 SIDE, SIZES = 16, ('hidden_size', 'num_layers', 'num_heads', 'mlp_dim', 'pool', 'pre_norm')
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3))
+# Positions shrink along the height and grow along the width.
+OTHER_PIXELS = np.random.default_rng(1).integers(0, 256, (2, SIDE - 4, SIDE + 8, 3))
 
 
-def still_video_features(path):
-    """The features of a still video, of the inflated ViT and of the ViT itself; and the weights."""
-    weights = read_weights(path)
+def still_video_features(weights, images):
+    """The features of a still video by the inflated ViT, of images [b h w c] in [-1, 1]."""
     card = weights.card.model
     patch = card['tubelet_size'][1]
     video_model = create_model(
@@ -30,22 +31,31 @@ def still_video_features(path):
         tubelet_size=(3, patch, patch),
         **{key: card[key] for key in (*SIZES, 'gelu', 'layer_norm_eps')},
     )
-    shape = (6, SIDE, SIDE)
+    shape = (6, *images.shape[1:3])
     clip = jax.ShapeDtypeStruct((1, *shape, 3), np.float32)
     fresh = jax.eval_shape(video_model.init, jax.random.key(0), clip)['params']
     fresh = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), fresh)
     params, _ = init_from(video_model, fresh, weights, clip_shape=shape, reinit=('head',))
-    image_model, variables = create_weights_model(weights)
-    images = (PIXELS / 127.5 - 1).astype(np.float32)[:, None]
     with jax.default_matmul_precision('highest'):
-        video = video_model.apply({'params': params}, np.repeat(images, 6, axis=1)).features
-        return video, image_model.apply(variables, images).features, weights
+        return video_model.apply({'params': params}, np.repeat(images[:, None], 6, axis=1)).features
 
 
-def assert_sees_the_same(path, expected):
-    *features, weights = still_video_features(path)
-    for found in features:
-        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+def image_features(weights, images):
+    model, variables = create_weights_model(weights)
+    with jax.default_matmul_precision('highest'):
+        return model.apply(variables, images[:, None]).features
+
+
+def assert_near(found, expected):
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def assert_sees_the_same(path, expected, of_other_size):
+    weights = read_weights(path)
+    images, others = ((x / 127.5 - 1).astype(np.float32) for x in (PIXELS, OTHER_PIXELS))
+    assert_near(image_features(weights, images), expected.numpy())
+    assert_near(still_video_features(weights, images), expected.numpy())
+    assert_near(still_video_features(weights, others), of_other_size.numpy())
     return weights
 
 
@@ -58,9 +68,10 @@ def randomize(model):
     return model.eval()
 
 
-def pixels(mean=MEAN, std=STD):
+def normalize(images):
+    """Images [b h w c] in [0, 1] as PyTorch models take them."""
     torch = pytest.importorskip('torch', reason='needs PyTorch')
-    return torch.from_numpy(((PIXELS / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
+    return torch.from_numpy(((images - MEAN) / STD).astype(np.float32)).permute(0, 3, 1, 2)
 
 
 ENCODER = {
@@ -118,13 +129,17 @@ def test_vits_of_transformers(name, tmp_path):
     encoder = model
     for attribute in ('dinov2', 'vision_model', 'vit'):
         encoder = getattr(encoder, attribute, encoder)
-    with torch.inference_mode():
-        output = encoder(pixels())
-    if name.startswith(('Siglip', 'IJepa')):  # without a class token
-        expected = output.last_hidden_state.mean(1)
-    else:
-        expected = output.get('pooler_output', output.last_hidden_state[:, 0])
-    weights = assert_sees_the_same(tmp_path, expected.numpy())
+    # DINOv2 always resizes its positions.
+    resizes = {} if name.startswith('Dinov2') else {'interpolate_pos_encoding': True}
+    expected = []
+    for images in (PIXELS, OTHER_PIXELS):
+        with torch.inference_mode():
+            output = encoder(normalize(images / 255), **resizes)
+        if name.startswith(('Siglip', 'IJepa')):  # without a class token
+            expected.append(output.last_hidden_state.mean(1))
+        else:
+            expected.append(output.get('pooler_output', output.last_hidden_state[:, 0]))
+    weights = assert_sees_the_same(tmp_path, *expected)
     assert not weights.has_head and not weights.notes
     modules = {name for name in unused if any(x.startswith(name) for x in weights.unused)}
     assert modules == set(unused)
@@ -197,14 +212,11 @@ def test_real_weights_of_dinov2(shared):
     weights = read_weights(folder)
     assert weights.grid == (1, 37, 37) and not weights.notes
     assert weights.card.preprocessing.clip_shape == (1, 518, 518)
-    image = np.random.default_rng(0).uniform(0, 1, (1, 518, 518, 3))
-    with torch.inference_mode():
-        pixels = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(0, 3, 1, 2)
-        expected = theirs(pixels).pooler_output.numpy()
-    model, variables = create_weights_model(weights)
-    with jax.default_matmul_precision('highest'):
-        found = model.apply(variables, (2 * image - 1).astype(np.float32)[:, None]).features
-    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    for side, features in ((518, image_features), (224, still_video_features)):
+        image = np.random.default_rng(0).uniform(0, 1, (1, side, side, 3))
+        with torch.inference_mode():
+            expected = theirs(normalize(image)).pooler_output.numpy()
+        assert_near(features(weights, (2 * image - 1).astype(np.float32)), expected)
 
 
 # For each kind of ViT in timm: its keywords, and the fields of its config.json.
@@ -248,6 +260,7 @@ def test_vits_of_timm(kind, tmp_path):
     timm = pytest.importorskip('timm', reason='needs timm', exc_type=(ImportError, RuntimeError))
     keywords, config = KINDS[kind]
     keywords = {'num_classes': 3, 'patch_size': 4, 'img_size': SIDE, **keywords}
+    keywords['dynamic_img_size'] = True
     if 'norm_eps' in keywords:
         norm = functools.partial(torch.nn.LayerNorm, eps=keywords.pop('norm_eps'))
         keywords['norm_layer'] = norm
@@ -258,10 +271,12 @@ def test_vits_of_timm(kind, tmp_path):
     torch.save(randomize(model).state_dict(), tmp_path / 'vit.pth')
     cfg = {'mean': MEAN, 'std': STD, 'input_size': [3, SIDE, SIDE], 'tag': config.pop('tag', '')}
     (tmp_path / 'config.json').write_text(json.dumps({**config, 'pretrained_cfg': cfg}))
-    with torch.inference_mode():
-        tokens = model.forward_features(pixels())
-    expected = tokens[:, 0] if model.has_class_token else tokens.mean(1)
-    weights = assert_sees_the_same(tmp_path, expected.numpy())
+    expected = []
+    for images in (PIXELS, OTHER_PIXELS):
+        with torch.inference_mode():
+            tokens = model.forward_features(normalize(images / 255))
+        expected.append(tokens[:, 0] if model.has_class_token else tokens.mean(1))
+    weights = assert_sees_the_same(tmp_path, *expected)
     assert not weights.notes and weights.has_head == (keywords['num_classes'] > 0)
 
 

@@ -93,7 +93,8 @@ def test_features_at_another_resolution_are_those_of_the_vit_with_a_larger_table
     assert error < 1e-5
     (entry,) = (entry for entry in report.entries if entry.source == TABLE)
     assert entry.status == 'resized'
-    assert entry.detail == ('grid 2x3 -> 4x6' if name == 'vivit_fe' else 'grid 2x3 -> 1x4x6')
+    grid = '4x6' if name == 'vivit_fe' else '1x4x6'
+    assert entry.detail == f'grid 2x3 -> {grid}, linear'
 
 
 def test_spatial_features_of_the_factorized_encoder_are_those_of_every_frame(

@@ -6,6 +6,9 @@ import pytest
 from vivit_jax.errors import UserError
 from vivit_jax.weights.positions import resize_positions
 
+# How bicubic tables are resized, and whether PyTorch calls that antialiased.
+WAYS = [('bicubic', False), ('antialiased bicubic', True)]
+
 
 def _table(grid, num_class_tokens=0, width=3):
     rng = np.random.default_rng(0)
@@ -48,6 +51,25 @@ def test_every_axis_is_interpolated_between_centers(old, new, num_class_tokens):
     np.testing.assert_array_equal(resized[:, :num_class_tokens], table[:, :num_class_tokens])
     np.testing.assert_allclose(
         resized[0, num_class_tokens:], expected.reshape(-1, table.shape[-1]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(('position_resize', 'is_antialiased'), WAYS)
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [((37, 37), (16, 16)), ((7, 7), (12, 9)), ((5, 8), (5, 3)), ((3, 2), (1, 7)), ((14, 14),) * 2],
+)
+def test_bicubic_ways_are_those_of_torch(position_resize, is_antialiased, old, new):
+    torch = pytest.importorskip('torch', reason='needs PyTorch')
+    table = _table(old, 1)
+    grid = torch.from_numpy(table[:, 1:].reshape(1, *old, -1)).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(
+        grid, size=new, mode='bicubic', align_corners=False, antialias=is_antialiased
+    )
+    resized = resize_positions(table, old, new, 1, position_resize)
+    np.testing.assert_array_equal(resized[:, :1], table[:, :1])
+    np.testing.assert_allclose(
+        resized[0, 1:], expected[0].flatten(1).T.numpy(), rtol=1e-5, atol=1e-5
     )
 
 
@@ -97,3 +119,8 @@ def test_every_old_row_counts_when_a_grid_shrinks():
 def test_table_of_another_grid_is_an_error():
     with pytest.raises(UserError, match=r'197 rows.*1 class tokens.*grid of 14x15.*give the grid'):
         resize_positions(np.zeros((1, 197, 2)), (14, 15), (7, 7), 1)
+
+
+def test_unknown_way_is_an_error():
+    with pytest.raises(UserError, match=r"position_resize='cubic' must be one of .*'bicubic'"):
+        resize_positions(np.zeros((1, 4, 2)), (2, 2), (3, 3), 0, 'cubic')

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vivit_jax.weights.copy_rules import FRESH, ZERO, Rules
 from vivit_jax.weights.positions import (
+    PositionResize,
     count_class_tokens,
     fit_positions,
     position_grids,
@@ -29,6 +30,7 @@ def copy_parameters(
     grid: tuple[int, ...],
     tubelet_init: str = 'central_frame',
     unused: tuple[str, ...] = (),
+    position_resize: PositionResize = 'linear',
 ) -> tuple[dict, Report]:
     """Fills the parameters of a model from other weights; resizes positions and tubelets to fit.
 
@@ -46,6 +48,7 @@ def copy_parameters(
         tubelet_init: see `init_from_image_vit`.
         unused: shell-style patterns of names in the source that need not be used. Parameters that
             the rules declare fresh need not be used either.
+        position_resize: how positions are interpolated, see `resize_positions`.
 
     Returns:
         The tree of the target with the copied values, in the target's types and in new memory (if
@@ -79,6 +82,7 @@ def copy_parameters(
                 table_places(origin, grid),
                 fresh,
                 places[name],
+                position_resize,
             )
         elif name == 'embedding/kernel':
             value, (status, detail) = fit_kernel(value, fresh, tubelet_init)

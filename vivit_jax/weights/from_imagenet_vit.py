@@ -117,6 +117,7 @@ def read_image_vit(
         unused=_modules(unused, set(tensors) - set(unused), prefix),
         has_head=any(name.startswith('output_projection') for name in params),
         notes=tuple(notes),
+        position_resize=layout.position_resize,
     )
 
 

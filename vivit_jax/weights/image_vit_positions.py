@@ -48,7 +48,7 @@ def complete_positions(
         # timm's no_embed_class, and big_vision, which adds positions before the class token.
         params[TABLE] = np.pad(params[TABLE], ((0, 0), (1, 0), (0, 0)))
     if grid[0] != grid[1]:
-        grid = make_square(params, TABLE, (1, *grid), 0, notes)
+        grid = make_square(params, TABLE, (1, *grid), 0, notes, layout.position_resize)
     return grid[-1]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vivit_jax.weights.folding import LAYER_SCALE
+from vivit_jax.weights.positions import PositionResize
 from vivit_jax.weights.tensor_files import Tensors
 
 TABLE = 'Transformer/posembed_input/pos_embedding'
@@ -197,6 +198,8 @@ class Layout:
         has_class_row: whether the position table always has a row for a class token.
         has_config: whether a `config.json` may stand beside the file.
         computes_positions: whether a model without a position table has fixed sines and cosines.
+        position_resize: how the library interpolates positions for images of other sizes, see
+            `resize_positions`.
     """
 
     kind: str
@@ -211,6 +214,7 @@ class Layout:
     has_class_row: bool = False
     has_config: bool = True
     computes_positions: bool = False
+    position_resize: PositionResize = 'bicubic'
 
 
 # Attention pooling, under its names in newer and older files, and a hidden layer.
@@ -224,6 +228,7 @@ _flax_layout = functools.partial(
     other_heads=_FLAX_HEADS,
     gelu='tanh',
     has_config=False,
+    position_resize='linear',
 )
 _timm_layout = functools.partial(
     Layout,
@@ -231,6 +236,7 @@ _timm_layout = functools.partial(
     rules=_TIMM,
     unused=r'attn_pool\..+|mask_token|decoder_.+',  # the decoder of MAE, which has a mask token
     other_heads=r'attn_pool\..+',
+    position_resize='antialiased bicubic',
 )
 _hugging_face_layout = functools.partial(
     Layout,

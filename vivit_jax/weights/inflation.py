@@ -11,7 +11,7 @@ import flax.traverse_util
 from vivit_jax.errors import UserError
 from vivit_jax.weights.copy_rules import NEW_HEAD, TEMPORAL_ATTENTION_INITS, UNUSED, image_vit_rules
 from vivit_jax.weights.copying import copy_parameters
-from vivit_jax.weights.positions import count_class_tokens, format_grid
+from vivit_jax.weights.positions import PositionResize, count_class_tokens, format_grid
 from vivit_jax.weights.report import Report
 from vivit_jax.weights.tubelets import TUBELET_INITS
 
@@ -28,6 +28,7 @@ def init_from_image_vit(
     temporal_attention_init: str = 'zero',
     image_grid: tuple[int, int] | None = None,
     reinit: tuple[str, ...] = ('head',),
+    position_resize: PositionResize = 'linear',
 ) -> tuple[dict, Report]:
     """Puts the parameters of an image ViT into a model for videos.
 
@@ -61,6 +62,8 @@ def init_from_image_vit(
         image_grid: (h, w) of the ViT's position table; a square if None.
         reinit: the classifier is always new. With `('head',)` that is expected; with `()` it is an
             error.
+        position_resize: how positions are interpolated for other images than the ViT's, see
+            `resize_positions`.
 
     Returns:
         New parameters with the types of `params`, which share no memory with `image_vit`; and a
@@ -88,6 +91,7 @@ def init_from_image_vit(
         grid=image_grid or (),
         tubelet_init=tubelet_init,
         unused=UNUSED,
+        position_resize=position_resize,
     )
 
 

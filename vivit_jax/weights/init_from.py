@@ -97,6 +97,7 @@ def init_from(
             temporal_attention_init=temporal_attention_init,
             image_grid=weights.grid[1:],
             reinit=reinit,
+            position_resize=weights.position_resize,
         )
     source_name = weights.card.model['name']
     name = find_keywords(model.spec)['name']

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -12,19 +13,21 @@ from vivit_jax.errors import UserError
 
 _TABLE = 'posembed_input/pos_embedding'
 
+PositionResize = Literal['linear', 'bicubic', 'antialiased bicubic']
+
 
 def resize_positions(
     table: jax.Array,
     old_grid: tuple[int, ...],
     new_grid: tuple[int, ...],
     num_class_tokens: int = 0,
+    position_resize: PositionResize = 'linear',
 ) -> jax.Array:
-    """Interpolates a position table linearly along each axis of its grid.
+    """Interpolates a position table along each axis of its grid.
 
     Both grids cover the same picture, whatever their sizes: a row stands for the center of its
-    patch, and beyond the outermost centers the table continues with constant values. Along an axis
-    that shrinks, the interpolation kernel widens, so that every old row counts (antialiasing). An
-    axis that keeps its size is not touched; for an unchanged grid the result has the same bits.
+    patch. An axis that keeps its size is not touched; for an unchanged grid the result has the same
+    bits.
 
     >>> resize_positions(np.zeros((1, 197, 768)), (14, 14), (8, 16, 16), 1).shape
     (1, 2049, 768)
@@ -35,13 +38,26 @@ def resize_positions(
         new_grid: the number of places to make. It may have more axes in front than `old_grid`, as
             when the table of an image becomes the table of a clip: values repeat along them.
         num_class_tokens: the number of rows without a place; they stay as they are.
+        position_resize: how to interpolate. `'linear'`: between two rows; along an axis that
+            shrinks, the kernel widens, so that every old row counts (antialiasing).
+            `'antialiased bicubic'`, as timm's `resample_abs_pos_embed`: with the cubic kernel of
+            a = -0.5, which widens too. `'bicubic'`, as `interpolate_pos_encoding` of Hugging Face:
+            between four rows, with the kernel of a = -0.75, which never widens. The kernel is
+            Keys', "Cubic convolution interpolation for digital image processing" (1981), eq. 4.
+            Beyond the outermost centers, `'bicubic'` repeats the outermost row, and the others
+            leave the kernel's part there out.
 
     Returns:
         [1 n' d].
 
     Raises:
-        UserError: the table does not have the rows of `old_grid` and the class tokens.
+        UserError: the table does not have the rows of `old_grid` and the class tokens, or
+            `position_resize` is unknown.
     """
+    if position_resize not in get_args(PositionResize):
+        raise UserError(
+            f'position_resize={position_resize!r} must be one of {get_args(PositionResize)}'
+        )
     rows, width = table.shape[1:]
     if rows != num_class_tokens + math.prod(old_grid):
         raise UserError(
@@ -50,9 +66,32 @@ def resize_positions(
         )
     num_added = len(new_grid) - len(old_grid)
     places = table[:, num_class_tokens:].reshape(*old_grid, width)
-    places = jax.image.resize(places, (*new_grid[num_added:], width), 'linear', antialias=True)
+    if position_resize == 'bicubic':
+        for axis, sizes in enumerate(zip(old_grid, new_grid[num_added:], strict=True)):
+            if sizes[0] != sizes[1]:
+                weights = _bicubic_weights(*sizes)
+                places = jnp.tensordot(weights, places, (1, axis), precision='highest')
+                places = jnp.moveaxis(places, 0, axis)
+    else:
+        method = 'linear' if position_resize == 'linear' else 'cubic'
+        places = jax.image.resize(places, (*new_grid[num_added:], width), method, antialias=True)
     places = jnp.broadcast_to(places, (*new_grid, width)).reshape(1, -1, width)
     return jnp.concatenate([table[:, :num_class_tokens], places], axis=1)
+
+
+def _bicubic_weights(old_size: int, new_size: int) -> np.ndarray:
+    """The weight of each old row in each new row: float32 [new_size old_size]."""
+    a = -0.75
+    centers = (np.arange(new_size) + 0.5) * old_size / new_size - 0.5
+    weights = np.zeros((new_size, old_size), np.float32)
+    for offset in range(-1, 3):
+        neighbors = np.floor(centers) + offset
+        x = np.abs(centers - neighbors)
+        near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+        far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+        rows = np.clip(neighbors, 0, old_size - 1).astype(int)
+        np.add.at(weights, (np.arange(new_size), rows), np.where(x <= 1, near, far))
+    return weights
 
 
 def format_grid(grid: tuple[int, ...]) -> str:
@@ -66,6 +105,7 @@ def fit_positions(
     old_grid: tuple[int, ...],
     fresh: jax.Array,
     new_grid: tuple[int, ...],
+    position_resize: PositionResize,
 ) -> tuple[jax.Array, tuple[str, str]]:
     """Makes a table fit the rows of a fresh table: resizes the grid, adds or drops the class token.
 
@@ -75,22 +115,22 @@ def fit_positions(
     """
     if table.shape[-1] != fresh.shape[-1]:
         return table, ('misfit', '')  # the report lists all misfits together
-    table = resize_positions(table, old_grid, new_grid, num_class_tokens)
+    table = resize_positions(table, old_grid, new_grid, num_class_tokens, position_resize)
     num_new = fresh.shape[1] - math.prod(new_grid)
-    details = []
+    details, status = [], 'copied'
     if new_grid != old_grid:
         details.append(f'grid {format_grid(old_grid)} -> {format_grid(new_grid)}')
+    if new_grid[-len(old_grid) :] != old_grid:
+        status = 'resized'
+        details.append(position_resize)
+    elif len(new_grid) > len(old_grid):
+        status = 'inflated'
     if num_new < num_class_tokens:
         table = table[:, 1:]
         details.append('row of the class token left out')
     elif num_new > num_class_tokens:
         table = jnp.concatenate([fresh[:, :1], table], axis=1)
         details.append('row of the class token new')
-    status = 'copied'
-    if new_grid[-len(old_grid) :] != old_grid:
-        status = 'resized'
-    elif len(new_grid) > len(old_grid):
-        status = 'inflated'
     return table, (status, ', '.join(details))
 
 
@@ -145,6 +185,7 @@ def make_square(
     grid: tuple[int, int, int],
     side: int,
     notes: list[str],
+    position_resize: PositionResize = 'linear',
 ) -> tuple[int, int, int]:
     """Resizes positions in space to a square, which all clips here are.
 
@@ -154,6 +195,7 @@ def make_square(
         grid: the places of the table along time, height and width.
         side: places along each side of the square; 0: about as many places as before.
         notes: gets a line that tells the change.
+        position_resize: see `resize_positions`.
 
     Returns:
         The new grid.
@@ -161,6 +203,7 @@ def make_square(
     side = side or round(math.sqrt(grid[1] * grid[2]))
     square = (grid[0], side, side)
     places = (table_places(name, grid), table_places(name, square))
-    params[name] = np.asarray(resize_positions(params[name], *places, count_class_tokens(params)))
+    resized = resize_positions(params[name], *places, count_class_tokens(params), position_resize)
+    params[name] = np.asarray(resized)
     notes.append(f'positions resized from a grid of {format_grid(grid)} to {format_grid(square)}')
     return square

@@ -4,6 +4,7 @@ import dataclasses
 
 from vivit_jax.model_card import ModelCard
 from vivit_jax.models.registry import specify
+from vivit_jax.weights.positions import PositionResize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Weights:
         step: the training step of the weights, or None if the file does not tell it.
         batch_stats: running statistics of batch norms; empty if the model has no batch norm.
         notes: assumptions that the reader made, and values that look wrong, for people.
+        position_resize: how the library of the file interpolates positions for other grids, see
+            `resize_positions`.
     """
 
     kind: str
@@ -35,6 +38,7 @@ class Weights:
     step: int | None = None
     batch_stats: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    position_resize: PositionResize = 'linear'
 
     @property
     def is_image_model(self) -> bool:
