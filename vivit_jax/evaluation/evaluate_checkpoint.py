@@ -13,7 +13,13 @@ from vivit_jax.config import load
 from vivit_jax.errors import UserError, list_some
 from vivit_jax.evaluation.evaluator import Evaluator
 from vivit_jax.evaluation.forward import create_forward
-from vivit_jax.evaluation.results import check_results_folder, describe_results, save_results
+from vivit_jax.evaluation.results import (
+    check_results_folder,
+    describe_results,
+    find_saved_metrics,
+    hash_videos,
+    save_results,
+)
 from vivit_jax.evaluation.views import check_merge, parse_views
 from vivit_jax.model_card import ModelCard
 from vivit_jax.parallel.mesh import create_mesh, fit_dtype, platform_of
@@ -28,7 +34,7 @@ _MOST_CLASSES = 20  # whose average precision the log has
 
 
 def evaluate_checkpoint(
-    config: ConfigDict, workdir: Path, checkpoint: Path
+    config: ConfigDict, workdir: Path, checkpoint: Path, takes_saved: bool = False
 ) -> tuple[str, dict[str, float]]:
     """Tests a checkpoint on `eval.views` views of the test split, or else of val.
 
@@ -39,6 +45,8 @@ def evaluate_checkpoint(
         config: the sections `data`, `eval` and `parallel` are used.
         workdir: the run folder.
         checkpoint: whatever `read_weights` reads.
+        takes_saved: whether to take the result from `evaluation/` if it is already there: of the
+            same step, views and videos.
 
     Returns:
         The split that was tested, and the metrics, accuracies as fractions.
@@ -80,6 +88,23 @@ def evaluate_checkpoint(
         check_drawn_lists(path, videos, config.data.label_columns)
     split = 'test' if 'test' in videos.splits else 'val'
     source = videos.splits[split]
+    units = f' of {spec.num_units} units' if model.spec.takes_units else ''
+    protocol = f'{config.eval.views} views{units} (temporal x spatial), mean of {config.eval.merge}'
+    step = checkpoint.stem if weights.step is None else f'step {weights.step}'
+    name, whole = step.replace(' ', ''), checkpoint.resolve()
+    if weights.step is not None and workdir.resolve() not in (whole, *whole.parents):
+        name = '_'.join([*whole.parts[-2:], name])  # of another run
+    test = {
+        'split': split,
+        'views': config.eval.views,
+        'step': weights.step,
+        'protocol': protocol,
+        'videos': len(source),
+        'videos_sha256': hash_videos(source),
+    }
+    if takes_saved and (saved := find_saved_metrics(folder, name, test)):
+        _log.info('%s: tested before (%s, %s); --mode=evaluate tests again', step, split, protocol)
+        return split, saved
     if jax.process_index() == 0:
         check_results_folder(folder, is_new_run)
     variables = put_whole(variables, split_arrays(variables, mesh))
@@ -88,9 +113,6 @@ def evaluate_checkpoint(
     )
     results = evaluator(variables, source, views)
     metrics = results.metrics(config.eval.merge)
-    units = f' of {spec.num_units} units' if model.spec.takes_units else ''
-    protocol = f'{config.eval.views} views{units} (temporal x spatial), mean of {config.eval.merge}'
-    step = checkpoint.stem if weights.step is None else f'step {weights.step}'
     _log.info('%s: %s', step, describe_results(results, split, protocol, metrics))
     of_classes = {}
     if results.is_multi_label:
@@ -100,18 +122,11 @@ def evaluate_checkpoint(
         }
         _log.info('Average precision, in percent: %s', _describe_precisions(of_classes))
     if jax.process_index() == 0:
-        name, whole = step.replace(' ', ''), checkpoint.resolve()
-        if weights.step is not None and workdir.resolve() not in (whole, *whole.parents):
-            name = '_'.join([*whole.parts[-2:], name])  # of another run
         summary = {
-            'split': split,
-            'views': config.eval.views,
-            'step': weights.step,
-            'protocol': protocol,
+            **test,
             'checkpoint': str(checkpoint),
-            'videos': len(source),
             **({'average_precision': of_classes} if of_classes else {}),
-            **{f'{split}/{name}@{config.eval.views}': x for name, x in metrics.items()},
+            **{f'{split}/{key}@{config.eval.views}': x for key, x in metrics.items()},
         }
         path = save_results(folder, name, results, source, label_names, summary)
         _log.info('Logits of every view: %s', path)

@@ -1,9 +1,11 @@
 """The result of an evaluation: logits of every view, described in words, and saved."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +142,7 @@ def save_results(
     Raises:
         UserError: the files cannot be written.
     """
-    path = folder / f'{summary["split"]}_{summary["views"]}_{step}.npz'
+    path = _results_path(folder, step, summary)
     failures = {source.name(i): text for i, text in results.failures.items()}
     text = json.dumps({**summary, 'failures': failures}, indent=2)
     with writing(path):
@@ -155,6 +157,43 @@ def save_results(
             )
         replace_text(path.with_suffix('.json'), text + '\n')
     return path
+
+
+def find_saved_metrics(
+    folder: Path, step: str, summary: Mapping[str, object]
+) -> dict[str, float] | None:
+    """The metrics that `save_results` wrote of the same test.
+
+    Args:
+        folder: `evaluation` in the run folder.
+        step: what was tested, such as `'step640'`.
+        summary: what the saved summary must have, at least `split` and `views`.
+
+    Returns:
+        Metrics, accuracies as fractions. None if there is no such test, or if some of its videos
+        failed, as these may have been mended since.
+    """
+    try:
+        saved = json.loads(_results_path(folder, step, summary).with_suffix('.json').read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if saved['failures'] or any(saved.get(key) != value for key, value in summary.items()):
+        return None
+    start, end = f'{summary["split"]}/', f'@{summary["views"]}'
+    return {
+        key.removeprefix(start).removesuffix(end): value
+        for key, value in saved.items()
+        if key.startswith(start) and key.endswith(end)
+    }
+
+
+def hash_videos(source: VideoSource) -> str:
+    """The SHA-256 of the names, parts and labels of all videos."""
+    return hashlib.sha256(repr(list(source.videos)).encode()).hexdigest()
+
+
+def _results_path(folder: Path, step: str, summary: Mapping[str, object]) -> Path:
+    return folder / f'{summary["split"]}_{summary["views"]}_{step}.npz'
 
 
 def check_results_folder(folder: Path, is_new_run: bool = False):

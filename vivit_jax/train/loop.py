@@ -154,6 +154,7 @@ class Trainer:
                 watch(config.train.hang_sec, config.parallel.lost_sec) as self._watchdog,
                 end_if_process_is_lost(),
             ):
+                first = checkpoints.latest_step()
                 step, is_stopped = self._loop(checkpoints)
                 checkpoints.wait()
                 checkpoints.link()
@@ -175,7 +176,9 @@ class Trainer:
                 'with --mode=evaluate; to choose the best checkpoint, train with data.val_fraction'
             )
         elif config.eval.test_at_end:
-            split, metrics = evaluate_checkpoint(config, self._workdir, self._workdir / LAST)
+            split, metrics = evaluate_checkpoint(
+                config, self._workdir, self._workdir / LAST, takes_saved=step == first
+            )
             views = config.eval.views
             self.results |= {f'{split}/{name}@{views}': x for name, x in metrics.items()}
             tested = f'{split} {100 * metrics[metric]:.2f} % of {views} views'

@@ -50,6 +50,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict, Preprocessing, L
         The model, its variables on the default device, the preprocessing that makes clips for it,
         and its classes: a tuple of names, or a dict head -> names if it has several heads. If the
         weights have no classifier, the model gets one with a single class whose logit is zero.
+        Probabilities are the softmax of the logits, or, if the model was trained on videos with any
+        number of labels, their sigmoids: `read_weights(path).card.is_multi_label` tells.
 
     Raises:
         UserError: there is no checkpoint, or its weights do not fit the model that it names.
