@@ -10,6 +10,8 @@ from vivit_jax.evaluation.results import (
     Results,
     check_results_folder,
     describe_results,
+    find_saved_metrics,
+    hash_videos,
     save_results,
 )
 
@@ -107,3 +109,22 @@ def test_the_head_that_answers_all_alike_is_named():
         line for line in text.splitlines() if 'of noun is ln(5)' in line
     ]
     assert 'of noun is ln(5)' in text
+
+
+def test_saved_metrics_are_found_of_the_same_test_alone(tmp_path):
+    source = VideoFiles([LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 0)])
+    test = {'split': 'test', 'views': '1x1', 'step': 3, 'sha': hash_videos(source)}
+    metrics = {'acc1': 0.5, 'verb/acc1': 0.75}
+    summary = {**test, **{f'test/{name}@1x1': x for name, x in metrics.items()}}
+    assert find_saved_metrics(tmp_path, 'step3', test) is None
+    path = save_results(tmp_path, 'step3', ONE, source, ('a', 'b', 'c'), summary)
+    assert find_saved_metrics(tmp_path, 'step3', test) == metrics
+    others = [LabeledVideo('a.mp4', 0), LabeledVideo('b.mp4', 1)]
+    for change in ({'views': '2x1'}, {'step': 4}, {'sha': hash_videos(VideoFiles(others))}):
+        assert find_saved_metrics(tmp_path, 'step3', test | change) is None
+    assert find_saved_metrics(tmp_path, 'step4', test) is None
+    # Videos that failed may have been mended since.
+    save_results(tmp_path, 'failed', TWO, source, {'verb': ('a',), 'noun': ('x',)}, summary)
+    assert find_saved_metrics(tmp_path, 'failed', test) is None
+    path.with_suffix('.json').write_text('{"split": ')
+    assert find_saved_metrics(tmp_path, 'step3', test) is None

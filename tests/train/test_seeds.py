@@ -107,6 +107,32 @@ def test_trainings_leave_no_arrays_and_are_those_of_the_seeds_alone(tmp_path, ca
 
 
 @pytest.mark.slow
+def test_finished_training_keeps_the_result_of_its_test(tmp_path, cache_dir):
+    config = runlocal(published_vivit('vivit_fe', 'B/16x2', 'kinetics400', 30.0))
+    config.data.update(num_workers=0, cache_dir=str(cache_dir))
+    config.data.synthetic.update(num_train=8, num_val=4, num_test=4, num_frames=10)
+    config.train.update(num_steps=2, batch_size=4)
+    config.eval.update(batch_size=4, views='1x1')
+
+    def train():
+        trainer = Trainer(config, tmp_path)
+        assert trainer.run() == 0
+        return trainer.results
+
+    found = train()
+    path = tmp_path / 'evaluation' / 'test_1x1_step2.json'
+    path.write_text(path.read_text().replace(str(found['test/loss@1x1']), '77.0'))
+    assert train() == {**found, 'test/loss@1x1': 77.0}
+    assert train() == {**found, 'test/loss@1x1': 77.0}
+    config.eval.views = '2x1'
+    assert 0 < train()['test/loss@2x1'] < 50
+    config.eval.views, config.train.num_steps = '1x1', 3
+    assert 0 < train()['test/loss@1x1'] < 50
+    path.with_name('test_1x1_step3.json').unlink()
+    assert 0 < train()['test/loss@1x1'] < 50
+
+
+@pytest.mark.slow
 def test_command_compares_trainings_and_evaluations(tmp_path, cache_dir):
     command = [sys.executable, '-m', 'vivit_jax.main', f'--workdir={tmp_path}', '--seeds=0,1']
     command += ['--config=configs/kinetics400_fe.py:runlocal', '--config.train.num_steps=2']

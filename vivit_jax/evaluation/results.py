@@ -177,7 +177,7 @@ def find_saved_metrics(
         saved = json.loads(_results_path(folder, step, summary).with_suffix('.json').read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    if saved['failures'] or any(saved.get(key) != value for key, value in summary.items()):
+    if any(saved.get(key) != value for key, value in summary.items()) or saved['failures']:
         return None
     start, end = f'{summary["split"]}/', f'@{summary["views"]}'
     return {
