@@ -111,19 +111,19 @@ def try_heads(
         Each kind of head with its best setting: the highest metric on the videos that were held
         out; equals go to the first.
     """
-    has_frames = features.vectors.shape[2] > 1
-    pools = [('mean', None), *([('concat', None)] if has_frames else [])]
-    if has_frames:
-        pools += [('change', depth) for depth in features.changes]
+    pools = [('mean', None)]
+    if features.vectors.shape[2] > 1:
+        pools += [('concat', None), *(('change', depth) for depth in features.changes)]
     num_classes = features.targets.shape[1]
     for pool, depth in pools:
         search = _Search(features, held_out, is_multi_label, pool, seed, depth)
         yield search.try_neighbours()
-        if min(search.inputs.shape) <= _LARGEST:
+        has_ridge = min(search.inputs.shape) <= _LARGEST
+        if has_ridge:
             yield search.try_ridge()
         else:
             _log.info('No ridge regression: %s features are too many', search.inputs.shape[1])
-        if pool != 'change':  # it would take minutes, and was never better than ridge regression
+        if pool != 'change' or not has_ridge:  # for each depth it would take a minute or more
             yield search.try_trained('linear', LinearHead(num_classes), _LINEAR, 60, 64)
     if features.tokens is not None:
         search = _Search(features, held_out, is_multi_label, 'attention', seed)
