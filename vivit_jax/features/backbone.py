@@ -26,6 +26,7 @@ from vivit_jax.weights.load import create_weights_model, read_weights
 from vivit_jax.weights.streams import start_variables
 from vivit_jax.weights.weights import Weights
 
+_VERSION = 1  # of what features are; another one has other files
 _FRAMES, _PIXELS = 16, 224  # of the clips for an image ViT, if nothing else is asked for
 
 
@@ -54,6 +55,7 @@ class Backbone:
         unused = dict.fromkeys(('label_names', 'typical_sec', 'is_multi_label'))
         described = {**self.card.to_json(), **unused, 'is_of_frames': self.is_of_frames}
         described['depths'] = change_depths(self.model.spec.num_layers)
+        described['version'] = _VERSION
         found.update(json.dumps(described, sort_keys=True).encode())
         arrays = flax.traverse_util.flatten_dict(self.variables, sep='/')
         for name in sorted(arrays):

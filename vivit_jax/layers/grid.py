@@ -56,15 +56,22 @@ def cell_weights(height: int, width: int) -> np.ndarray:
         Weights float32 [cells height·width], in the order of rows: each cell is the mean of its
         tokens.
     """
-    rows, columns = (_cells_along(length) for length in (height, width))
+    rows, columns = (_parts_of(length, min(_MOST_CELLS, length)) for length in (height, width))
     return np.einsum('ih,jw->ijhw', rows, columns).reshape(-1, height * width)
 
 
-def _cells_along(length: int) -> np.ndarray:
-    """Weights float32 [cells length]; cell i of n has the places from ⌊i l/n⌋ to ⌈(i+1) l/n⌉."""
-    count = min(_MOST_CELLS, length)
+def half_weights(length: int) -> np.ndarray:
+    """Means over a sequence, its first half and its second half: weights float32 [3 length].
+
+    The halves of an odd length share the middle.
+    """
+    return np.concatenate([_parts_of(length, 1), _parts_of(length, 2)])
+
+
+def _parts_of(length: int, count: int) -> np.ndarray:
+    """Weights float32 [count length]; part i of n has the places from ⌊i l/n⌋ to ⌈(i+1) l/n⌉."""
     weights = np.zeros((count, length), np.float32)
-    for cell in range(count):
-        first, last = cell * length // count, -((cell + 1) * -length // count)
-        weights[cell, first:last] = 1 / (last - first)
+    for part in range(count):
+        places = slice(part * length // count, -((part + 1) * -length // count))
+        weights[part, places] = 1 / max(1, places.stop - places.start)
     return weights

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vivit_jax.layers.grid import cell_weights
+from vivit_jax.layers.grid import cell_weights, half_weights
 from vivit_jax.layers.specification import TransformerSpecification
 
 
@@ -64,20 +64,24 @@ def pool_changes(tokens: jax.Array, space: tuple[int, int]) -> jax.Array:
     """Tells how much tokens change over time in each part of the frame.
 
     The frame is divided into cells, see `cell_weights`. Of the mean token of each cell, the result
-    is the root mean square of its differences from one time index to the next. A still video gives
-    almost zero (1e-3, so that the gradient is finite), and so does a video of one time index.
+    is the root mean square of its differences from one time index to the next: over the whole
+    clip, its first half and its second half. A still video gives almost zero (1e-3, so that the
+    gradient is finite), and so does a clip of one time index.
 
     Source: motion maps sum the differences of pixels (Yang et al. 2012, "Recognizing actions using
     depth motion maps-based histograms of oriented gradients"); these are differences of tokens.
+    Halves tell the order, as in the pyramids of Laptev et al. 2008 ("Learning realistic human
+    actions from movies", section 3.2).
 
     Args:
         tokens: [b t n d], n in the order of rows.
         space: rows and columns, whose product is n.
 
     Returns:
-        [b cells·d].
+        [b 3·cells·d].
     """
     weights = jnp.asarray(cell_weights(*space), tokens.dtype)
     cells = jnp.einsum('btnd,cn->btcd', tokens, weights)
-    squares = jnp.square(jnp.diff(cells, axis=1)).sum(axis=1) / max(1, tokens.shape[1] - 1)
+    squares = jnp.square(jnp.diff(cells, axis=1))
+    squares = jnp.einsum('btcd,pt->bpcd', squares, half_weights(squares.shape[1]))
     return jnp.sqrt(squares + 1e-6).reshape(len(tokens), -1)

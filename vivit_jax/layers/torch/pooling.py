@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vivit_jax.layers.grid import cell_weights
+from vivit_jax.layers.grid import cell_weights, half_weights
 from vivit_jax.layers.specification import TransformerSpecification
 from vivit_jax.layers.torch.tokens import linear
 
@@ -36,8 +36,10 @@ class AttentionPool(nn.Module):
 
 
 def pool_changes(tokens: torch.Tensor, space: tuple[int, int]) -> torch.Tensor:
-    """Maps tokens [b t n d] to [b cells·d], how much they change in each cell of the frame."""
+    """Maps tokens [b t n d] to [b 3·cells·d], how much they change in each cell of the frame."""
     weights = torch.from_numpy(cell_weights(*space)).to(tokens)
     cells = torch.einsum('btnd,cn->btcd', tokens, weights)
-    squares = (cells[:, 1:] - cells[:, :-1]).square().sum(dim=1) / max(1, tokens.shape[1] - 1)
+    squares = (cells[:, 1:] - cells[:, :-1]).square()
+    halves = torch.from_numpy(half_weights(squares.shape[1])).to(tokens)
+    squares = torch.einsum('btcd,pt->bpcd', squares, halves)
     return (squares + 1e-6).sqrt().flatten(1)

@@ -107,7 +107,7 @@ class FactorizedEncoder(ViViT):
 
     def num_features(self, grid: tuple[int, int, int]) -> int:
         if self.frame_pool == 'change':
-            return self.hidden_size * len(cell_weights(*grid[1:]))
+            return 3 * self.hidden_size * len(cell_weights(*grid[1:]))
         return super().num_features(grid) * (grid[0] if self.frame_pool == 'concat' else 1)
 
 
