@@ -130,12 +130,14 @@ def test_what_the_user_sets_stays(image_vit):
 
 
 def test_classifier_of_the_same_classes_is_kept_and_not_trained_first(video_vit):
+    rate = CHOICES['train.learning_rate'].few
     for names, reinit, hold in ((NAMES, (), 0.0), (('a', 'b'), ('head',), 0.1)):
         config = get_config('vivit_fsa')
         config.init_from = video_vit
         _complete(config, names=names)
         assert (config.init.reinit, config.train.hold_fraction) == (reinit, hold)
         assert bool(config.train.hold) == bool(hold)
+        assert config.train.learning_rate == (rate if hold else rate / 4)
 
 
 def test_without_validation_there_is_no_early_stop(image_vit):

@@ -165,6 +165,8 @@ class Recipe:
         if self._knows and self._knows == label_names:
             values['init.reinit'] = (), 'the weights know these classes'
             values['train.hold_fraction'] = 0.0, 'the classifier is trained already'
+            rate = values['train.learning_rate'][0] / 4
+            values['train.learning_rate'] = rate, 'small, as the classifier is trained already'
         else:
             values['init.reinit'] = ('head',), 'the weights do not know these classes'
         if not config.init_from:
