@@ -168,7 +168,10 @@ class Recipe:
             rate = values['train.learning_rate'][0] / 4
             values['train.learning_rate'] = rate, 'small, as the classifier is trained already'
         else:
-            values['init.reinit'] = ('head',), 'the weights do not know these classes'
+            reason = 'the weights do not know these classes'
+            if label_names is None and self._knows:
+                reason = 'unless the weights know the classes, which only the training compares'
+            values['init.reinit'] = ('head',), reason
         if not config.init_from:
             values['train.hold_fraction'] = 0.0, 'there are no weights that could be spoilt'
         hold = config.train.hold_fraction
