@@ -6,7 +6,9 @@ import pytest
 
 from vivit_jax.layers.pooling import pool_changes
 
-torch = pytest.importorskip('torch', reason='the cells are those of its adaptive_avg_pool2d')
+torch = pytest.importorskip(
+    'torch', reason='adaptive_avg_pool2d of PyTorch makes the expected cells'
+)
 
 
 @pytest.mark.parametrize('space', [(12, 12), (8, 11), (6, 16), (3, 7), (1, 1)])

@@ -27,7 +27,6 @@ from vivit_jax.weights.streams import start_variables
 from vivit_jax.weights.weights import Weights
 
 _VERSION = 1  # of what features are; another one has other files
-_FRAMES, _PIXELS = 16, 224  # of the clips for an image ViT, if nothing else is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,9 @@ class Backbone:
                 variables,
                 clip,
                 mutable=['intermediates'],
-                capture_intermediates=lambda module, method: module.name in captured,
+                capture_intermediates=lambda module, method: (
+                    module.name in captured and method == '__call__'
+                ),
             )
             found = {'vectors': output.features[:, None]}
             state = state.get('intermediates', {})
@@ -118,8 +119,7 @@ def read_backbone(
 
     Args:
         checkpoint: see `read_weights`.
-        num_frames: frames of the clips of an image ViT, spread over the whole video.
-        crop_size: pixels of the sides of these clips.
+        num_frames, crop_size: of the clips of an image ViT, see `clips_of_image_vit`.
 
     Raises:
         UserError: the weights cannot be used; or they belong to a model for videos, whose clips
@@ -131,7 +131,7 @@ def read_backbone(
             f'{checkpoint} is a model for RGB and one for depth: give the run of one of them'
         )
     if weights.is_image_model:
-        return _of_frames(weights, num_frames or _FRAMES, crop_size or _PIXELS)
+        return _of_frames(weights, num_frames, crop_size)
     if num_frames or crop_size:
         raise UserError(
             f'{checkpoint} is a {weights.card.model["name"]} for clips of '
@@ -148,7 +148,7 @@ def read_backbone(
     return Backbone(_fit(model), variables, weights.card, is_of_frames)
 
 
-def _of_frames(weights: Weights, num_frames: int, crop_size: int) -> Backbone:
+def _of_frames(weights: Weights, num_frames: int | None, crop_size: int | None) -> Backbone:
     source = weights.card
     if source.model['name'] != 'vivit_joint':
         raise UserError(f'{weights.kind}: of image models, only ViTs can be frozen yet')

@@ -38,8 +38,8 @@ def extract(
 ) -> dict[str, str]:
     """Puts into a cache the features of the videos that it does not have yet.
 
-    The arrays of a video are those of `Backbone.forward`, with `tokens` in float16 and only if they
-    are asked for; temporal views are outermost.
+    The arrays of a video are the outputs of `Backbone.forward`; temporal views are outermost.
+    Tokens are kept in float16, and only if they are asked for.
 
     Args:
         backbone: the model.

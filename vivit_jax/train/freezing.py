@@ -21,7 +21,7 @@ class Hold(NamedTuple):
 
     Attributes:
         patterns: see `find_frozen`.
-        steps: that they are held.
+        steps: for how many steps they do not change.
         rise: steps after that, in which their updates rise linearly to what they are otherwise.
     """
 

@@ -14,10 +14,9 @@ def layer_scales(params: dict, decay: float) -> dict:
     """A tree of factors on the learning rate: `decay` to the power of the layers above.
 
     The head has the factor 1, with its pooling by attention. The last block has the factor `decay`,
-    the block before it `decay**2`, and so on.
-    The positions and the class token of an encoder count as one layer below its first block, and
-    its final norm belongs to its last block. The tokenizer is the lowest layer. The layers of a
-    model for RGB and of one for depth count alike.
+    the block before it `decay**2`, and so on. The positions and the class token of an encoder count
+    as one layer below its first block, and its final norm belongs to its last block. The tokenizer
+    is the lowest layer. The layers of a model for RGB and of one for depth count alike.
 
     Source: BEiT (arXiv 2106.08254), appendix; ULMFiT (arXiv 1801.06146), section 3.2.
     """

@@ -16,8 +16,7 @@ from vivit_jax.weights.image_clips import clips_of_image_vit
 from vivit_jax.weights.load import read_weights
 from vivit_jax.weights.weights import Weights
 
-FRAMES, PIXELS = 16, 224  # of the clips of an image ViT, if the config says nothing else
-_TUBELET = 2  # frames of a tubelet, likewise
+_TUBELET = 2  # frames of a tubelet of an image ViT, if the config says nothing else
 _ALL_BUT_HEAD = ('^(?!output_projection|attention_pool)',)
 
 
@@ -117,9 +116,7 @@ class Recipe:
             )
         elif source == 'vivit_joint' and name in vivits:
             size = config.preprocessing
-            keywords, spec = clips_of_image_vit(
-                card, size.num_frames or FRAMES, size.crop_size or PIXELS
-            )
+            keywords, spec = clips_of_image_vit(card, size.num_frames, size.crop_size)
             keywords['tubelet_size'] = (_TUBELET, *keywords['tubelet_size'][1:])
         else:
             raise UserError(
